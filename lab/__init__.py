@@ -1,1 +1,18 @@
 """A network emulation testbed and teaching lab for the eBPF datapath of Kubernetes."""
+
+from lab.model import Link, Node, Options, Pod, Topology
+
+__all__ = ["Lab", "Link", "Node", "Options", "Pod", "Topology", "scenario"]
+
+
+def __getattr__(name: str) -> object:
+    # Lab pulls in the runtime; a topology file read without root must not pay for it.
+    if name == "Lab":
+        from lab.runtime import Lab
+
+        return Lab
+    if name == "scenario":
+        from lab.scenario import scenario
+
+        return scenario
+    raise AttributeError(name)
