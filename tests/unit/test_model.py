@@ -1,0 +1,86 @@
+"""A description that cannot be built is refused: object, cause, next action."""
+
+import pytest
+
+from lab import Link, Node, Options, Pod, Topology
+from lab.errors import TopologyError
+
+ALPHA = (Node("alpha"),)
+
+IMPOSSIBLE = {
+    "an empty topology": (lambda: Topology(name="t", nodes=()), "no node", "add Node"),
+    "a pod on an unknown node": (
+        lambda: Topology(name="t", nodes=ALPHA, pods=(Pod("p", node="alhpa"),)),
+        "'alhpa' does not exist",
+        "did you mean 'alpha'?",
+    ),
+    "two nodes of one name": (lambda: Topology(name="t", nodes=ALPHA * 2), "two nodes", "rename"),
+    "two pods of one name": (
+        lambda: Topology(name="t", nodes=ALPHA, pods=(Pod("p", node="alpha"),) * 2),
+        "two pods",
+        "rename",
+    ),
+    "a pod named like a node": (
+        lambda: Topology(name="t", nodes=ALPHA, pods=(Pod("alpha", node="alpha"),)),
+        "same name",
+        "rename",
+    ),
+    "a node name longer than an interface": (
+        lambda: Node("a-very-long-node-name"),
+        "no network interface",
+        "15 bytes",
+    ),
+    "a node name with a slash": (lambda: Node("a/b"), "no network interface", "without '/'"),
+    "a pod name with a space": (lambda: Pod("a b", node="alpha"), "not a DNS name", "lower-case"),
+    "overlapping pod CIDRs": (
+        lambda: Topology(name="t", nodes=(Node("a"), Node("b", pod_cidr="10.0.1.128/25"))),
+        "overlaps",
+        "own pod_cidr",
+    ),
+    "a pod CIDR over the underlay": (
+        lambda: Topology(name="t", nodes=(Node("a", pod_cidr="172.30.0.0/16"),)),
+        "overlaps",
+        "apart from underlay_cidr",
+    ),
+    "a network that is none": (lambda: Node("a", pod_cidr="10.0.0/33"), "no IPv4 network", "/24"),
+    "an address outside the CIDR": (
+        lambda: Topology(name="t", nodes=ALPHA, pods=(Pod("p", node="alpha", address="10.9.9.9"),)),
+        "not free",
+        "choose one from",
+    ),
+    "a link to nowhere": (
+        lambda: Topology(name="t", nodes=ALPHA, links=(Link("alpha", "bta"),)),
+        "'bta' does not exist",
+        "alpha",
+    ),
+    "a negative delay": (lambda: Link("a", "b", delay_ms=-1), "impossible", "positive"),
+    "an unknown routing mode": (lambda: Options(routing="vxlam"), "'vxlam'", "vxlan"),
+    "more pods than addresses": (
+        lambda: Topology(
+            name="t",
+            nodes=(Node("a", pod_cidr="10.1.0.0/27"),),
+            pods=tuple(Pod(f"p{n}", node="a") for n in range(30)),
+        ),
+        "do not fit",
+        "larger",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "cause", "hint"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_impossible_description_is_refused(build, cause, hint):
+    with pytest.raises(TopologyError) as caught:
+        build()
+    assert cause in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_description_survives_json():
+    topology = Topology(
+        name="t",
+        nodes=(Node("a"), Node("b")),
+        pods=(Pod("p", node="a", labels={"k": "v"}),),
+        links=(Link("a", "b", delay_ms=1),),
+        options=Options(routing="native"),
+    )
+    assert Topology.from_json(topology.to_json()) == topology
