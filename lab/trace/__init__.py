@@ -1,0 +1,17 @@
+"""The path of one packet as data: steps, hops, evidence and traces, without root or I/O."""
+
+from lab.trace.model import SCHEMA_VERSION, Hop, LookUp, PacketId, Passage, Trace
+from lab.trace.steps import Evidence, SendHook, Side, Step
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Evidence",
+    "Hop",
+    "LookUp",
+    "PacketId",
+    "Passage",
+    "SendHook",
+    "Side",
+    "Step",
+    "Trace",
+]
