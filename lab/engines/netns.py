@@ -1,0 +1,132 @@
+"""The default engine: every step of a plan in process, without a fork per object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from lab.kernel import link
+from lab.kernel.netns import NetworkNamespace
+from lab.plan import steps
+from lab.plan.steps import Step
+
+
+class NetnsEngine:
+    """Runs steps and holds what they made.
+
+    Attributes:
+        namespaces: by name; each holds the file descriptors that keep it alive.
+    """
+
+    def __init__(self) -> None:
+        self.namespaces: dict[str, NetworkNamespace] = {}
+        self._indices: dict[tuple[str, str], int] = {}
+        self.on_namespace: Callable[[steps.AddNamespace, NetworkNamespace], None] = _nothing
+        self.on_datapath: Callable[[Step, NetworkNamespace], None] = _refuse
+
+    def run(self, plan: Iterable[Step]) -> None:
+        """Run steps in order.
+
+        Raises:
+            KernelError: a step was refused; the steps before it stay until :meth:`close`.
+        """
+        for step in plan:
+            self.step(step)
+
+    def step(self, step: Step) -> None:
+        """Run one step."""
+        if isinstance(step, steps.AddNamespace):
+            self._add_namespace(step)
+            return
+        here = self.namespaces[step.where]
+        if isinstance(step, steps.SetSysctl):
+            here.set_sysctl(step.key, step.value)
+        elif isinstance(step, steps.AddVeth):
+            self.add_veth(step)
+            self._indices[step.where, step.device] = step.index
+            self._indices[step.peer_where, step.peer] = step.peer_index
+        elif isinstance(step, steps.AddBridge):
+            link.add_bridge(here, step.device, step.index, step.mac, step.mtu)
+            self._indices[step.where, step.device] = step.index
+        elif isinstance(step, steps.AddVxlan):
+            link.add_vxlan(here, step.device, step.index, step.mac, step.mtu, step.port)
+            self._indices[step.where, step.device] = step.index
+        else:
+            self._configure(step, here)
+
+    def _configure(self, step: Step, here: NetworkNamespace) -> None:
+        match step:
+            case steps.SetMaster():
+                master = self.index(step.where, step.master)
+                link.set_master(here, self.index(step.where, step.device), master)
+            case steps.SetUp():
+                link.set_up(here, self.index(step.where, step.device), arp=step.arp)
+            case steps.AddAddress():
+                index = self.index(step.where, step.device)
+                link.add_address(here, index, step.address, step.scope)
+            case steps.AddRoute():
+                link.add_route(
+                    here,
+                    self.index(step.where, step.device),
+                    step.destination,
+                    via=step.via,
+                    source=step.source,
+                    scope=step.scope,
+                    mtu=step.mtu,
+                    table=step.table,
+                    kind=step.kind,
+                )
+            case steps.AddRule():
+                link.add_rule(
+                    here, step.priority, step.table, fwmark=step.fwmark, fwmask=step.fwmask
+                )
+            case steps.DeleteRule():
+                link.delete_rule(here, step.priority)
+            case steps.LimitRate():
+                link.limit_rate(here, self.index(step.where, step.device), step.rate_mbit)
+            case _:
+                self.on_datapath(step, here)
+
+    def index(self, where: str, device: str) -> int:
+        """Return the interface index that the plan gave a device."""
+        return 1 if device == "lo" else self._indices[where, device]
+
+    def make_namespace(self, step: steps.AddNamespace) -> NetworkNamespace:
+        """Make the namespace of a step; other engines do it their way."""
+        return NetworkNamespace.create(step.where)
+
+    def add_veth(self, step: steps.AddVeth) -> None:
+        """Make the veth pair of a step; other engines do it their way."""
+        link.add_veth(
+            self.namespaces[step.where],
+            self.namespaces[step.peer_where],
+            device=(step.device, step.index, step.mac),
+            peer=(step.peer, step.peer_index, step.peer_mac),
+            mtu=step.mtu,
+        )
+
+    def _add_namespace(self, step: steps.AddNamespace) -> None:
+        namespace = self.make_namespace(step)
+        self.namespaces[step.where] = namespace
+        link.set_up(namespace, 1)
+        self.on_namespace(step, namespace)
+
+    def remove_namespace(self, name: str) -> None:
+        """Let go of one namespace; the kernel removes it with everything in it."""
+        self.namespaces.pop(name).close()
+        for where, device in [key for key in self._indices if key[0] == name]:
+            del self._indices[where, device]
+
+    def close(self) -> None:
+        """Let go of everything, newest first; idempotent."""
+        while self.namespaces:
+            self.namespaces.popitem()[1].close()
+
+
+def _nothing(step: steps.AddNamespace, namespace: NetworkNamespace) -> None:
+    del step, namespace
+
+
+def _refuse(step: Step, namespace: NetworkNamespace) -> None:
+    raise NotImplementedError(f"{type(step).__name__} in {namespace.name} needs a datapath")
+
+

@@ -1,0 +1,1 @@
+"""The only part that changes the machine: namespaces, links, cgroups, programs, processes."""

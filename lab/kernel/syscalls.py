@@ -1,0 +1,85 @@
+"""System calls that Python 3.11 does not offer: namespaces and mounts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lab.errors import KernelError, PrerequisiteError
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+PR_SET_NAME = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        if number == 1:
+            raise PrerequisiteError(
+                f"{what}: not permitted", hint="run as root (sudo), outside an unprivileged container"
+            )
+        raise KernelError(f"{what}: {os.strerror(number)}", hint="see `lab doctor`")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Move the calling process into new namespaces (``unshare(2)``).
+
+    Raises:
+        PrerequisiteError: not root.
+        KernelError: any other refusal, with the errno's text.
+    """
+    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the calling thread into the namespace behind ``fd`` (``setns(2)``).
+
+    Raises:
+        KernelError: the fd is no namespace of that kind.
+    """
+    _check(_libc.setns(fd, kind), f"setns(fd {fd})")
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """Mount ``source`` at ``target`` (``mount(2)``) in the caller's mount namespace.
+
+    Raises:
+        KernelError: with source, target and errno.
+    """
+    result = _libc.mount(
+        source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), data.encode()
+    )
+    _check(result, f"mount {fstype or source} at {target}")
+
+
+def set_process_name(name: str) -> None:
+    """Give the calling process a name of at most 15 bytes, as ``ps`` shows it."""
+    _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+@contextmanager
+def inside_netns(fd: int, home: int) -> Iterator[None]:
+    """Run the block in the network namespace ``fd``; the thread is back in ``home`` after it.
+
+    Raises:
+        KernelError: the namespace cannot be entered.
+    """
+    setns(fd, CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        setns(home, CLONE_NEWNET)

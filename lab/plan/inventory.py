@@ -1,0 +1,232 @@
+"""Every name, address and number of a lab, computed from its description alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
+
+from lab.errors import TopologyError
+from lab.model import FIRST_POD_OFFSET, WORLD_CLIENT, Node, Pod, Topology
+from lab.names import (
+    RESERVED_IDENTITIES,
+    allocate_identities,
+    did_you_mean,
+    endpoint_id,
+    label_key,
+    lxc_interface,
+    mac_address,
+)
+
+ETH0_INDEX = 2
+CILIUM_NET_INDEX = 3
+CILIUM_HOST_INDEX = 4
+CILIUM_VXLAN_INDEX = 5
+FIRST_LXC_INDEX = 10
+"""Interface indices are chosen, not awaited: maps that hold them can be planned."""
+
+VXLAN_PORT = 8472
+VXLAN_OVERHEAD = 50
+"""Bytes that outer Ethernet, IPv4, UDP and VXLAN headers add (RFC 7348)."""
+
+T = TypeVar("T")
+
+UNDERLAY = "underlay"
+WORLD = "world"
+BRIDGE = "br0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """What a pod is to its node and to the datapath.
+
+    Attributes:
+        name: unique in the lab, also the name of its network namespace (``/`` becomes ``.``).
+        netns: name of the network namespace.
+        lxc: name of the node's end of the veth pair; ``lxc_index`` its interface index.
+        identity: security identity of its labels.
+        endpoint_id: 16 bits, unique on its node.
+    """
+
+    name: str
+    netns: str
+    node: str
+    labels: tuple[str, ...]
+    namespace: str
+    address: IPv4Address
+    mac: str
+    lxc: str
+    lxc_mac: str
+    lxc_index: int
+    endpoint_id: int
+    identity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node is to the underlay and to the datapath.
+
+    Attributes:
+        number: 1 for the first node of the description.
+        address: in the underlay; ``router`` is the address of ``cilium_host``.
+        host_endpoint_id: endpoint id of the node itself.
+    """
+
+    name: str
+    number: int
+    address: IPv4Address
+    mac: str
+    pod_cidr: IPv4Network
+    router: IPv4Address
+    host_mac: str
+    net_mac: str
+    vxlan_mac: str
+    host_endpoint_id: int
+    pods: tuple[PodFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All facts of a lab.
+
+    Attributes:
+        identities: sorted ``key=value`` labels -> security identity.
+        gateway: the underlay address of the ``world`` namespace, the nodes' default route.
+    """
+
+    topology: Topology
+    nodes: tuple[NodeFacts, ...]
+    identities: dict[tuple[str, ...], int]
+    underlay: IPv4Network
+    gateway: IPv4Address
+    world_client: IPv4Address
+
+    @property
+    def pods(self) -> tuple[PodFacts, ...]:
+        """All pods, node by node."""
+        return tuple(pod for node in self.nodes for pod in node.pods)
+
+    def node(self, name: str) -> NodeFacts:
+        """Return the facts of a node.
+
+        Raises:
+            TopologyError: no such node; the hint names the nearest.
+        """
+        return _find(name, {node.name: node for node in self.nodes}, "node")
+
+    def pod(self, name: str) -> PodFacts:
+        """Return the facts of a pod called ``POD`` or ``NAMESPACE/POD``.
+
+        Raises:
+            TopologyError: no such pod; the hint names the nearest.
+        """
+        return _find(name.removeprefix("default/"), {pod.name: pod for pod in self.pods}, "pod")
+
+    def owner_of(self, address: IPv4Address) -> str | None:
+        """Return the pod, node or ``world`` that an address belongs to."""
+        for node in self.nodes:
+            if address in (node.address, node.router):
+                return node.name
+            for pod in node.pods:
+                if pod.address == address:
+                    return pod.name
+        return WORLD if address in (self.gateway, self.world_client) else None
+
+
+def _find(name: str, known: dict[str, T], what: str) -> T:
+    try:
+        return known[name]
+    except KeyError:
+        raise TopologyError(
+            f"{what} {name!r} does not exist in this lab", hint=did_you_mean(name, known)
+        ) from None
+
+
+def inventory(topology: Topology) -> Inventory:
+    """Compute all names, addresses and numbers of a topology.
+
+    Pods with an explicit address keep it; the others get the next free one of their node's
+    CIDR, from ``.10`` on, in the order of the description.
+    """
+    identities = allocate_identities(_identity_labels(pod) for pod in topology.pods)
+    addresses = _pod_addresses(topology)
+    underlay = IPv4Network(topology.underlay_cidr)
+    return Inventory(
+        topology=topology,
+        nodes=tuple(_node_facts(topology, node, addresses, identities) for node in topology.nodes),
+        identities=identities,
+        underlay=underlay,
+        gateway=underlay.broadcast_address - 1,
+        world_client=WORLD_CLIENT,
+    )
+
+
+def _identity_labels(pod: Pod) -> dict[str, str]:
+    # The namespace is a label of the identity, as in Cilium: the same labels in two
+    # namespaces are two identities.
+    return {**pod.labels, "io.kubernetes.pod.namespace": pod.namespace}
+
+
+def _pod_addresses(topology: Topology) -> dict[str, IPv4Address]:
+    addresses = {
+        pod.full_name: IPv4Address(pod.address) for pod in topology.pods if pod.address is not None
+    }
+    for node in topology.nodes:
+        taken = set(addresses.values())
+        hosts = iter(list(topology.pod_cidr(node))[FIRST_POD_OFFSET:-1])
+        for pod in topology.pods:
+            if pod.node == node.name and pod.full_name not in addresses:
+                addresses[pod.full_name] = next(host for host in hosts if host not in taken)
+    return addresses
+
+
+def _node_facts(
+    topology: Topology,
+    node: Node,
+    addresses: dict[str, IPv4Address],
+    identities: dict[tuple[str, ...], int],
+) -> NodeFacts:
+    cidr, address = topology.pod_cidr(node), topology.node_address(node)
+    router = cidr.network_address + 1
+    return NodeFacts(
+        name=node.name,
+        number=topology.nodes.index(node) + 1,
+        address=address,
+        mac=mac_address(0x02, address),
+        pod_cidr=cidr,
+        router=router,
+        host_mac=mac_address(0x0A, router),
+        net_mac=mac_address(0x0E, router),
+        vxlan_mac=mac_address(0x12, router),
+        host_endpoint_id=endpoint_id(router),
+        pods=tuple(
+            _pod_facts(pod, cidr, addresses[pod.full_name], identities)
+            for pod in topology.pods
+            if pod.node == node.name
+        ),
+    )
+
+
+def _pod_facts(
+    pod: Pod,
+    cidr: IPv4Network,
+    address: IPv4Address,
+    identities: dict[tuple[str, ...], int],
+) -> PodFacts:
+    offset = int(address) - int(cidr.network_address)
+    reserved = [name for name in pod.labels if name.startswith("reserved:")]
+    identity = identities[label_key(_identity_labels(pod))]
+    return PodFacts(
+        name=pod.full_name,
+        netns=pod.full_name.replace("/", "."),
+        node=pod.node,
+        labels=label_key(pod.labels),
+        namespace=pod.namespace,
+        address=address,
+        mac=mac_address(0x02, address),
+        lxc=lxc_interface(pod.name, pod.namespace),
+        lxc_mac=mac_address(0x06, address),
+        lxc_index=FIRST_LXC_INDEX - FIRST_POD_OFFSET + offset,
+        endpoint_id=endpoint_id(address),
+        identity=RESERVED_IDENTITIES[reserved[0].split(":")[1]] if reserved else identity,
+    )

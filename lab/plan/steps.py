@@ -1,0 +1,331 @@
+"""The kinds of steps a plan consists of; each prints the command it stands for.
+
+A step is data. :mod:`lab.engines` runs it in process; ``commands()`` gives the same effect as
+lines for a shell, with ``ip netns`` names for namespaces and one bpffs per node under
+``/run/nodes/NODE/bpf``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+NODES_DIR = "/run/nodes"
+"""Where a lab's private mounts hold one directory per node: ``bpf`` and ``cilium``."""
+
+
+def bpffs(node: str) -> str:
+    """Return the directory of a node's own BPF file system inside the lab."""
+    return f"{NODES_DIR}/{node}/bpf"
+
+
+def globals_dir(node: str) -> str:
+    """Return the directory that holds a node's pinned maps, as Cilium lays it out."""
+    return f"{bpffs(node)}/tc/globals"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One change of the kernel's state.
+
+    Attributes:
+        where: the network namespace it happens in.
+    """
+
+    where: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the equivalent command lines."""
+        raise NotImplementedError
+
+    def _ip(self, *words: object) -> str:
+        return shlex.join(["ip", "-n", self.where, *map(str, words)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddNamespace(Step):
+    """A network namespace with its loopback device up.
+
+    Attributes:
+        role: ``node`` (gets a BPF file system of its own), ``pod``, ``underlay`` or ``world``.
+        node: the node a pod runs on; the node itself for a node; empty otherwise.
+    """
+
+    role: str
+    node: str = ""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip netns add`` and, for a node, the mount of its bpffs."""
+        lines = [shlex.join(["ip", "netns", "add", self.where]), self._ip("link", "set", "lo", "up")]
+        if self.role == "node":
+            lines += [
+                f"mkdir -p {bpffs(self.where)}",
+                f"mount -t bpf bpf {bpffs(self.where)}",
+                f"mkdir -p {globals_dir(self.where)}",
+            ]
+        return tuple(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSysctl(Step):
+    """A sysctl of one network namespace has a value; ``key`` is below ``net.``."""
+
+    key: str
+    value: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``sysctl -qw`` inside the namespace."""
+        line = ["ip", "netns", "exec", self.where, "sysctl", "-qw", f"net.{self.key}={self.value}"]
+        return (shlex.join(line),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddVeth(Step):
+    """A veth pair: ``device`` here, ``peer`` in ``peer_where``; both still down."""
+
+    device: str
+    index: int
+    mac: str
+    peer_where: str
+    peer: str
+    peer_index: int
+    peer_mac: str
+    mtu: int
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip link add ... type veth peer ...``."""
+        ends = ["link", "add", "name", self.device, "index", self.index, "address", self.mac]
+        ends += ["mtu", self.mtu, "type", "veth", "peer", "name", self.peer]
+        ends += ["index", self.peer_index, "address", self.peer_mac, "mtu", self.mtu]
+        if self.peer_where != self.where:
+            ends += ["netns", self.peer_where]
+        return (self._ip(*ends),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddBridge(Step):
+    """A bridge without spanning tree and multicast snooping, so that it adds no packets."""
+
+    device: str
+    index: int
+    mac: str
+    mtu: int
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip link add ... type bridge``."""
+        head = ["link", "add", "name", self.device, "index", self.index, "address", self.mac]
+        kind = ["type", "bridge", "stp_state", 0, "mcast_snooping", 0]
+        return (self._ip(*head, "mtu", self.mtu, *kind),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddVxlan(Step):
+    """A VXLAN device in collect-metadata mode: programs choose peer and VNI per packet."""
+
+    device: str
+    index: int
+    mac: str
+    mtu: int
+    port: int
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip link add ... type vxlan external``."""
+        head = ["link", "add", "name", self.device, "index", self.index, "address", self.mac]
+        kind = ["type", "vxlan", "external", "dstport", self.port, "nolearning"]
+        return (self._ip(*head, "mtu", self.mtu, *kind),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMaster(Step):
+    """A device is a port of a bridge."""
+
+    device: str
+    master: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip link set ... master``."""
+        return (self._ip("link", "set", self.device, "master", self.master),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp(Step):
+    """A device is up; with ``arp=False`` it never asks for neighbours."""
+
+    device: str
+    arp: bool = True
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip link set ... up``."""
+        return (self._ip("link", "set", self.device, *([] if self.arp else ["arp", "off"]), "up"),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress(Step):
+    """A device has an IPv4 address, written ``10.0.1.10/32``."""
+
+    device: str
+    address: str
+    scope: str = "global"
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip addr add``."""
+        scope = [] if self.scope == "global" else ["scope", self.scope]
+        return (self._ip("addr", "add", self.address, "dev", self.device, *scope),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRoute(Step):
+    """A route; ``destination`` is a network, an address or ``default``."""
+
+    destination: str
+    device: str
+    via: str = ""
+    source: str = ""
+    scope: str = ""
+    mtu: int = 0
+    table: int = 254
+    kind: str = "unicast"
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip route add``."""
+        words: list[object] = ["route", "add"]
+        words += [self.kind] if self.kind != "unicast" else []
+        words.append(self.destination)
+        words += ["via", self.via] if self.via else []
+        words += ["dev", self.device]
+        words += ["src", self.source] if self.source else []
+        words += ["scope", self.scope] if self.scope else []
+        words += ["mtu", self.mtu] if self.mtu else []
+        words += ["table", self.table] if self.table != 254 else []
+        words += ["proto", "static"]
+        return (self._ip(*words),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRule(Step):
+    """A rule of the routing policy database."""
+
+    priority: int
+    table: int
+    fwmark: int = 0
+    fwmask: int = 0
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip rule add``."""
+        mark = ["fwmark", f"{self.fwmark:#x}/{self.fwmask:#x}"] if self.fwmask else []
+        return (self._ip("rule", "add", "pref", self.priority, *mark, "lookup", self.table),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRule(Step):
+    """No rule of that priority is left."""
+
+    priority: int
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip rule del``."""
+        return (self._ip("rule", "del", "pref", self.priority),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRate(Step):
+    """A device sends at most ``rate_mbit`` Mbit/s (token bucket, 20 ms of queue)."""
+
+    device: str
+    rate_mbit: float
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``tc qdisc add ... tbf``."""
+        words = ["tc", "-n", self.where, "qdisc", "add", "dev", self.device, "root", "tbf"]
+        words += ["rate", f"{self.rate_mbit}mbit", "burst", "32kb", "latency", "20ms"]
+        return (shlex.join(words),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadObject(Step):
+    """All programs of one object are loaded and pinned; its maps are the node's pinned ones.
+
+    Attributes:
+        object: file below ``bpf/`` without ending, for example ``bpf_lxc``.
+        instance: what it is loaded for (a device name); names the pin directory.
+        suffix: of the per-object maps, for example ``00266`` in ``cilium_calls_00266``.
+        calls: name of the tail-call map.
+        config: names and values of its load-time constants.
+    """
+
+    object: str
+    instance: str
+    calls: str
+    policy: str = ""
+    config: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def pin_dir(self) -> str:
+        """Directory that holds the pinned programs."""
+        return f"{bpffs(self.where)}/cilium/devices/{self.instance}"
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the ``bpftool`` lines; :mod:`lab.plan.bpftool` writes them."""
+        from lab.plan.bpftool import load_lines
+
+        return load_lines(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachTc(Step):
+    """A program runs at a device's tc hook (clsact, priority 1, handle 1, direct action).
+
+    Attributes:
+        direction: ``ingress`` or ``egress``, as the device sees it.
+        instance: the loaded object it comes from.
+        program: name of the C function.
+    """
+
+    device: str
+    direction: str
+    instance: str
+    program: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``tc qdisc`` and ``tc filter`` lines."""
+        pin = f"{bpffs(self.where)}/cilium/devices/{self.instance}/{self.program}"
+        head = ["tc", "-n", self.where]
+        target = [*head, "filter", "replace", "dev", self.device, self.direction]
+        return (
+            shlex.join([*head, "qdisc", "replace", "dev", self.device, "clsact"]),
+            shlex.join([*target, "prio", "1", "handle", "1", "bpf", "da", "object-pinned", pin]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachXdp(Step):
+    """A program runs at a device's XDP hook."""
+
+    device: str
+    instance: str
+    program: str
+    mode: str = "xdpdrv"
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``ip link set ... xdpdrv pinned``."""
+        pin = f"{bpffs(self.where)}/cilium/devices/{self.instance}/{self.program}"
+        return (self._ip("link", "set", "dev", self.device, self.mode, "pinned", pin),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateMap(Step):
+    """A pinned map of a node has an entry; fields are named as in the C struct."""
+
+    map: str
+    key: tuple[tuple[str, Any], ...]
+    value: tuple[tuple[str, Any], ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``bpftool map update`` with the bytes of key and value."""
+        from lab.plan.bpftool import update_lines
+
+        return update_lines(self)
+
+
+Plan = tuple[Step, ...]
