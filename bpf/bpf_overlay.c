@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The tunnel device cilium_vxlan.
+ *
+ *   from-overlay (tc ingress: just decapsulated) ─► 7 IPv4 ─► pod's handle_policy, or the node
+ *   to-overlay   (tc egress: about to be encapsulated)
+ */
+#include "lib/common.h"
+#include "lib/config.h"
+#include "lib/drop.h"
+#include "lib/eps.h"
+#include "lib/host.h"
+#include "lib/identity.h"
+#include "lib/ipcache.h"
+#include "lib/ipv4.h"
+#include "lib/local_delivery.h"
+#include "lib/tailcall.h"
+#include "lib/trace.h"
+
+#define THIS_FILE FILE_BPF_OVERLAY
+
+/* The sender's identity as the other node put it into the VNI; a DROP_* when it cannot be. */
+static __always_inline int identity_from_overlay(struct __sk_buff *ctx, __u32 *label)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
+		return DROP_NO_TUNNEL_KEY;
+	/* "host" is this very node: nobody may claim it from outside. */
+	if (key.tunnel_id == IDENTITY_HOST)
+		return DROP_INVALID_IDENTITY;
+	*label = key.tunnel_id;
+	return 0;
+}
+
+/* A verdict or a DROP_*. */
+static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 label)
+{
+	struct delivery from = { .src_label = label, .from_tunnel = true };
+	struct iphdr *ip4 = ipv4_header(ctx);
+	const struct endpoint_info *ep;
+
+	if (!ip4 || !ipv4_is_sane(ctx, ip4))
+		return DROP_INVALID;
+	/* 1. A pod: its own policy program decides. */
+	ep = endpoint_lookup4(ip4->daddr);
+	if (ep && !(ep->flags & ENDPOINT_F_HOST))
+		return deliver_local4(ctx, ep, &from);
+	/* 2. The node itself. */
+	return redirect_to_host(ctx, label);
+}
+
+TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .src_label = ctx->cb[CB_SRC_LABEL], .dir = METRIC_INGRESS };
+	int ret = deliver_from_overlay(ctx, drop.src_label);
+
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
+	return ret;
+}
+
+/* tc egress of the tunnel: says on the mark that the outer packet is ours and whose it is. */
+SEC("to-overlay") int cil_to_overlay(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .dir = METRIC_EGRESS };
+	struct bpf_tunnel_key key = {};
+
+	cb_clear(ctx);
+	/* 1. Only packets that one of our programs addressed may enter. */
+	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
+		return drop_notify(ctx, DROP_NO_TUNNEL_KEY, &drop);
+	/* 2. The outer packet inherits the mark: to-netdev will know it. */
+	ctx->mark = identity_mark(key.tunnel_id, MARK_MAGIC_OVERLAY);
+	return TC_ACT_OK;
+}
+
+/* tc ingress of the tunnel. */
+SEC("from-overlay") int cil_from_overlay(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .dir = METRIC_INGRESS };
+	struct trace_info trace = {};
+	int ret;
+
+	/* 1. The mark of the outer packet is not the inner one's. */
+	cb_clear(ctx);
+	ctx->mark = 0;
+
+	/* 2. Who sent it? */
+	ret = identity_from_overlay(ctx, &drop.src_label);
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
+	trace.src_label = drop.src_label;
+	trace_notify(ctx, TRACE_FROM_OVERLAY, &trace);
+
+	/* 3. Which protocol? */
+	ctx->cb[CB_SRC_LABEL] = drop.src_label;
+	if (ctx->protocol == bpf_htons(ETH_P_IP))
+		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
+	else
+		ret = DROP_UNKNOWN_L3;
+	return drop_notify(ctx, ret, &drop);
+}

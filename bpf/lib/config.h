@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Configuration of one loaded object: constants the loader writes into .rodata before load.
+ *
+ * Every object carries all of them, so one set of values serves all programs of a device. The
+ * verifier sees frozen values: a branch on a feature that is off costs neither an instruction at
+ * run time nor a microsecond of verification. Addresses are in network byte order.
+ */
+#pragma once
+
+#include "common.h"
+
+/* --- Who this object is ---------------------------------------------------------------------- */
+
+/* Endpoint id of the pod (bpf_lxc) or of the host (bpf_host); `source` of every notification and
+ * the slot of handle_policy in cilium_call_policy. */
+const volatile __u16 endpoint_id;
+
+/* The pod's address; from-container drops any other source. */
+const volatile __be32 endpoint_ipv4;
+
+/* Identity number of the pod's labels; the VNI of what it sends through the tunnel. */
+const volatile __u32 security_identity;
+
+/* MAC of the interface we sit on; for a pod the host end of its veth, the answer to its ARP. */
+const volatile __u8 interface_mac[ETH_ALEN];
+
+/* Index of the interface we sit on. */
+const volatile __u32 interface_ifindex;
+
+/* --- The node -------------------------------------------------------------------------------- */
+
+/* Address of cilium_host: the pods' default gateway. */
+const volatile __be32 router_ipv4;
+
+/* MAC of cilium_host: destination of frames handed to the host through cilium_net. */
+const volatile __u8 router_mac[ETH_ALEN];
+
+/* The node's address on the underlay: tunnel endpoint, masquerade and NodePort address. */
+const volatile __be32 node_ipv4;
+
+/* Interfaces of the node: cilium_host, cilium_net, cilium_vxlan and the uplink. */
+const volatile __u32 host_ifindex;
+const volatile __u32 cilium_net_ifindex;
+const volatile __u32 tunnel_ifindex;
+const volatile __u32 native_ifindex;
+
+/* Network mask of a node's pod CIDR (255.255.255.0 = 0x00ffffff): key of cilium_tunnel_map. */
+const volatile __be32 pod_cidr_mask = bpf_htonl(0xffffff00);
+
+/* --- Routing --------------------------------------------------------------------------------- */
+
+/* Pods on other nodes are reached through cilium_vxlan; false: the underlay routes pod CIDRs. */
+const volatile bool enable_tunnel = true;
+
+/* Pods have routes of their own; packets reach them through the stack and to-container. */
+const volatile bool enable_endpoint_routes;

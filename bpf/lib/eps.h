@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* cilium_lxc: the endpoints of this node, by address. */
+#pragma once
+
+#include "common.h"
+#include "eth.h"
+#include "ipcache.h"
+
+enum endpoint_flag {
+	ENDPOINT_F_HOST = 1, /* an address of the node itself */
+};
+
+const volatile enum endpoint_flag btf_endpoint_flag = ENDPOINT_F_HOST;
+
+struct endpoint_key {
+	union {
+		__be32 ip4;
+		__u8 ip6[16];
+	};
+	__u8 family; /* enum address_family */
+	__u8 key;
+	__u16 cluster_id;
+};
+
+struct endpoint_info {
+	__u32 ifindex; /* host end of the pod's veth */
+	__u16 unused;
+	__u16 lxc_id; /* endpoint id */
+	__u32 flags; /* enum endpoint_flag */
+	__u32 pad;
+	struct mac mac; /* the pod's eth0 */
+	struct mac node_mac; /* host end of its veth */
+	__u32 sec_id;
+	__u32 parent_ifindex;
+	__u32 pad2[2];
+};
+
+_Static_assert(sizeof(struct endpoint_key) == 20, "cilium_lxc key");
+_Static_assert(sizeof(struct endpoint_info) == 48, "cilium_lxc value");
+
+/* Written by the agent, read by all programs. Capacity: every endpoint id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65535);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct endpoint_key);
+	__type(value, struct endpoint_info);
+} cilium_lxc SEC(".maps");
+
+static __always_inline const struct endpoint_info *endpoint_lookup4(__be32 addr)
+{
+	struct endpoint_key key = { .ip4 = addr, .family = FAMILY_IPV4 };
+
+	return bpf_map_lookup_elem(&cilium_lxc, &key);
+}

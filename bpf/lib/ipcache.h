@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* cilium_ipcache: address -> identity, and the node to reach it through. */
+#pragma once
+
+#include "common.h"
+#include "identity.h"
+
+enum address_family {
+	FAMILY_IPV4 = 1,
+	FAMILY_IPV6 = 2,
+};
+
+struct ipcache_key {
+	__u32 prefixlen; /* 32 bits before the address + prefix of the address */
+	__u16 cluster_id;
+	__u8 pad;
+	__u8 family;
+	union {
+		__be32 ip4;
+		__u8 ip6[16];
+	};
+};
+
+struct remote_endpoint_info {
+	__u32 sec_identity;
+	__be32 tunnel_endpoint; /* node of the address, 0: not behind the tunnel */
+	__u16 pad;
+	__u8 key; /* encryption key index */
+	__u8 flags;
+};
+
+_Static_assert(sizeof(struct ipcache_key) == 24, "cilium_ipcache key");
+_Static_assert(sizeof(struct remote_endpoint_info) == 12, "cilium_ipcache value");
+
+#define IPCACHE_STATIC_PREFIX 32
+
+/* Written by the agent, read by all programs. Capacity: Cilium's, but grown on demand. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 512000);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ipcache_key);
+	__type(value, struct remote_endpoint_info);
+} cilium_ipcache SEC(".maps");
+
+static __always_inline const struct remote_endpoint_info *ipcache_lookup4(__be32 addr)
+{
+	struct ipcache_key key = {
+		.prefixlen = IPCACHE_STATIC_PREFIX + 32,
+		.family = FAMILY_IPV4,
+		.ip4 = addr,
+	};
+
+	return bpf_map_lookup_elem(&cilium_ipcache, &key);
+}
+
+/* Whoever is not in the cache is the world. */
+static __always_inline __u32 ipcache_identity4(__be32 addr)
+{
+	const struct remote_endpoint_info *info = ipcache_lookup4(addr);
+
+	return info && info->sec_identity ? info->sec_identity : IDENTITY_WORLD;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Delivery to a pod of this node: one router hop, then the pod's own policy program, entered by
+ * tail call on the hook of whoever delivers (its argument is skb->cb[], see enum cb_slot).
+ */
+#pragma once
+
+#include "common.h"
+#include "config.h"
+#include "drop_reasons.h"
+#include "eps.h"
+#include "ipv4.h"
+#include "metrics.h"
+
+/* Written by the loader, one handle_policy per endpoint at slot = endpoint id; read by tail calls
+ * of every program that delivers. Capacity: every endpoint id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u32);
+} cilium_call_policy SEC(".maps");
+
+struct delivery {
+	__u32 src_label;
+	bool from_host;
+	bool from_tunnel;
+};
+
+/* Does not return when the endpoint's policy program is there: that decides. */
+static __always_inline int deliver_local4(struct __sk_buff *ctx, const struct endpoint_info *ep,
+					  const struct delivery *from)
+{
+	/* Copied: packet writes must not lie between a map value and its use by the tail call. */
+	__u32 endpoint = ep->lxc_id;
+	__u32 ifindex = ep->ifindex;
+	int ret = ipv4_hop(ctx, ep->node_mac.addr, ep->mac.addr);
+
+	if (ret < 0)
+		return ret;
+	if (enable_endpoint_routes) {
+		/* Policy waits at the pod's veth, in to-container; the mark says who sent it. */
+		ctx->mark = identity_mark(from->src_label, MARK_MAGIC_IDENTITY);
+		return bpf_redirect(ifindex, 0);
+	}
+	ctx->cb[CB_SRC_LABEL] = from->src_label;
+	ctx->cb[CB_FROM_HOST] = from->from_host;
+	ctx->cb[CB_FROM_TUNNEL] = from->from_tunnel;
+	bpf_tail_call(ctx, &cilium_call_policy, endpoint);
+	return DROP_EP_NOT_READY;
+}
