@@ -1,0 +1,1 @@
+"""Packets as bytes: named packets to send, and files that Wireshark opens."""
