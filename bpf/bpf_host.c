@@ -8,6 +8,8 @@
  *   eth0         tc ingress  from-netdev ─► 7 IPv4  from the underlay
  *   eth0         tc egress   to-netdev              to the underlay
  */
+#define THIS_FILE FILE_BPF_HOST
+
 #include "lib/common.h"
 #include "lib/config.h"
 #include "lib/drop.h"
@@ -20,8 +22,6 @@
 #include "lib/local_delivery.h"
 #include "lib/tailcall.h"
 #include "lib/trace.h"
-
-#define THIS_FILE FILE_BPF_HOST
 
 /* From cilium_host into the cluster: a pod here, a pod behind the tunnel, or the stack again.
  * A verdict or a DROP_*. */
@@ -44,7 +44,7 @@ static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_in
 	/* 1. A forwarded packet without a mark is from whoever its address belongs to; "host" from
 	 *    the ipcache does not count, the node's address may have been put there by NAT. */
 	if (from.src_label == IDENTITY_WORLD) {
-		__u32 known = ipcache_identity4(ip4->saddr);
+		__u32 known = ipcache_identity4(ctx, ip4->saddr);
 
 		if (known != IDENTITY_HOST)
 			from.src_label = known;
@@ -53,15 +53,15 @@ static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_in
 	}
 
 	/* 2. A pod of this node. */
-	ep = endpoint_lookup4(daddr);
+	ep = endpoint_lookup4(ctx, daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST))
 		return deliver_local4(ctx, ep, &from);
 
 	/* 3. A pod of another node. */
-	remote = ipcache_lookup4(daddr);
+	remote = ipcache_lookup4(ctx, daddr);
 	trace.dst_label = remote && remote->sec_identity ? remote->sec_identity : IDENTITY_WORLD;
 	drop->dst_label = trace.dst_label;
-	node = enable_tunnel && !ep ? tunnel_endpoint4(remote, daddr) : 0;
+	node = enable_tunnel && !ep ? tunnel_endpoint4(ctx, remote, daddr) : 0;
 	if (node)
 		return encap_redirect(ctx, node, &trace);
 

@@ -8,6 +8,8 @@
  *   handle_policy  ─► the pod's veth     (entered by tail call, on the hook of the deliverer)
  *   to-container   ─► the pod            (only with a route per endpoint)
  */
+#define THIS_FILE FILE_BPF_LXC
+
 #include "lib/arp.h"
 #include "lib/common.h"
 #include "lib/config.h"
@@ -21,8 +23,6 @@
 #include "lib/local_delivery.h"
 #include "lib/tailcall.h"
 #include "lib/trace.h"
-
-#define THIS_FILE FILE_BPF_LXC
 
 /* Where a packet the pod may send goes next. A verdict or a DROP_*. */
 static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct drop_info *drop)
@@ -39,19 +39,19 @@ static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct drop_inf
 	daddr = ip4->daddr;
 
 	/* 1. Who is it for? */
-	remote = ipcache_lookup4(daddr);
+	remote = ipcache_lookup4(ctx, daddr);
 	trace.dst_label = remote && remote->sec_identity ? remote->sec_identity : IDENTITY_WORLD;
 	drop->dst_label = trace.dst_label;
 
 	/* 2. A pod of this node: its own policy program decides. */
-	ep = endpoint_lookup4(daddr);
+	ep = endpoint_lookup4(ctx, daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST) && !enable_endpoint_routes) {
 		metrics_count(ctx->len, REASON_FORWARDED, METRIC_EGRESS);
 		return deliver_local4(ctx, ep, &from);
 	}
 
 	/* 3. A pod of another node: through the tunnel, with our identity as VNI. */
-	node = enable_tunnel && !ep ? tunnel_endpoint4(remote, daddr) : 0;
+	node = enable_tunnel && !ep ? tunnel_endpoint4(ctx, remote, daddr) : 0;
 	if (node)
 		return encap_redirect(ctx, node, &trace);
 
@@ -141,7 +141,7 @@ SEC("to-container") int cil_to_container(struct __sk_buff *ctx)
 	else if (magic == MARK_MAGIC_HOST)
 		trace.src_label = IDENTITY_HOST;
 	else if (ip4)
-		trace.src_label = ipcache_identity4(ip4->saddr);
+		trace.src_label = ipcache_identity4(ctx, ip4->saddr);
 
 	/* 3. Into the pod. */
 	trace_notify(ctx, TRACE_TO_LXC, &trace);

@@ -5,6 +5,8 @@
  *   from-overlay (tc ingress: just decapsulated) ─► 7 IPv4 ─► pod's handle_policy, or the node
  *   to-overlay   (tc egress: about to be encapsulated)
  */
+#define THIS_FILE FILE_BPF_OVERLAY
+
 #include "lib/common.h"
 #include "lib/config.h"
 #include "lib/drop.h"
@@ -16,8 +18,6 @@
 #include "lib/local_delivery.h"
 #include "lib/tailcall.h"
 #include "lib/trace.h"
-
-#define THIS_FILE FILE_BPF_OVERLAY
 
 /* The sender's identity as the other node put it into the VNI; a DROP_* when it cannot be. */
 static __always_inline int identity_from_overlay(struct __sk_buff *ctx, __u32 *label)
@@ -43,7 +43,7 @@ static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 lab
 	if (!ip4 || !ipv4_is_sane(ctx, ip4))
 		return DROP_INVALID;
 	/* 1. A pod: its own policy program decides. */
-	ep = endpoint_lookup4(ip4->daddr);
+	ep = endpoint_lookup4(ctx, ip4->daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST))
 		return deliver_local4(ctx, ep, &from);
 	/* 2. The node itself. */

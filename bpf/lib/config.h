@@ -55,3 +55,8 @@ const volatile bool enable_tunnel = true;
 
 /* Pods have routes of their own; packets reach them through the stack and to-container. */
 const volatile bool enable_endpoint_routes;
+
+/* --- Being looked at ------------------------------------------------------------------------- */
+
+/* Programs can be armed to tell what they look up and decide (mind.h). */
+const volatile bool enable_mind = true;

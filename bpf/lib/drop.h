@@ -43,6 +43,7 @@ static __always_inline int __drop_notify(struct __sk_buff *ctx, int reason,
 					 const struct drop_info *info, __u8 file, __u16 line)
 {
 	metrics_count(ctx->len, (__u8)-reason, info->dir);
+	mind_say(ctx, MIND_VERDICT, 0, reason);
 	ctx->cb[0] = info->src_label;
 	ctx->cb[1] = info->dst_label;
 	ctx->cb[2] = (__u32)(__u8)info->ext_err << 24 | (__u32)(__u8)-reason << 16 | line;

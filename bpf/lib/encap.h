@@ -49,7 +49,8 @@ struct {
 } cilium_tunnel_map SEC(".maps");
 
 /* Node behind which `daddr` lives, 0 when it is not behind the tunnel. */
-static __always_inline __be32 tunnel_endpoint4(const struct remote_endpoint_info *info,
+static __always_inline __be32 tunnel_endpoint4(struct __sk_buff *ctx,
+					       const struct remote_endpoint_info *info,
 					       __be32 daddr)
 {
 	struct tunnel_map_key key = { .ip4 = daddr & pod_cidr_mask, .family = FAMILY_IPV4 };
@@ -58,6 +59,12 @@ static __always_inline __be32 tunnel_endpoint4(const struct remote_endpoint_info
 	if (info && info->tunnel_endpoint)
 		return info->tunnel_endpoint;
 	node = bpf_map_lookup_elem(&cilium_tunnel_map, &key);
+	if (mind_armed()) {
+		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_TUNNEL, 0);
+
+		mind_fill(&note, &key, sizeof(key), node, sizeof(*node));
+		mind_write(ctx, &note);
+	}
 	return node ? node->ip4 : 0;
 }
 

@@ -5,6 +5,7 @@
 #include "common.h"
 #include "eth.h"
 #include "ipcache.h"
+#include "mind.h"
 
 enum endpoint_flag {
 	ENDPOINT_F_HOST = 1, /* an address of the node itself */
@@ -47,9 +48,17 @@ struct {
 	__type(value, struct endpoint_info);
 } cilium_lxc SEC(".maps");
 
-static __always_inline const struct endpoint_info *endpoint_lookup4(__be32 addr)
+static __always_inline const struct endpoint_info *
+endpoint_lookup4(struct __sk_buff *ctx, __be32 addr)
 {
 	struct endpoint_key key = { .ip4 = addr, .family = FAMILY_IPV4 };
+	const struct endpoint_info *ep = bpf_map_lookup_elem(&cilium_lxc, &key);
 
-	return bpf_map_lookup_elem(&cilium_lxc, &key);
+	if (mind_armed()) {
+		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_LXC, 0);
+
+		mind_fill(&note, &key, sizeof(key), ep, sizeof(*ep));
+		mind_write(ctx, &note);
+	}
+	return ep;
 }

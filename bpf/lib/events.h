@@ -31,6 +31,7 @@ enum runtime_config {
 	RUNTIME_CONFIG_AGENT_LIVENESS = 1, /* boot clock of the agent's last sign of life, ns */
 	RUNTIME_CONFIG_AGGREGATION = 2, /* enum monitor_aggregation */
 	RUNTIME_CONFIG_MIND = 3, /* non-zero: tell the datapath's own mind, mind.h */
+	RUNTIME_CONFIG_MIND_LOST = 4, /* records of cilium_mind that found the ring full */
 	RUNTIME_CONFIG_SLOTS = 16,
 };
 

@@ -4,6 +4,7 @@
 
 #include "common.h"
 #include "identity.h"
+#include "mind.h"
 
 enum address_family {
 	FAMILY_IPV4 = 1,
@@ -43,7 +44,8 @@ struct {
 	__type(value, struct remote_endpoint_info);
 } cilium_ipcache SEC(".maps");
 
-static __always_inline const struct remote_endpoint_info *ipcache_lookup4(__be32 addr)
+static __always_inline const struct remote_endpoint_info *
+ipcache_lookup4(struct __sk_buff *ctx, __be32 addr)
 {
 	struct ipcache_key key = {
 		.prefixlen = IPCACHE_STATIC_PREFIX + 32,
@@ -51,13 +53,21 @@ static __always_inline const struct remote_endpoint_info *ipcache_lookup4(__be32
 		.ip4 = addr,
 	};
 
-	return bpf_map_lookup_elem(&cilium_ipcache, &key);
+	const struct remote_endpoint_info *info = bpf_map_lookup_elem(&cilium_ipcache, &key);
+
+	if (mind_armed()) {
+		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_IPCACHE, 0);
+
+		mind_fill(&note, &key, sizeof(key), info, sizeof(*info));
+		mind_write(ctx, &note);
+	}
+	return info;
 }
 
 /* Whoever is not in the cache is the world. */
-static __always_inline __u32 ipcache_identity4(__be32 addr)
+static __always_inline __u32 ipcache_identity4(struct __sk_buff *ctx, __be32 addr)
 {
-	const struct remote_endpoint_info *info = ipcache_lookup4(addr);
+	const struct remote_endpoint_info *info = ipcache_lookup4(ctx, addr);
 
 	return info && info->sec_identity ? info->sec_identity : IDENTITY_WORLD;
 }

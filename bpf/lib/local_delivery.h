@@ -11,6 +11,7 @@
 #include "eps.h"
 #include "ipv4.h"
 #include "metrics.h"
+#include "mind.h"
 
 /* Written by the loader, one handle_policy per endpoint at slot = endpoint id; read by tail calls
  * of every program that delivers. Capacity: every endpoint id. */
@@ -46,6 +47,7 @@ static __always_inline int deliver_local4(struct __sk_buff *ctx, const struct en
 	ctx->cb[CB_SRC_LABEL] = from->src_label;
 	ctx->cb[CB_FROM_HOST] = from->from_host;
 	ctx->cb[CB_FROM_TUNNEL] = from->from_tunnel;
+	mind_say(ctx, MIND_TAIL_CALL, MIND_MAP_CALL_POLICY, endpoint);
 	bpf_tail_call(ctx, &cilium_call_policy, endpoint);
 	return DROP_EP_NOT_READY;
 }

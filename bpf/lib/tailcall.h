@@ -8,6 +8,7 @@
 
 #include "common.h"
 #include "drop_reasons.h"
+#include "mind.h"
 
 enum call_slot {
 	CALL_DROP_NOTIFY = 1,
@@ -44,6 +45,7 @@ struct {
 static __always_inline int tail_call(struct __sk_buff *ctx, const enum call_slot slot,
 				     __s8 *ext_err)
 {
+	mind_say(ctx, MIND_TAIL_CALL, 0, slot);
 	bpf_tail_call_static(ctx, &cilium_calls, slot);
 	if (ext_err)
 		*ext_err = (__s8)slot;

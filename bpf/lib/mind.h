@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The datapath's own mind: while armed, every program tells what it looked up, what it found and
+ * what it decided, as fixed-size records in a ring buffer the tracer reads. Records of one packet
+ * are joined by the address of its socket buffer, the same one the kernel's tracepoints show.
+ *
+ * Disarmed it costs one array look-up per note (inlined by the kernel, about a nanosecond).
+ */
+#pragma once
+
+#include "common.h"
+#include "config.h"
+#include "events.h"
+
+enum mind_kind {
+	MIND_ENTER = 1, /* what: enum mind_program */
+	MIND_TAIL_CALL = 2, /* arg: slot of cilium_calls, or endpoint id (what: MIND_MAP_CALL_POLICY) */
+	MIND_LOOKUP = 3, /* what: enum mind_map, key, found, value */
+	MIND_CT = 4, /* arg: enum ct_status, key: tuple, what: direction */
+	MIND_POLICY = 5, /* arg: 0, proxy port or DROP_*, key: policy key, value: policy entry */
+	MIND_SERVICE = 6, /* arg: rev_nat_index, key: service key, value: service */
+	MIND_BACKEND = 7, /* arg: backend id, value: backend */
+	MIND_NAT = 8, /* key: tuple before, value: address and port after; what: direction */
+	MIND_VERDICT = 9, /* arg: TC_ACT_* or DROP_* */
+};
+
+enum mind_program {
+	MIND_PROGRAM_FROM_CONTAINER = 1,
+	MIND_PROGRAM_HANDLE_ARP = 2,
+	MIND_PROGRAM_HANDLE_IPV4 = 3,
+	MIND_PROGRAM_CT_EGRESS = 4,
+	MIND_PROGRAM_HANDLE_IPV4_CONT = 5,
+	MIND_PROGRAM_HANDLE_POLICY = 6,
+	MIND_PROGRAM_CT_INGRESS_POLICY = 7,
+	MIND_PROGRAM_IPV4_POLICY = 8,
+	MIND_PROGRAM_TO_CONTAINER = 9,
+	MIND_PROGRAM_CT_INGRESS = 10,
+	MIND_PROGRAM_IPV4_TO_ENDPOINT = 11,
+	MIND_PROGRAM_FROM_HOST = 12,
+	MIND_PROGRAM_IPV4_FROM_HOST = 13,
+	MIND_PROGRAM_TO_HOST = 14,
+	MIND_PROGRAM_FROM_NETDEV = 15,
+	MIND_PROGRAM_IPV4_FROM_NETDEV = 16,
+	MIND_PROGRAM_TO_NETDEV = 17,
+	MIND_PROGRAM_FROM_OVERLAY = 18,
+	MIND_PROGRAM_IPV4_FROM_OVERLAY = 19,
+	MIND_PROGRAM_TO_OVERLAY = 20,
+	MIND_PROGRAM_NODEPORT_NAT_EGRESS = 21,
+	MIND_PROGRAM_NODEPORT_REVNAT = 22,
+	MIND_PROGRAM_NODEPORT_NAT_INGRESS = 23,
+	MIND_PROGRAM_NODEPORT_NAT_FWD = 24,
+	MIND_PROGRAM_NODEPORT_DSR = 25,
+	MIND_PROGRAM_SNAT_FWD = 26,
+};
+
+enum mind_map {
+	MIND_MAP_IPCACHE = 1,
+	MIND_MAP_LXC = 2,
+	MIND_MAP_TUNNEL = 3,
+	MIND_MAP_CALL_POLICY = 4,
+	MIND_MAP_FRAG = 5,
+	MIND_MAP_SNAT = 6,
+	MIND_MAP_AFFINITY = 7,
+	MIND_MAP_SOURCE_RANGE = 8,
+	MIND_MAP_MAGLEV = 9,
+	MIND_MAP_NEIGH = 10,
+	MIND_MAP_REVERSE_NAT = 11,
+	MIND_MAP_IPMASQ = 12,
+};
+
+const volatile enum mind_kind btf_mind_kind = MIND_ENTER;
+const volatile enum mind_program btf_mind_program = MIND_PROGRAM_FROM_CONTAINER;
+const volatile enum mind_map btf_mind_map = MIND_MAP_IPCACHE;
+
+#define MIND_BYTES 24u
+
+/* What a program has to say. Longer keys and values are cut. */
+struct mind_note {
+	__s32 arg;
+	__u8 kind; /* enum mind_kind */
+	__u8 what; /* see enum mind_kind */
+	__u8 found; /* 1: the look-up hit */
+	__u8 file; /* enum source_file */
+	__u8 key[MIND_BYTES];
+	__u8 value[MIND_BYTES];
+};
+
+struct mind_record {
+	__u64 ns; /* bpf_ktime_get_ns() */
+	__u64 skb; /* kernel address of the socket buffer */
+	__u32 hash; /* skb flow hash */
+	__u32 ifindex; /* device of the hook */
+	__u32 mark;
+	__u16 endpoint; /* endpoint id of the program's object */
+	__u16 pad;
+	struct mind_note note;
+};
+
+_Static_assert(sizeof(struct mind_note) == 56, "note of mind_record");
+_Static_assert(sizeof(struct mind_record) == 88, "cilium_mind record");
+
+/* Written by the datapath while armed, read by the tracer. Capacity: about 2900 records. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} cilium_mind SEC(".maps");
+
+const volatile struct mind_record *btf_mind_record;
+
+static __always_inline bool mind_armed(void)
+{
+	return enable_mind && runtime_config_get(RUNTIME_CONFIG_MIND);
+}
+
+/* RUNTIME_CONFIG_MIND is 1 for every packet, or an IPv4 address (network byte order) one end of
+ * the packet must have. */
+static __always_inline bool mind_wants(struct __sk_buff *ctx)
+{
+	__u32 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
+	__be32 addrs[2] = {};
+
+	if (wanted <= 1)
+		return wanted;
+	if (bpf_skb_load_bytes(ctx, ETH_HLEN + offsetof(struct iphdr, saddr), addrs, sizeof(addrs)))
+		return false;
+	return addrs[0] == wanted || addrs[1] == wanted;
+}
+
+static __always_inline void mind_count_lost(void)
+{
+	__u32 key = RUNTIME_CONFIG_MIND_LOST;
+	__u64 *lost = bpf_map_lookup_elem(&cilium_runtime_config, &key);
+
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+}
+
+/* Global, not static: the verifier looks at it once, not once per note. */
+__attribute__((noinline)) int mind_write(struct __sk_buff *ctx, const struct mind_note *note)
+{
+	struct mind_record *record;
+
+	if (!note || !mind_wants(ctx))
+		return 0;
+	record = bpf_ringbuf_reserve(&cilium_mind, sizeof(*record), 0);
+	if (!record) {
+		mind_count_lost();
+		return 0;
+	}
+	record->ns = bpf_ktime_get_ns();
+	/* The context of a tc program is the socket buffer itself; a privileged program may say
+	 * where it is. No kfunc: those make the loader parse all of the kernel's BTF. */
+	record->skb = (unsigned long)ctx;
+	record->hash = ctx->hash;
+	record->ifindex = ctx->ifindex;
+	record->mark = ctx->mark;
+	record->endpoint = endpoint_id;
+	record->pad = 0;
+	record->note = *note;
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+#define MIND_NOTE(kind_, what_, arg_) \
+	{ .kind = (kind_), .what = (what_), .arg = (arg_), .file = THIS_FILE }
+
+static __always_inline void mind_say(struct __sk_buff *ctx, enum mind_kind kind, __u8 what,
+				     __s32 arg)
+{
+	if (mind_armed()) {
+		struct mind_note note = MIND_NOTE(kind, what, arg);
+
+		mind_write(ctx, &note);
+	}
+}
+
+static __always_inline void mind_enter(struct __sk_buff *ctx, enum mind_program program)
+{
+	mind_say(ctx, MIND_ENTER, program, 0);
+}
+
+/* A key and what was found for it; sizes are constants, `value` is NULL for a miss. */
+static __always_inline void
+mind_fill(struct mind_note *note, const void *key, __u32 key_size, const void *value,
+	  __u32 value_size)
+{
+	__builtin_memcpy(note->key, key, key_size < MIND_BYTES ? key_size : MIND_BYTES);
+	if (value)
+		__builtin_memcpy(note->value, value,
+				 value_size < MIND_BYTES ? value_size : MIND_BYTES);
+	note->found = !!value;
+}
