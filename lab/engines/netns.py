@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from lab.kernel import link
 from lab.kernel.netns import NetworkNamespace
@@ -86,6 +86,12 @@ class NetnsEngine:
             case _:
                 self.on_datapath(step, here)
 
+    def prepare(self, plan: Sequence[Step]) -> None:
+        """Start what a plan will need later and can be done meanwhile."""
+
+    def finish(self) -> None:
+        """Wait for what :meth:`prepare` and the steps started."""
+
     def index(self, where: str, device: str) -> int:
         """Return the interface index that the plan gave a device."""
         return 1 if device == "lo" else self._indices[where, device]
@@ -130,3 +136,9 @@ def _refuse(step: Step, namespace: NetworkNamespace) -> None:
     raise NotImplementedError(f"{type(step).__name__} in {namespace.name} needs a datapath")
 
 
+
+
+def engine(terminal: bool = False) -> NetnsEngine:
+    """Return the engine; it never talks to a terminal."""
+    del terminal
+    return NetnsEngine()

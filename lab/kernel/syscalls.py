@@ -66,6 +66,15 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
     _check(result, f"mount {fstype or source} at {target}")
 
 
+def unmount(target: str) -> None:
+    """Take a mount away once nobody uses it (``umount2(2)`` with ``MNT_DETACH``).
+
+    Raises:
+        KernelError: with target and errno.
+    """
+    _check(_libc.umount2(target.encode(), MNT_DETACH), f"unmount {target}")
+
+
 def set_process_name(name: str) -> None:
     """Give the calling process a name of at most 15 bytes, as ``ps`` shows it."""
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)

@@ -8,7 +8,7 @@ lines for a shell, with ``ip netns`` names for namespaces and one bpffs per node
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 NODES_DIR = "/run/nodes"
@@ -329,3 +329,18 @@ class UpdateMap(Step):
 
 
 Plan = tuple[Step, ...]
+
+
+def to_json(step: Step) -> dict[str, Any]:
+    """Return a step as JSON-ready data with its kind; :func:`from_json` reads it back."""
+    return {"kind": type(step).__name__, **asdict(step)}
+
+
+def from_json(data: dict[str, Any]) -> Step:
+    """Build a step from what :func:`to_json` returned."""
+    values = dict(data)
+    kind = {cls.__name__: cls for cls in Step.__subclasses__()}[values.pop("kind")]
+    for name in ("config", "key", "value"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple((field, item) for field, item in values[name])
+    return kind(**values)

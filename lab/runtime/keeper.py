@@ -1,0 +1,367 @@
+"""The keeper: one process that owns a lab. When it ends, however, the kernel removes the lab.
+
+It is exec'd by :mod:`lab.runtime.start`, becomes the init of its own PID namespace with private
+mounts, runs the plan, and then serves requests over a unix socket. It never starts a thread
+that outlives a step, so that its children can be forked safely.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lab.errors import KernelError, LabError
+from lab.kernel import cgroup, mounts
+from lab.kernel.netns import NetworkNamespace
+from lab.kernel.syscalls import CLONE_NEWNS, CLONE_NEWPID, set_process_name, unshare
+from lab.model import Topology
+from lab.plan import steps
+from lab.plan.inventory import Inventory, inventory
+from lab.runtime import registry
+from lab.runtime.messages import Closed, receive, send
+
+SERVICES = ("lab.traffic.worker", "lab.observe.collector", "lab.agent.main", "lab.wire.service")
+"""Modules a keeper may run as a child: each has ``serve(connection, context)``."""
+
+
+class Context:
+    """What a child process of the keeper finds: it has already entered its target.
+
+    Attributes:
+        facts: all names and addresses of the lab.
+        target: name of the node or pod it runs in, empty for the keeper's own view.
+        namespaces: every network namespace of the lab by name.
+        arguments: what the caller passed.
+    """
+
+    def __init__(
+        self,
+        facts: Inventory,
+        target: str,
+        namespaces: dict[str, NetworkNamespace],
+        arguments: dict[str, Any],
+    ) -> None:
+        self.facts = facts
+        self.target = target
+        self.namespaces = namespaces
+        self.arguments = arguments
+
+
+class Keeper:
+    """State of the keeper process after it entered its namespaces."""
+
+    def __init__(self, control: socket.socket, request: dict[str, Any], listener: socket.socket):
+        self.control = control
+        self.listener = listener
+        self.request = request
+        self.record = registry.Record(
+            **{**request["record"], "nodes": (), "pods": ()},
+        )
+        self.facts = inventory(Topology.from_json(request["topology"]))
+        self.selector = selectors.DefaultSelector()
+        self.clients: list[socket.socket] = []
+        self.views: dict[str, int] = {}
+        self.running = True
+        self.engine = _engine(request["engine"], self)
+        self.engine.on_namespace = self._new_namespace
+
+    # -- building ---------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Run the plan, reporting progress; stops when the caller goes away meanwhile."""
+        from lab.plan import plan
+
+        todo = plan(self.facts.topology)
+        fault = self.request.get("fault") or {}
+        self.engine.prepare(todo)
+        for number, step in enumerate(todo, 1):
+            self.engine.step(step)
+            if number % 16 == 0 or number == len(todo):
+                send(self.control, {"step": number, "of": len(todo)})
+                self._refuse_to_work_for_nobody()
+            if fault.get("after") == number:
+                self._provoked(fault["kind"], number)
+        self.engine.finish()
+
+    def _provoked(self, kind: str, number: int) -> None:
+        # The leak tests ask for a failure after each single step.
+        if kind == "raise":
+            raise KernelError(f"provoked after step {number}", hint="a test asked for it")
+        send(self.control, {"held": number})
+        with contextlib.suppress(Closed):
+            receive(self.control)
+
+    def _refuse_to_work_for_nobody(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if not self.control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise Closed("the caller went away while the lab was being built")
+
+    def _new_namespace(self, step: steps.AddNamespace, namespace: NetworkNamespace) -> None:
+        mounts.name_netns(namespace.fd, step.where)
+        if step.role == "node":
+            mounts.make_bpffs(steps.bpffs(step.where))
+            Path(steps.globals_dir(step.where)).mkdir(parents=True)
+            Path(steps.NODES_DIR, step.where, "cilium").mkdir()
+        if self.record.cgroup and step.node:
+            parts = (step.node,) if step.role == "node" else (step.node, step.where)
+            cgroup.create(Path(self.record.cgroup, *parts))
+
+    # -- serving ----------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Answer requests until told to stop, or until an attached caller is gone."""
+        self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        if self.request["attached"]:
+            self.selector.register(self.control, selectors.EVENT_READ, self._caller_gone)
+        else:
+            self.control.close()
+        wake, alarm = socket.socketpair()
+        wake.setblocking(False)
+        alarm.setblocking(False)
+        signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "running", False))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.selector.register(wake, selectors.EVENT_READ, _reap)
+        while self.running:
+            for key, _ in self.selector.select():
+                key.data(key.fileobj)
+
+    def _accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        self.clients.append(client)
+        self.selector.register(client, selectors.EVENT_READ, self._serve_client)
+
+    def _caller_gone(self, control: socket.socket) -> None:
+        if not control.recv(1, socket.MSG_PEEK):
+            self.running = False
+
+    def _serve_client(self, client: socket.socket) -> None:
+        try:
+            request, fds = receive(client)
+            for fd in fds:
+                os.close(fd)
+            try:
+                answer, passed = self._answer(request)
+            except LabError as error:
+                answer, passed = error_message(error), ()
+            send(client, answer, passed)
+            for fd in passed:
+                os.close(fd)
+        except Closed:
+            self.selector.unregister(client)
+            self.clients.remove(client)
+            client.close()
+
+    def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+        match request["op"]:
+            case "describe":
+                return {"topology": self.facts.topology.to_json()}, ()
+            case "spawn":
+                fd = self.spawn(
+                    request["service"], request.get("target", ""), request.get("arguments", {})
+                )
+                return {"ok": True}, (fd,)
+            case "enter":
+                return self._enter(request["target"]), ()
+            case "run":
+                for step in request["steps"]:
+                    self.engine.step(steps.from_json(step))
+                return {"ok": True}, ()
+            case "topology":
+                self.facts = inventory(Topology.from_json(request["topology"]))
+                return {"ok": True}, ()
+            case "remove":
+                mounts.forget_netns(request["netns"])
+                self._forget_view(request["netns"])
+                self.engine.remove_namespace(request["netns"])
+                return {"ok": True}, ()
+            case "down":
+                self.running = False
+                return {"ok": True}, ()
+        return {"error": "InputError", "message": f"unknown request {request['op']!r}"}, ()
+
+    def place_of(self, target: str) -> tuple[str, str | None, str]:
+        """Return a target's namespace, its node (None in underlay and world) and its cgroup.
+
+        Raises:
+            TopologyError: no such node or pod.
+        """
+        for node in self.facts.nodes:
+            if node.name == target:
+                return node.name, node.name, str(Path(self.record.cgroup, node.name))
+        if target in ("underlay", "world"):
+            return target, None, self.record.cgroup
+        pod = self.facts.pod(target)
+        return pod.netns, pod.node, str(Path(self.record.cgroup, pod.node, pod.netns))
+
+    def spawn(self, service: str, target: str, arguments: dict[str, Any]) -> int:
+        """Fork a child that runs ``service`` inside ``target``; return the caller's end.
+
+        Raises:
+            LabError: unknown service or target.
+        """
+        if service not in SERVICES:
+            raise LabError(f"unknown service {service!r}", hint=f"known: {', '.join(SERVICES)}")
+        place = self.place_of(target) if target else None
+        ours, theirs = socket.socketpair()
+        if os.fork() == 0:
+            ours.close()
+            self._become_child(theirs, service, target, place, arguments)
+        theirs.close()
+        return ours.detach()
+
+    def _become_child(
+        self,
+        connection: socket.socket,
+        service: str,
+        target: str,
+        place: tuple[str, str | None, str] | None,
+        arguments: dict[str, Any],
+    ) -> None:
+        status = 1
+        try:
+            self._leave_the_keeper_alone()
+            if place:
+                self._enter_place(*place)
+            module = importlib.import_module(service)
+            context = Context(self.facts, target, self.engine.namespaces, arguments)
+            module.serve(connection, context)
+            status = 0
+        except Closed:
+            status = 0
+        except LabError as error:
+            with contextlib.suppress(Closed):
+                send(connection, error_message(error))
+        finally:
+            os._exit(status)
+
+    def _leave_the_keeper_alone(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        self.selector.close()
+        self.listener.close()
+        self.control.close()
+        for client in self.clients:
+            client.close()
+
+    def _enter_place(self, netns: str, node: str | None, group: str) -> None:
+        if self.record.cgroup:
+            cgroup.move_self(Path(group))
+        bpffs = steps.bpffs(node) if node else None
+        state = str(Path(steps.NODES_DIR, node, "cilium")) if node else None
+        mounts.enter_view(self.engine.namespaces[netns].fd, bpffs, state)
+
+    def _enter(self, target: str) -> dict[str, Any]:
+        """Say how another process gets into a target: fds below ``/proc/KEEPER/fd``."""
+        netns, node, group = self.place_of(target)
+        if netns not in self.views:
+            self.views[netns] = self._make_view(netns, node, group)
+        return {
+            "net": self.engine.namespaces[netns].fd,
+            "mnt": self.views[netns],
+            "cgroup": group if self.record.cgroup else "",
+        }
+
+    def _make_view(self, netns: str, node: str | None, group: str) -> int:
+        ready, tell = os.pipe()
+        done, finish = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(finish)
+                self._enter_place(netns, node, group)
+                os.write(tell, b"1")
+                os.read(done, 1)
+            finally:
+                os._exit(0)
+        for fd in (tell, done):
+            os.close(fd)
+        ok = os.read(ready, 1)
+        try:
+            if not ok:
+                raise KernelError(f"view of {netns!r}: could not be made", hint="see `lab doctor`")
+            return os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(ready)
+            os.close(finish)
+
+    def _forget_view(self, netns: str) -> None:
+        fd = self.views.pop(netns, None)
+        if fd is not None:
+            os.close(fd)
+
+    def close(self) -> None:
+        """End every child, then let go of everything the lab consists of."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        self.engine.close()
+        if self.record.cgroup:
+            cgroup.remove(Path(self.record.cgroup))
+
+
+def _engine(name: str, keeper: Keeper) -> Any:
+    module = importlib.import_module(f"lab.engines.{name}")
+    return module.engine(keeper.request.get("terminal", False))
+
+
+def error_message(error: LabError) -> dict[str, Any]:
+    """Return an error as a message; :func:`lab.runtime.start.raise_error` raises it again."""
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def _reap(wake: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        wake.recv(4096)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def main() -> None:
+    """Become a lab's keeper; the control socket is file descriptor ``argv[1]``."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    request, fds = receive(control)
+    listener = socket.socket(fileno=fds[0])
+    unshare(CLONE_NEWPID | CLONE_NEWNS)
+    pid = os.fork()
+    if pid:
+        send(control, {"pid": pid})
+        os._exit(0)
+    os.setsid()
+    set_process_name(f"lab:{request['record']['name']}")
+    started = time.perf_counter()
+    keeper = None
+    try:
+        mounts.make_private()
+        keeper = Keeper(control, request, listener)
+        if keeper.record.cgroup:
+            cgroup.create(Path(keeper.record.cgroup))
+        keeper.build()
+        send(control, {"ready": True, "seconds": time.perf_counter() - started})
+        keeper.serve()
+    except Closed:
+        pass
+    except LabError as error:
+        with contextlib.suppress(Closed):
+            send(control, error_message(error))
+    finally:
+        if keeper is not None:
+            keeper.close()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

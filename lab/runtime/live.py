@@ -1,0 +1,403 @@
+"""The live side of a description: a running lab, its nodes and its pods."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from types import TracebackType
+from typing import Any
+
+from lab.errors import CheckFailed, InputError
+from lab.model import Topology
+from lab.names import did_you_mean
+from lab.packets import new_cookie, with_cookie
+from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
+from lab.runtime import registry
+from lab.runtime.messages import receive, send
+from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
+from lab.traffic.results import Completed, Connection, Datagram, Ping
+
+WORKER = "lab.traffic.worker"
+
+
+class Place:
+    """A node, a pod or the world: somewhere commands run and packets leave.
+
+    Attributes:
+        name: unique in the lab.
+    """
+
+    def __init__(self, lab: Lab, name: str, address: IPv4Address) -> None:
+        self.name = name
+        self.address = address
+        self._lab = lab
+        self._worker: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._lab.name}/{self.name} {self.address}>"
+
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Run one operation of :mod:`lab.traffic.operations` in a process born in this place.
+
+        Raises:
+            LabError: what the operation raised.
+        """
+        if self._worker is None:
+            self._worker = self._lab.keeper.spawn(WORKER, self.name)
+            raise_error(receive(self._worker)[0])
+        send(self._worker, {"call": operation, "arguments": arguments})
+        answer, _ = receive(self._worker)
+        raise_error(answer)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def run(
+        self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, check: bool = False
+    ) -> Completed:
+        """Run a command here to its end.
+
+        Raises:
+            CheckFailed: ``check`` is set and the command failed; its stderr is in the message.
+        """
+        done = Completed(**self.call("run", argv=list(argv), stdin=stdin, timeout_s=timeout_s))
+        if check and done.returncode:
+            raise CheckFailed(
+                f"{' '.join(argv)} in {self.name!r} ended with {done.returncode}: "
+                f"{done.stderr.strip()}",
+                hint="run it by hand with `lab exec`",
+            )
+        return done
+
+    def ping(
+        self,
+        to: Destination,
+        *,
+        count: int = 1,
+        payload: bytes = b"",
+        timeout_s: float = 1.0,
+        ttl: int = 64,
+    ) -> Ping:
+        """Send ICMP echo requests one after the other; each carries a cookie."""
+        data = with_cookie(payload, new_cookie()).hex()
+        result = self.call(
+            "ping", address=_address(to), count=count, payload=data, timeout_s=timeout_s, ttl=ttl
+        )
+        return Ping(
+            sent=result["sent"],
+            rtt_us=tuple(result["rtt_us"]),
+            errors=tuple((kind, code, sender) for kind, code, sender in result["errors"]),
+        )
+
+    def connect(
+        self,
+        to: Destination,
+        port: int,
+        *,
+        payload: bytes = b"",
+        timeout_s: float = 2.0,
+        source_port: int = 0,
+    ) -> Connection:
+        """Open a TCP connection, send the payload and read until as much came back."""
+        result = self.call(
+            "tcp_connect",
+            address=_address(to),
+            port=port,
+            payload=payload.hex(),
+            timeout_s=timeout_s,
+            source_port=source_port,
+        )
+        return Connection(**{**result, "reply": bytes.fromhex(result["reply"])})
+
+    def send_udp(
+        self,
+        to: Destination,
+        port: int,
+        payload: bytes = b"hello",
+        *,
+        cookie: int = 0,
+        timeout_s: float = 2.0,
+        source_port: int = 0,
+        want_reply: bool = True,
+    ) -> Datagram:
+        """Send one datagram with a cookie at its end and wait for the reply."""
+        cookie = cookie or new_cookie()
+        result = self.call(
+            "udp_send",
+            address=_address(to),
+            port=port,
+            payload=with_cookie(payload, cookie).hex(),
+            timeout_s=timeout_s,
+            source_port=source_port,
+            want_reply=want_reply,
+        )
+        return Datagram(**{**result, "reply": bytes.fromhex(result["reply"]), "cookie": cookie})
+
+    def inject(self, frame: bytes, *, device: str = "eth0", await_s: float = 0.0) -> list[bytes]:
+        """Put a frame on a device; return the frames that came in within ``await_s`` seconds."""
+        result = self.call("inject", frame=frame.hex(), device=device, await_reply_s=await_s)
+        return [bytes.fromhex(item) for item in result["frames"]]
+
+    @contextmanager
+    def serve_udp(self, port: int, *, reply: bytes = b"") -> Iterator[Server]:
+        """Answer datagrams on a port inside the block: with ``reply``, or what was sent."""
+        with self._serve("udp", port, reply) as server:
+            yield server
+
+    @contextmanager
+    def serve_tcp(self, port: int, *, reply: bytes = b"") -> Iterator[Server]:
+        """Accept connections on a port inside the block: answer ``reply``, or echo."""
+        with self._serve("tcp", port, reply) as server:
+            yield server
+
+    @contextmanager
+    def _serve(self, protocol: str, port: int, reply: bytes) -> Iterator[Server]:
+        arguments = {"protocol": protocol, "port": port, "reply": reply.hex()}
+        connection = self._lab.keeper.spawn(WORKER, self.name, server=arguments)
+        try:
+            answer, _ = receive(connection)
+            raise_error(answer)
+            yield Server(connection, answer["port"])
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """End this place's worker; idempotent."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+class Server:
+    """A server inside a pod; it ends with the block that started it.
+
+    Attributes:
+        port: it listens on.
+    """
+
+    def __init__(self, connection: socket.socket, port: int) -> None:
+        self.port = port
+        self._connection = connection
+
+    def report(self) -> dict[str, Any]:
+        """Return ``received`` (connections or datagrams), ``bytes`` and ``peers`` so far."""
+        send(self._connection, {})
+        result: dict[str, Any] = receive(self._connection)[0]["result"]
+        return result
+
+    @property
+    def received(self) -> int:
+        """How many datagrams or connections came."""
+        return int(self.report()["received"])
+
+
+class LivePod(Place):
+    """A running pod; what it was described as is in ``facts``."""
+
+    def __init__(self, lab: Lab, facts: PodFacts) -> None:
+        super().__init__(lab, facts.name, facts.address)
+        self.facts = facts
+
+    @property
+    def node(self) -> LiveNode:
+        """The node it runs on."""
+        return self._lab.node(self.facts.node)
+
+
+class LiveNode(Place):
+    """A running node; what it was described as is in ``facts``."""
+
+    def __init__(self, lab: Lab, facts: NodeFacts) -> None:
+        super().__init__(lab, facts.name, facts.address)
+        self.facts = facts
+
+    def pin(self, *parts: str) -> str:
+        """Return the path of a pin in this node's BPF file system, as seen from outside."""
+        from lab.plan.steps import bpffs
+
+        return str(self._lab.keeper.root) + "/".join((bpffs(self.name), *parts))
+
+
+Destination = Place | str | IPv4Address
+
+
+def _address(to: Destination) -> str:
+    return str(to.address if isinstance(to, Place) else to)
+
+
+class Lab:
+    """A running lab. ``with Lab(topology) as lab:`` builds it and takes it down after the block.
+
+    The lab is owned by its keeper process: it also goes when this process dies, however it dies.
+
+    Args:
+        topology: what to build.
+        name: unique on the machine; by default the topology's name with a number.
+        engine: ``netns`` (in process) or ``mininet``.
+        progress: called with (steps done, steps in all) while building.
+        fault: a provoked failure, for tests.
+
+    Raises:
+        PrerequisiteError: not root, or something is not installed.
+        LabError: anything else that went wrong; nothing is left behind.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        name: str | None = None,
+        engine: str = "netns",
+        progress: Progress | None = None,
+        fault: dict[str, Any] | None = None,
+    ) -> None:
+        self.topology = topology
+        self.name = name or unique_name(topology)
+        self.engine = engine
+        self._progress = progress
+        self._fault = fault
+        self._keeper: KeeperProcess | None = None
+        self._facts: Inventory = inventory(topology)
+        self._places: dict[str, Place] = {}
+
+    @classmethod
+    def attach(cls, name: str) -> Lab:
+        """Return a lab that ``lab up`` started; closing it leaves the lab up.
+
+        Raises:
+            InputError: no lab of that name is up.
+        """
+        keeper = attach(name)
+        answer, _ = keeper.ask(op="describe")
+        lab = cls(Topology.from_json(answer["topology"]), name=name, engine=keeper.record.engine)
+        lab._keeper = keeper
+        return lab
+
+    def start(self, *, attached: bool = True) -> Lab:
+        """Build the lab; with ``attached=False`` it stays up after this process."""
+        self._keeper = start(
+            self.topology,
+            name=self.name,
+            engine=self.engine,
+            attached=attached,
+            progress=self._progress,
+            fault=self._fault,
+        )
+        return self
+
+    def __enter__(self) -> Lab:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def keeper(self) -> KeeperProcess:
+        """The process that owns the lab.
+
+        Raises:
+            InputError: the lab is not up.
+        """
+        if self._keeper is None:
+            raise InputError(
+                f"lab {self.name!r} is not up", hint="use it inside `with Lab(topology) as lab:`"
+            )
+        return self._keeper
+
+    @property
+    def facts(self) -> Inventory:
+        """All names, addresses and numbers of the lab."""
+        return self._facts
+
+    def pod(self, name: str) -> LivePod:
+        """Return the pod called ``POD`` or ``NAMESPACE/POD``.
+
+        Raises:
+            TopologyError: no such pod; the hint names the nearest.
+        """
+        facts = self._facts.pod(name)
+        place = self._places.get(facts.name)
+        if not isinstance(place, LivePod) or place.facts != facts:
+            place = self._places[facts.name] = LivePod(self, facts)
+        return place
+
+    def node(self, name: str) -> LiveNode:
+        """Return a node.
+
+        Raises:
+            TopologyError: no such node; the hint names the nearest.
+        """
+        facts = self._facts.node(name)
+        place = self._places.get(name)
+        if not isinstance(place, LiveNode):
+            place = self._places[name] = LiveNode(self, facts)
+        return place
+
+    @property
+    def world(self) -> Place:
+        """The namespace outside the cluster, with address 203.0.113.10."""
+        if "world" not in self._places:
+            self._places["world"] = Place(self, "world", self._facts.world_client)
+        return self._places["world"]
+
+    @property
+    def underlay(self) -> Place:
+        """The namespace of the bridge between the nodes."""
+        if "underlay" not in self._places:
+            self._places["underlay"] = Place(self, "underlay", self._facts.gateway)
+        return self._places["underlay"]
+
+    def place(self, name: str) -> Place:
+        """Return a pod, a node, ``world`` or ``underlay`` by name.
+
+        Raises:
+            InputError: nothing is called so; the hint names the nearest.
+        """
+        if name in ("world", "underlay"):
+            return self.world if name == "world" else self.underlay
+        nodes = {node.name for node in self._facts.nodes}
+        if name in nodes:
+            return self.node(name)
+        pods = {pod.name for pod in self._facts.pods}
+        if name.removeprefix("default/") in pods:
+            return self.pod(name)
+        raise InputError(
+            f"{name!r} is no pod or node of lab {self.name!r}",
+            hint=did_you_mean(name, nodes | pods | {"world", "underlay"}),
+        )
+
+    def close(self) -> None:
+        """Drop the connections; a lab of ``lab up`` stays up, one of this process ends."""
+        for place in self._places.values():
+            place.close()
+        self._places.clear()
+        if self._keeper is not None:
+            self._keeper.close()
+
+    def stop(self) -> None:
+        """Take the lab down and wait until its keeper is gone; idempotent."""
+        for place in self._places.values():
+            place.close()
+        self._places.clear()
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+
+
+def open_lab(topology: Topology, *, name: str | None = None, engine: str = "netns") -> Lab:
+    """Return a lab that is up, for a notebook: it goes with ``lab.stop()`` or the kernel process.
+
+    Running the cell again replaces the lab: one of the same name that this process started
+    before is taken down first.
+    """
+    wanted = name or f"{topology.name}-notebook"
+    for record in registry.labs():
+        if record.name == wanted:
+            Lab.attach(wanted).stop()
+    return Lab(topology, name=wanted, engine=engine).start()

@@ -1,0 +1,314 @@
+"""Starting a keeper, and talking to one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab import errors
+from lab.errors import KernelError, LabError, PrerequisiteError
+from lab.kernel import cgroup
+from lab.model import Topology
+from lab.runtime import registry
+from lab.runtime.messages import Closed, receive, send
+
+_numbers = itertools.count(1)
+Progress = Callable[[int, int], None]
+
+
+def raise_error(message: dict[str, Any]) -> None:
+    """Raise the error a keeper or worker sent; does nothing for any other message."""
+    if "error" in message:
+        kind = getattr(errors, message["error"], LabError)
+        raise kind(message["message"], hint=message.get("hint", ""))
+
+
+class KeeperProcess:
+    """A keeper that this process started or found.
+
+    Attributes:
+        record: its entry in the registry.
+        seconds: how long the plan took inside the keeper; 0 for one that was found.
+    """
+
+    def __init__(
+        self, record: registry.Record, control: socket.socket | None = None, seconds: float = 0.0
+    ) -> None:
+        self.record = record
+        self.seconds = seconds
+        self._control = control
+        self._client: socket.socket | None = None
+
+    @property
+    def root(self) -> Path:
+        """The keeper's view of the file system, for reaching pins from outside."""
+        return Path(f"/proc/{self.record.pid}/root")
+
+    def ask(self, **request: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Send a request and return the answer with its file descriptors.
+
+        Raises:
+            LabError: what the keeper answered.
+            KernelError: the keeper is gone.
+        """
+        try:
+            if self._client is None:
+                self._client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._client.connect(str(registry.socket_path(self.record.name)))
+            send(self._client, request)
+            answer, fds = receive(self._client)
+        except (Closed, OSError) as error:
+            raise KernelError(
+                f"lab {self.record.name!r}: its keeper is gone ({error})", hint="start it again"
+            ) from None
+        raise_error(answer)
+        return answer, fds
+
+    def spawn(self, service: str, target: str = "", **arguments: Any) -> socket.socket:
+        """Start a child of the keeper and return the connection to it.
+
+        The child ends when the connection is closed, and with the lab.
+        """
+        _, fds = self.ask(op="spawn", service=service, target=target, arguments=arguments)
+        return socket.socket(fileno=fds[0])
+
+    def stop(self) -> None:
+        """End the lab and wait until its keeper is gone; idempotent."""
+        pid = _pidfd(self.record)
+        if pid is not None:
+            try:
+                self.ask(op="down")
+            except LabError:
+                signal.pidfd_send_signal(pid, signal.SIGKILL)
+            _wait_for_end(pid)
+        self.close()
+        registry.forget(self.record)
+
+    def close(self) -> None:
+        """Drop the connections to the keeper; an attached keeper ends by that."""
+        for connection in (self._client, self._control):
+            if connection is not None:
+                connection.close()
+        self._client = self._control = None
+
+
+def _pidfd(record: registry.Record) -> int | None:
+    try:
+        fd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return None
+    if registry.start_time(record.pid) != record.start_time:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _wait_for_end(pidfd: int) -> None:
+
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(5000):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll.poll(5000)
+    os.close(pidfd)
+
+
+def unique_name(topology: Topology) -> str:
+    """Return a lab name nobody else uses: the topology's with this process's number."""
+    return f"{topology.name}-{os.getpid()}-{next(_numbers)}"
+
+
+def require_root() -> None:
+    """Refuse to go on without root.
+
+    Raises:
+        PrerequisiteError: the effective user is not root.
+    """
+    if os.geteuid() != 0:
+        raise PrerequisiteError(
+            "building a lab needs root: it makes network namespaces and loads BPF programs",
+            hint="run it with sudo; `lab plan` works without",
+        )
+
+
+def start(
+    topology: Topology,
+    *,
+    name: str,
+    engine: str = "netns",
+    attached: bool = True,
+    progress: Progress | None = None,
+    fault: dict[str, Any] | None = None,
+) -> KeeperProcess:
+    """Start a keeper, let it run the plan and return once the lab is up.
+
+    Args:
+        topology: what to build.
+        name: of the lab, unique on the machine.
+        engine: ``netns`` or ``mininet``.
+        attached: the lab ends when this process closes the connection or ends.
+        progress: called with (steps done, steps in all).
+        fault: a provoked failure, for the leak tests: ``{"after": step, "kind": "hold"|"raise"}``.
+
+    Raises:
+        LabError: what went wrong; nothing is left behind.
+    """
+    require_root()
+    ours, theirs = socket.socketpair()
+    record = registry.Record(
+        name=name,
+        pid=os.getpid(),
+        start_time=registry.start_time(os.getpid()),
+        engine=engine,
+        nodes=tuple(node.name for node in topology.nodes),
+        pods=tuple(pod.full_name for pod in topology.pods),
+        cgroup=_cgroup_path(name),
+    )
+    registry.reserve(record)
+    keeper = KeeperProcess(record, ours)
+    try:
+        _launch(keeper, theirs, topology, attached, fault)
+        _follow(keeper, ours, progress)
+    except BaseException:
+        _abort(keeper)
+        raise
+    if not attached:
+        keeper.close()
+    return keeper
+
+
+def _cgroup_path(name: str) -> str:
+    group = f"lab-{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return str(cgroup.unified_root() / group)
+
+
+def _launch(
+    keeper: KeeperProcess,
+    theirs: socket.socket,
+    topology: Topology,
+    attached: bool,
+    fault: dict[str, Any] | None,
+) -> None:
+    record = keeper.record
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(registry.socket_path(record.name)))
+    listener.listen(64)
+    control = keeper._control
+    assert control is not None
+    # The stub process forks the keeper into its PID namespace and exits at once.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab.runtime.keeper", str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=_log(record.name),
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    theirs.close()
+    request = {
+        "topology": topology.to_json(),
+        "engine": record.engine,
+        "attached": attached,
+        "fault": fault,
+        "record": {
+            "name": record.name,
+            "pid": 0,
+            "start_time": 0,
+            "engine": record.engine,
+            "cgroup": record.cgroup,
+        },
+    }
+    send(control, request, (listener.fileno(),))
+    listener.close()
+    _become_owner(keeper, control, process)
+
+
+def _become_owner(
+    keeper: KeeperProcess, control: socket.socket, process: subprocess.Popen[bytes]
+) -> None:
+    try:
+        message, _ = receive(control)
+    except Closed:
+        process.wait()
+        text = (registry.run_dir() / keeper.record.name / "keeper.log").read_text().strip()
+        raise KernelError(
+            f"the keeper of {keeper.record.name!r} did not start: {text.splitlines()[-1:]}",
+            hint="see `lab doctor`",
+        ) from None
+    process.wait()
+    raise_error(message)
+    pid = int(message["pid"])
+
+
+    keeper.record = dataclasses.replace(
+        keeper.record, pid=pid, start_time=registry.start_time(pid)
+    )
+    registry.write(keeper.record)
+
+
+def _log(name: str) -> int:
+    path = registry.run_dir() / name / "keeper.log"
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _follow(keeper: KeeperProcess, control: socket.socket, progress: Progress | None) -> None:
+    while True:
+        try:
+            message, _ = receive(control)
+        except Closed:
+            raise KernelError(
+                f"the keeper of {keeper.record.name!r} ended while building: {_last_words(keeper)}",
+                hint="see `lab doctor`",
+            ) from None
+        raise_error(message)
+        if "ready" in message:
+            keeper.seconds = message["seconds"]
+            return
+        if "held" in message:
+            return
+        if progress is not None:
+            progress(message["step"], message["of"])
+
+
+def _last_words(keeper: KeeperProcess) -> str:
+    path = registry.run_dir() / keeper.record.name / "keeper.log"
+    try:
+        return (path.read_text().strip().splitlines() or ["killed"])[-1]
+    except FileNotFoundError:
+        return "killed"
+
+
+def _abort(keeper: KeeperProcess) -> None:
+    """Take back a half-built lab: the kernel removes it with its keeper."""
+    if keeper.record.pid != os.getpid() and (pid := _pidfd(keeper.record)) is not None:
+        signal.pidfd_send_signal(pid, signal.SIGKILL)
+        _wait_for_end(pid)
+    keeper.close()
+    registry.forget(keeper.record)
+
+
+def attach(name: str) -> KeeperProcess:
+    """Find the keeper of a running lab.
+
+    Raises:
+        InputError: no lab of that name is up.
+        PrerequisiteError: not root.
+    """
+    record = registry.find(name)
+    require_root()
+    return KeeperProcess(record)
+
+
+__all__ = ["KeeperProcess", "attach", "raise_error", "start", "unique_name"]

@@ -1,0 +1,190 @@
+"""What a worker inside a pod can do; arguments and results are JSON-ready, bytes are hex."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+ECHO_REPLY, ECHO_REQUEST = 0, 8
+
+
+def _errno(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return errno.errorcode.get(error.errno or 0, str(error))
+
+
+def _microseconds(since_ns: int) -> float:
+    return (time.monotonic_ns() - since_ns) / 1000
+
+
+def tcp_connect(
+    address: str,
+    port: int,
+    payload: str = "",
+    timeout_s: float = 2.0,
+    source_port: int = 0,
+) -> dict[str, Any]:
+    """Connect, send the payload, read until the other side closes or echoes as much."""
+    data, reply, connect_us, local = bytes.fromhex(payload), b"", 0.0, 0
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        begun = time.monotonic_ns()
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("", source_port))
+            local = sock.getsockname()[1]
+            sock.connect((address, port))
+            connect_us = _microseconds(begun)
+            sock.sendall(data)
+            while len(reply) < len(data):
+                if not (chunk := sock.recv(65536)):
+                    break
+                reply += chunk
+        except OSError as error:
+            return _connection(error=_errno(error), connect_us=connect_us, local=local)
+    ok = len(reply) >= len(data)
+    return _connection(ok=ok, connect_us=connect_us, reply=reply, local=local)
+
+
+def _connection(
+    ok: bool = False, error: str = "", connect_us: float = 0.0, reply: bytes = b"", local: int = 0
+) -> dict[str, Any]:
+    return {
+        "ok": ok,
+        "error": error,
+        "connect_us": connect_us,
+        "reply": reply.hex(),
+        "local_port": local,
+    }
+
+
+def udp_send(
+    address: str,
+    port: int,
+    payload: str,
+    timeout_s: float = 2.0,
+    source_port: int = 0,
+    want_reply: bool = True,
+) -> dict[str, Any]:
+    """Send one datagram on a connected socket and wait for one back."""
+    reply, error, rtt_us = b"", "", 0.0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout_s)
+        sock.bind(("", source_port))
+        local = sock.getsockname()[1]
+        begun = time.monotonic_ns()
+        try:
+            sock.connect((address, port))
+            sock.send(bytes.fromhex(payload))
+            if want_reply:
+                reply = sock.recv(65536)
+                rtt_us = _microseconds(begun)
+        except OSError as problem:
+            error = _errno(problem)
+    ok = not error
+    return {"ok": ok, "error": error, "rtt_us": rtt_us, "reply": reply.hex(), "local_port": local}
+
+
+def ping(
+    address: str, count: int = 1, payload: str = "", timeout_s: float = 1.0, ttl: int = 64
+) -> dict[str, Any]:
+    """Send ICMP echo requests one after the other, each waiting for its reply or error."""
+    identifier = os.getpid() & 0xFFFF
+    rtt_us: list[float] = []
+    errors: list[tuple[int, int, str]] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        for sequence in range(1, count + 1):
+            request = _echo_request(identifier, sequence, bytes.fromhex(payload))
+            begun = time.monotonic_ns()
+            try:
+                sock.sendto(request, (address, 0))
+            except OSError as error:
+                errors.append((-1, error.errno or 0, _errno(error)))
+                continue
+            answer = _await_echo(sock, identifier, sequence, begun + int(timeout_s * 1e9))
+            if answer is True:
+                rtt_us.append(_microseconds(begun))
+            elif answer is not None:
+                errors.append(answer)
+    return {"sent": count, "rtt_us": rtt_us, "errors": errors}
+
+
+def _echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
+    head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
+    return struct.pack(
+        "!BBHHH", ECHO_REQUEST, 0, _checksum(head + payload), identifier, sequence
+    ) + payload
+
+
+def _checksum(data: bytes) -> int:
+    # RFC 1071.
+    padded = data + b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _await_echo(
+    sock: socket.socket, identifier: int, sequence: int, deadline_ns: int
+) -> bool | tuple[int, int, str] | None:
+    while (left := deadline_ns - time.monotonic_ns()) > 0:
+        if not select.select([sock], [], [], left / 1e9)[0]:
+            return None
+        packet, (sender, _) = sock.recvfrom(65536)
+        message = packet[(packet[0] & 15) * 4 :]
+        kind, code, _, theirs, number = struct.unpack("!BBHHH", message[:8])
+        if kind == ECHO_REPLY and (theirs, number) == (identifier, sequence):
+            return True
+        if kind not in (ECHO_REPLY, ECHO_REQUEST) and _quotes(message[8:], identifier, sequence):
+            return kind, code, sender
+    return None
+
+
+def _quotes(packet: bytes, identifier: int, sequence: int) -> bool:
+    if len(packet) < 28:
+        return False
+    inner = packet[(packet[0] & 15) * 4 :]
+    return len(inner) >= 8 and struct.unpack("!HH", inner[4:8]) == (identifier, sequence)
+
+
+def inject(frame: str, device: str = "eth0", await_reply_s: float = 0.0) -> dict[str, Any]:
+    """Put a whole frame on a device; optionally return the frames that arrive within a time."""
+    frames: list[str] = []
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sock:
+        sock.bind((device, 0))
+        while select.select([sock], [], [], 0)[0]:
+            sock.recv(65536)
+        sock.send(bytes.fromhex(frame))
+        deadline = time.monotonic() + await_reply_s
+        while (left := deadline - time.monotonic()) > 0 and not frames:
+            if select.select([sock], [], [], left)[0]:
+                data, sender = sock.recvfrom(65536)
+                if sender[2] != socket.PACKET_OUTGOING:
+                    frames.append(data.hex())
+    return {"frames": frames}
+
+
+def run(argv: list[str], stdin: str = "", timeout_s: float = 60.0) -> dict[str, Any]:
+    """Run a command to its end."""
+    from lab.kernel.process import run as run_process
+
+    done = run_process(argv, stdin=stdin or None, timeout_s=timeout_s, check=False)
+    return {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "tcp_connect": tcp_connect,
+    "udp_send": udp_send,
+    "ping": ping,
+    "inject": inject,
+    "run": run,
+}
