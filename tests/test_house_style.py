@@ -64,7 +64,9 @@ def code_lines(path: Path) -> int:
             if token.type == tokenize.COMMENT and token.line.lstrip().startswith("#"):
                 skipped.add(token.start[0])
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
             skipped.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return sum(
         1 for n, line in enumerate(source.splitlines(), 1) if line.strip() and n not in skipped

@@ -136,8 +136,6 @@ def _refuse(step: Step, namespace: NetworkNamespace) -> None:
     raise NotImplementedError(f"{type(step).__name__} in {namespace.name} needs a datapath")
 
 
-
-
 def engine(terminal: bool = False) -> NetnsEngine:
     """Return the engine; it never talks to a terminal."""
     del terminal

@@ -125,5 +125,3 @@ class NetworkNamespace:
             self._netlink.close()
             os.close(self.fd)
             self.fd = -1
-
-

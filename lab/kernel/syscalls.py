@@ -29,7 +29,8 @@ def _check(result: int, what: str) -> int:
         number = ctypes.get_errno()
         if number == 1:
             raise PrerequisiteError(
-                f"{what}: not permitted", hint="run as root (sudo), outside an unprivileged container"
+                f"{what}: not permitted",
+                hint="run as root (sudo), outside an unprivileged container",
             )
         raise KernelError(f"{what}: {os.strerror(number)}", hint="see `lab doctor`")
     return result

@@ -21,13 +21,14 @@ def arp_request(source_mac: str, source: str, target: str) -> bytes:
 
 
 def udp(
-    macs: tuple[str, str], addresses: tuple[str, str], ports: tuple[int, int], payload: bytes,
+    macs: tuple[str, str],
+    addresses: tuple[str, str],
+    ports: tuple[int, int],
+    payload: bytes,
     **ip: Any,
 ) -> bytes:
     """Return a UDP frame; each pair is (source, destination), ``ip`` sets further IP fields."""
-    return bytes(
-        _ip(macs, addresses, ip) / UDP(sport=ports[0], dport=ports[1]) / Raw(payload)
-    )
+    return bytes(_ip(macs, addresses, ip) / UDP(sport=ports[0], dport=ports[1]) / Raw(payload))
 
 
 def tcp(

@@ -198,9 +198,7 @@ def _node_rules(node: NodeFacts) -> Iterator[Step]:
     yield AddRoute(
         where=where, destination="0.0.0.0/0", device="lo", kind="local", table=2004, scope="host"
     )
-    yield AddRoute(
-        where=where, destination=router, device="cilium_host", scope="link", table=2005
-    )
+    yield AddRoute(where=where, destination=router, device="cilium_host", scope="link", table=2005)
     yield AddRoute(where=where, destination="default", via=router, device="cilium_host", table=2005)
 
 
@@ -238,6 +236,4 @@ def pod_steps(facts: Inventory, node: NodeFacts, pod: PodFacts) -> Iterator[Step
         mtu=mtu if mtu != facts.topology.options.mtu else 0,
     )
     if facts.topology.options.endpoint_routes:
-        yield AddRoute(
-            where=node.name, destination=str(pod.address), device=pod.lxc, scope="link"
-        )
+        yield AddRoute(where=node.name, destination=str(pod.address), device=pod.lxc, scope="link")

@@ -57,7 +57,10 @@ class AddNamespace(Step):
 
     def commands(self) -> tuple[str, ...]:
         """Return ``ip netns add`` and, for a node, the mount of its bpffs."""
-        lines = [shlex.join(["ip", "netns", "add", self.where]), self._ip("link", "set", "lo", "up")]
+        lines = [
+            shlex.join(["ip", "netns", "add", self.where]),
+            self._ip("link", "set", "lo", "up"),
+        ]
         if self.role == "node":
             lines += [
                 f"mkdir -p {bpffs(self.where)}",

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,8 @@ class Keeper:
         except LabError as error:
             with contextlib.suppress(Closed):
                 send(connection, error_message(error))
+        except Exception:  # noqa: BLE001 - a defect of ours: told in the keeper's log
+            traceback.print_exc()
         finally:
             os._exit(status)
 

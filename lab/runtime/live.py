@@ -9,15 +9,16 @@ from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Any
 
-from lab.errors import CheckFailed, InputError
+from lab.errors import CheckFailed, InputError, KernelError
+from lab.kernel.process import Completed
 from lab.model import Topology
 from lab.names import did_you_mean
 from lab.packets import new_cookie, with_cookie
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
 from lab.runtime import registry
-from lab.runtime.messages import receive, send
+from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
-from lab.traffic.results import Completed, Connection, Datagram, Ping
+from lab.traffic.results import Connection, Datagram, Ping
 
 WORKER = "lab.traffic.worker"
 
@@ -47,8 +48,15 @@ class Place:
         if self._worker is None:
             self._worker = self._lab.keeper.spawn(WORKER, self.name)
             raise_error(receive(self._worker)[0])
-        send(self._worker, {"call": operation, "arguments": arguments})
-        answer, _ = receive(self._worker)
+        try:
+            send(self._worker, {"call": operation, "arguments": arguments})
+            answer, _ = receive(self._worker)
+        except Closed:
+            self.close()
+            raise KernelError(
+                f"{operation} in {self.name!r}: its process ended",
+                hint=f"is lab {self._lab.name!r} still up?",
+            ) from None
         raise_error(answer)
         result: dict[str, Any] = answer["result"]
         return result
@@ -61,7 +69,8 @@ class Place:
         Raises:
             CheckFailed: ``check`` is set and the command failed; its stderr is in the message.
         """
-        done = Completed(**self.call("run", argv=list(argv), stdin=stdin, timeout_s=timeout_s))
+        answer = self.call("run", argv=list(argv), stdin=stdin, timeout_s=timeout_s)
+        done = Completed(argv=tuple(argv), **answer)
         if check and done.returncode:
             raise CheckFailed(
                 f"{' '.join(argv)} in {self.name!r} ended with {done.returncode}: "

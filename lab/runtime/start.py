@@ -22,6 +22,7 @@ from lab.model import Topology
 from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
 
+_HERE = str(Path(__file__).resolve().parents[2])
 _numbers = itertools.count(1)
 Progress = Callable[[int, int], None]
 
@@ -114,7 +115,6 @@ def _pidfd(record: registry.Record) -> int | None:
 
 
 def _wait_for_end(pidfd: int) -> None:
-
 
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -214,7 +214,7 @@ def _launch(
         stdout=subprocess.DEVNULL,
         stderr=_log(record.name),
         cwd="/",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)])},
     )
     theirs.close()
     request = {
@@ -251,10 +251,7 @@ def _become_owner(
     raise_error(message)
     pid = int(message["pid"])
 
-
-    keeper.record = dataclasses.replace(
-        keeper.record, pid=pid, start_time=registry.start_time(pid)
-    )
+    keeper.record = dataclasses.replace(keeper.record, pid=pid, start_time=registry.start_time(pid))
     registry.write(keeper.record)
 
 

@@ -119,9 +119,10 @@ def ping(
 
 def _echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
     head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
-    return struct.pack(
-        "!BBHHH", ECHO_REQUEST, 0, _checksum(head + payload), identifier, sequence
-    ) + payload
+    return (
+        struct.pack("!BBHHH", ECHO_REQUEST, 0, _checksum(head + payload), identifier, sequence)
+        + payload
+    )
 
 
 def _checksum(data: bytes) -> int:
@@ -177,7 +178,7 @@ def run(argv: list[str], stdin: str = "", timeout_s: float = 60.0) -> dict[str, 
     """Run a command to its end."""
     from lab.kernel.process import run as run_process
 
-    done = run_process(argv, stdin=stdin or None, timeout_s=timeout_s, check=False)
+    done = run_process(argv, input_text=stdin, timeout_s=timeout_s, check=False)
     return {"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
 

@@ -6,19 +6,6 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
-    """A command that ran to its end inside a node or pod.
-
-    Attributes:
-        returncode: exit status; negative: killed by that signal.
-    """
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """One attempt to connect with TCP.
 

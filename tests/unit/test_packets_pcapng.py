@@ -35,8 +35,14 @@ def capture() -> bytes:
 def test_tshark_reads_interfaces_times_comments_and_lengths(tmp_path) -> None:
     path = tmp_path / "two.pcapng"
     path.write_bytes(capture())
-    fields = ("frame.interface_name", "frame.time_epoch", "frame.comment", "frame.len",
-              "frame.cap_len", "ip.dst")
+    fields = (
+        "frame.interface_name",
+        "frame.time_epoch",
+        "frame.comment",
+        "frame.len",
+        "frame.cap_len",
+        "ip.dst",
+    )
     command = ["tshark", "-r", str(path), "-T", "json", *(w for f in fields for w in ("-e", f))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
@@ -44,7 +50,9 @@ def test_tshark_reads_interfaces_times_comments_and_lengths(tmp_path) -> None:
     assert rows[0]["frame.time_epoch"] == ["1700000000.123456789"]
     assert rows[0]["frame.comment"] == ["sent"]
     assert [(row["frame.len"], row["frame.cap_len"]) for row in rows] == [
-        (["42"], ["42"]), (["42"], ["34"])]
+        (["42"], ["42"]),
+        (["42"], ["34"]),
+    ]
     assert rows[1]["ip.dst"] == ["10.0.0.2"]
 
 

@@ -1,0 +1,137 @@
+"""The keeper owns a lab: whatever ends it, the kernel removes the lab."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import Lab, Node, Options, Pod, Topology
+from lab.errors import InputError, KernelError
+from lab.plan import plan
+from lab.runtime import registry
+from lab.waiting import eventually
+
+pytestmark = pytest.mark.live
+
+BARE = Topology(
+    name="bare",
+    nodes=(Node("alpha"), Node("beta")),
+    pods=(Pod("client", node="alpha"), Pod("server", node="beta")),
+    options=Options(datapath=False),
+)
+
+
+def machine():
+    """What of the machine a lab must leave as it was."""
+    commands = (
+        ["ip", "-o", "link"],
+        ["ip", "-o", "addr"],
+        ["ip", "rule"],
+        ["ip", "route", "show", "table", "all"],
+        ["ip", "netns"],
+        ["nft", "list", "ruleset"],
+        ["tc", "qdisc"],
+        ["bpftool", "link", "list"],
+        ["bpftool", "cgroup", "tree", "/sys/fs/cgroup/unified"],
+        ["find", "/sys/fs/bpf", "/sys/fs/cgroup/unified", "-maxdepth", "1", "-name", "*lab*"],
+    )
+    state = {
+        " ".join(argv): subprocess.run(argv, capture_output=True, text=True).stdout
+        for argv in commands
+    }
+    state["mounts"] = Path("/proc/self/mounts").read_text()
+    state["namespaces"] = sorted(
+        {os.readlink(entry) for entry in Path("/proc").glob("[0-9]*/ns/net") if not _gone(entry)}
+    )
+    state["registry"] = sorted(path.name for path in registry.run_dir().glob("*"))
+    return state
+
+
+def _gone(entry):
+    try:
+        os.readlink(entry)
+    except OSError:
+        return True
+    return False
+
+
+def as_before(before):
+    registry.sweep()
+    return machine() == before
+
+
+def test_a_lab_leaves_the_machine_as_it_was():
+    before = machine()
+    with Lab(BARE) as lab:
+        assert lab.node("alpha").ping(lab.node("beta")).ok
+    eventually(lambda: as_before(before), what="the machine is as before")
+
+
+def test_a_killed_keeper_takes_the_lab_with_it():
+    before = machine()
+    lab = Lab(BARE).start(attached=False)
+    lab.node("alpha").run(["true"])
+    os.kill(lab.keeper.record.pid, signal.SIGKILL)
+    eventually(lambda: as_before(before), what="the machine is as before")
+    with pytest.raises(InputError):
+        Lab.attach(lab.name)
+
+
+def test_a_killed_caller_takes_its_lab_with_it():
+    before = machine()
+    code = (
+        "from tests.live.test_keeper import BARE; from lab import Lab; import os, signal\n"
+        "with Lab(BARE) as lab: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == -signal.SIGKILL
+    eventually(lambda: as_before(before), what="the machine is as before")
+
+
+STEPS = range(1, len(plan(BARE)) + 1)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_exception_after_any_step_leaves_nothing(step):
+    before = machine()
+    with pytest.raises(KernelError, match="provoked"):
+        Lab(BARE, fault={"after": step, "kind": "raise"}).start()
+    eventually(lambda: as_before(before), what="the machine is as before")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_sigkill_after_any_step_leaves_nothing(step):
+    before = machine()
+    lab = Lab(BARE, fault={"after": step, "kind": "hold"}).start()
+    os.kill(lab.keeper.record.pid, signal.SIGKILL)
+    lab.close()
+    eventually(lambda: as_before(before), what="the machine is as before")
+
+
+def test_two_labs_of_the_same_topology_run_side_by_side():
+    with Lab(BARE) as one, Lab(BARE) as two:
+        assert one.name != two.name
+        assert one.node("alpha").ping(one.node("beta")).ok
+        assert two.node("alpha").ping(two.node("beta")).ok
+
+
+def test_a_second_lab_of_the_same_name_is_refused():
+    with Lab(BARE, name="twice"), pytest.raises(InputError, match="already up"):
+        Lab(BARE, name="twice").start()
+
+
+def test_a_command_inside_a_node_sees_that_node():
+    with Lab(BARE) as lab:
+        done = lab.node("beta").run(["ip", "-br", "addr", "show", "cilium_host"], check=True)
+    assert "10.0.2.1/32" in done.stdout
+
+
+def test_ip_netns_knows_the_names_inside_the_lab_only():
+    with Lab(BARE) as lab:
+        inside = lab.node("alpha").run(["ip", "netns"], check=True).stdout.split()
+        outside = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
+    assert {"alpha", "beta", "client", "server", "underlay", "world"} <= set(inside)
+    assert "alpha" not in outside
