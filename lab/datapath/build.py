@@ -1,0 +1,183 @@
+"""Compile ``bpf/*.c`` with clang, once per content.
+
+The name of a compiled object contains a hash of everything that went in: its source, every header
+of the source tree, the flags and the compiler. An object is moved into place only when whole, so
+two builds at once, a full disk or Ctrl-C leave nothing broken behind. No root needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+from lab.errors import BuildError, PrerequisiteError
+from lab.kernel import process
+
+SOURCES = Path(__file__).resolve().parents[2] / "bpf"
+"""The datapath's sources, beside the package."""
+
+FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
+_KEPT_BUILDS = 8
+_SAID_LINES = 30
+_OUTSIDE_HEADERS = ("bpf/bpf_helpers.h", "bpf/bpf_helper_defs.h", "linux/bpf.h")
+
+Progress = Callable[[str], None]
+
+
+def cache_directory() -> Path:
+    """Return where compiled objects are kept: ``LAB_CACHE_DIR``, /var/cache for root, else XDG's.
+
+    Raises:
+        PrerequisiteError: the folder cannot be created.
+    """
+    if given := os.environ.get("LAB_CACHE_DIR"):
+        folder = Path(given)
+    elif os.geteuid() == 0:
+        folder = Path("/var/cache/ebpf-datapath-lab")
+    else:
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        folder = Path(home) / "ebpf-datapath-lab"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"the build cache {folder} cannot be created: {error.strerror}",
+            hint="set LAB_CACHE_DIR to a folder you may write to",
+        ) from error
+    return folder
+
+
+@lru_cache(maxsize=1)
+def _system_includes() -> tuple[Path, ...]:
+    folder = Path("/usr/include") / f"{platform.machine()}-linux-gnu"
+    return (folder,) if folder.is_dir() else ()
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{path}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _tree_digest(root: Path, flags: Sequence[str]) -> bytes:
+    """Hash what all objects of one source tree share: headers, flags, compiler, kernel headers."""
+    digest = hashlib.sha256()
+    clang = Path(process.require("clang")).resolve()
+    digest.update(_stamp(clang).encode())
+    digest.update("\0".join(flags).encode())
+    for folder in (Path("/usr/include"), *_system_includes()):
+        for name in _OUTSIDE_HEADERS:
+            if (folder / name).exists():
+                digest.update(_stamp(folder / name).encode())
+    for header in sorted(root.rglob("*.h")):
+        digest.update(str(header.relative_to(root)).encode())
+        digest.update(header.read_bytes())
+    return digest.digest()
+
+
+def _key(source: Path, shared: bytes) -> str:
+    digest = hashlib.sha256(shared)
+    digest.update(source.name.encode())
+    try:
+        digest.update(source.read_bytes())
+    except OSError as error:
+        raise BuildError(
+            f"BPF source {source}: {error.strerror}", hint="see bpf/ for what there is"
+        ) from error
+    return digest.hexdigest()[:20]
+
+
+def _compile(source: Path, root: Path, flags: Sequence[str], target: Path) -> None:
+    """Compile into a temporary file beside ``target`` and move it there."""
+    includes = [f"-I{folder}" for folder in (root, root / "include", *_system_includes())]
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise _no_room(target.parent, error.strerror or "") from error
+    os.close(handle)
+    staged = Path(name)
+    try:
+        command = ["clang", *flags, *includes, "-c", source, "-o", staged]
+        done = process.run(command, cwd=root, check=False, timeout_s=None)
+        if done.returncode != 0:
+            if "No space left on device" in done.stderr:
+                raise _no_room(target.parent, "No space left on device")
+            said = done.stderr.strip().splitlines()[:_SAID_LINES]
+            raise BuildError(
+                f"{source.name} does not compile:\n  " + "\n  ".join(said),
+                hint="fix the first error; clang's line numbers are those of the source",
+            )
+        if staged.read_bytes()[:4] != b"\x7fELF":
+            raise _no_room(target.parent, "the compiler left no object")
+        staged.replace(target)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _no_room(folder: Path, cause: str) -> PrerequisiteError:
+    return PrerequisiteError(
+        f"cannot write to the build cache {folder}: {cause}",
+        hint="free some space there, or set LAB_CACHE_DIR to another folder",
+    )
+
+
+def _prune(folder: Path, stem: str) -> None:
+    """Forget all but the newest builds of one source."""
+    builds = sorted(folder.glob(f"{stem}-*.o"), key=lambda path: path.stat().st_mtime_ns)
+    for old in builds[:-_KEPT_BUILDS]:
+        old.unlink(missing_ok=True)
+
+
+def build(
+    sources: Sequence[Path],
+    *,
+    root: Path = SOURCES,
+    flags: Sequence[str] = FLAGS,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Return the compiled object of each source, compiling those the cache does not hold.
+
+    Sources are compiled side by side; with everything cached this reads and hashes the tree only.
+
+    Args:
+        sources: C files; they find headers from ``root`` and ``root``/include.
+        root: all ``*.h`` below it count as input.
+        flags: of clang, before the include folders.
+        progress: told, from any thread, one line per source that is really compiled.
+
+    Raises:
+        PrerequisiteError: clang is missing, or the cache cannot be written (disk full).
+        BuildError: a source is missing or does not compile; carries clang's words.
+    """
+    shared = _tree_digest(root, flags)
+    folder = cache_directory()
+    targets = [folder / f"{source.stem}-{_key(source, shared)}.o" for source in sources]
+    missing = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
+
+    def make(work: tuple[Path, Path]) -> None:
+        source, target = work
+        if progress is not None:
+            progress(f"compiling {source.name}")
+        _compile(source, root, flags, target)
+        _prune(folder, source.stem)
+
+    if missing:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(make, missing))
+    return tuple(targets)
+
+
+def build_objects(names: Sequence[str], *, progress: Progress | None = None) -> dict[str, Path]:
+    """Return the compiled objects of the datapath by name (``bpf_lxc``), building where needed.
+
+    Raises:
+        PrerequisiteError: as `build`.
+        BuildError: as `build`.
+    """
+    paths = build([SOURCES / f"{name}.c" for name in names], progress=progress)
+    return dict(zip(names, paths, strict=True))

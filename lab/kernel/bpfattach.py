@@ -1,0 +1,209 @@
+"""Put loaded programs into hooks: tc (clsact), XDP, cgroup, tracing.
+
+Everything about interfaces happens in the network namespace of the calling thread. tc filters are
+replaced atomically (priority 1, handle 1, direct action), so no packet passes unwatched while a
+program is exchanged. Programs in cgroups are links: the kernel detaches them with their owner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from enum import IntEnum
+from pathlib import Path
+
+from lab.kernel import libbpf
+from lab.kernel.bpf import Program
+from lab.kernel.bpfmap import Owned
+from lab.kernel.libbpf import check, lib
+from lab.kernel.libbpf import TcHook as _Hook
+from lab.kernel.libbpf import TcOpts as _Opts
+
+PRIORITY = 1
+HANDLE = 1
+_REPLACE = 1
+_XDP_QUERY_ANY = 0
+
+
+class Direction(IntEnum):
+    """Side of an interface's clsact qdisc (``enum bpf_tc_attach_point``)."""
+
+    INGRESS = 1
+    EGRESS = 2
+
+
+class XdpMode(IntEnum):
+    """Where XDP runs (``XDP_FLAGS_*``): in the stack, or in the driver."""
+
+    GENERIC = 1 << 1
+    NATIVE = 1 << 2
+
+
+class AttachType(IntEnum):
+    """``enum bpf_attach_type``, the ones the lab uses."""
+
+    CGROUP_INET_INGRESS = 0
+    CGROUP_INET_EGRESS = 1
+    CGROUP_INET_SOCK_CREATE = 2
+    CGROUP_SOCK_OPS = 3
+    SK_SKB_STREAM_PARSER = 4
+    SK_SKB_STREAM_VERDICT = 5
+    SK_MSG_VERDICT = 7
+    CGROUP_INET4_BIND = 8
+    CGROUP_INET6_BIND = 9
+    CGROUP_INET4_CONNECT = 10
+    CGROUP_INET6_CONNECT = 11
+    CGROUP_INET4_POST_BIND = 12
+    CGROUP_INET6_POST_BIND = 13
+    CGROUP_UDP4_SENDMSG = 14
+    CGROUP_UDP6_SENDMSG = 15
+    CGROUP_UDP4_RECVMSG = 19
+    CGROUP_UDP6_RECVMSG = 20
+    TRACE_RAW_TP = 23
+    TRACE_FENTRY = 24
+    TRACE_FEXIT = 25
+    CGROUP_INET4_GETPEERNAME = 29
+    CGROUP_INET6_GETPEERNAME = 30
+    CGROUP_INET4_GETSOCKNAME = 31
+    CGROUP_INET6_GETSOCKNAME = 32
+    CGROUP_INET_SOCK_RELEASE = 34
+    XDP = 37
+
+
+class Link(Owned):
+    """A ``bpf_link``: the program stays attached exactly as long as this (or a pin) lives."""
+
+    __slots__ = ()
+
+    def replace(self, program: Program) -> None:
+        """Exchange the program atomically.
+
+        Raises:
+            KernelError: the program is of another type.
+        """
+        check(lib().bpf_link_update(self.fd, program.fd, None), f"replacing by {program.name}")
+
+
+def _quiet_create(hook: _Hook, ifindex: int) -> None:
+    code = lib().bpf_tc_hook_create(ctypes.byref(hook))
+    if code == -errno.EEXIST:
+        libbpf.said()
+        return
+    check(code, f"adding clsact to interface {ifindex}")
+
+
+def attach_tc(program: Program, ifindex: int, direction: Direction) -> None:
+    """Attach, or atomically replace, the program of one side of an interface.
+
+    Creates the clsact qdisc if it is missing; the filter goes with the interface.
+
+    Raises:
+        KernelError: no such interface in this namespace, or the program is not SCHED_CLS.
+    """
+    _quiet_create(_Hook(ifindex=ifindex, attach_point=Direction.INGRESS | Direction.EGRESS), ifindex)
+    hook = _Hook(ifindex=ifindex, attach_point=direction)
+    options = _Opts(prog_fd=program.fd, flags=_REPLACE, handle=HANDLE, priority=PRIORITY)
+    code = lib().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+    libbpf.check(code, f"attaching {program.name} to interface {ifindex} {direction.name.lower()}")
+
+
+def query_tc(ifindex: int, direction: Direction) -> int | None:
+    """Return the id of the program attached to one side of an interface, or None.
+
+    Raises:
+        KernelError: no such interface in this namespace.
+    """
+    hook = _Hook(ifindex=ifindex, attach_point=direction)
+    options = _Opts(handle=HANDLE, priority=PRIORITY)
+    code = lib().bpf_tc_query(ctypes.byref(hook), ctypes.byref(options))
+    if code in (-errno.ENOENT, -errno.EINVAL):
+        libbpf.said()
+        return None
+    check(code, f"asking for the program of interface {ifindex}")
+    return int(options.prog_id)
+
+
+def detach_tc(ifindex: int, direction: Direction) -> bool:
+    """Remove the program from one side of an interface; return whether there was one.
+
+    Raises:
+        KernelError: no such interface in this namespace.
+    """
+    hook = _Hook(ifindex=ifindex, attach_point=direction)
+    options = _Opts(handle=HANDLE, priority=PRIORITY)
+    code = lib().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
+    if code in (-errno.ENOENT, -errno.EINVAL):
+        libbpf.said()
+        return False
+    check(code, f"detaching from interface {ifindex}")
+    return True
+
+
+def attach_xdp(program: Program, ifindex: int, mode: XdpMode = XdpMode.GENERIC) -> None:
+    """Attach, or atomically replace, the XDP program of an interface.
+
+    Raises:
+        KernelError: no such interface, the driver has no native XDP, or the other mode is taken.
+    """
+    code = lib().bpf_xdp_attach(ifindex, program.fd, mode, None)
+    check(code, f"attaching {program.name} to interface {ifindex} as {mode.name.lower()} XDP")
+
+
+def detach_xdp(ifindex: int, mode: XdpMode = XdpMode.GENERIC) -> None:
+    """Remove the XDP program of an interface; without one nothing happens.
+
+    Raises:
+        KernelError: no such interface.
+    """
+    check(lib().bpf_xdp_attach(ifindex, -1, mode, None), f"detaching XDP of interface {ifindex}")
+
+
+def query_xdp(ifindex: int) -> int | None:
+    """Return the id of the interface's XDP program in whatever mode, or None.
+
+    Raises:
+        KernelError: no such interface.
+    """
+    number = ctypes.c_uint32()
+    code = lib().bpf_xdp_query_id(ifindex, _XDP_QUERY_ANY, number)
+    check(code, f"asking for the XDP program of interface {ifindex}")
+    return int(number.value) or None
+
+
+def attach_cgroup(program: Program, cgroup: Path | str, kind: AttachType) -> Link:
+    """Attach to a cgroup and everything below it; return the link that holds it there.
+
+    Raises:
+        KernelError: not a cgroup v2 folder, or the program's expected attach type differs.
+    """
+    with Owned(_open_folder(cgroup)) as folder:
+        code = lib().bpf_link_create(program.fd, folder.fd, kind, None)
+        return Link(check(code, f"attaching {program.name} to cgroup {cgroup}"))
+
+
+def attach_map(program: Program, map_fd: int, kind: AttachType) -> None:
+    """Attach a ``sk_msg`` or ``sk_skb`` program to a sock map or sock hash; goes with the map.
+
+    Raises:
+        KernelError: the map is of another type.
+    """
+    code = lib().bpf_prog_attach(program.fd, map_fd, kind, 0)
+    check(code, f"attaching {program.name} to a map of sockets")
+
+
+def attach_tracing(program: Program, kind: AttachType = AttachType.TRACE_RAW_TP) -> Link:
+    """Attach a ``tp_btf``, ``fentry`` or ``fexit`` program where its section says.
+
+    Raises:
+        KernelError: the kernel forbids it (lockdown) or lacks it.
+    """
+    code = lib().bpf_link_create(program.fd, 0, kind, None)
+    return Link(check(code, f"attaching {program.name} to the kernel"))
+
+
+def _open_folder(path: Path | str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise libbpf.failure(-(error.errno or 0), f"opening cgroup {path}") from error
