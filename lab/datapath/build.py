@@ -102,7 +102,7 @@ def _compile(source: Path, root: Path, flags: Sequence[str], target: Path) -> No
     os.close(handle)
     staged = Path(name)
     try:
-        command = ["clang", *flags, *includes, "-c", source, "-o", staged]
+        command = ["clang", *flags, *includes, "-c", str(source.resolve()), "-o", str(staged)]
         done = process.run(command, cwd=root, check=False, timeout_s=None)
         if done.returncode != 0:
             if "No space left on device" in done.stderr:

@@ -1,8 +1,9 @@
 """Load one object for one device: maps of the node, tail calls, attachment, replacement.
 
 Order matters for the packets under way (a mix of old entry program and new tail calls loses
-them): maps first, then programs into a fresh tail-call map, then the entry programs atomically, then
-the endpoint's slot in ``cilium_call_policy``, and the pin of the tail-call map last. Needs root.
+them): maps first, then programs into a fresh tail-call map, then the entry programs atomically,
+then the endpoint's slot in ``cilium_call_policy``, and the pin of the tail-call map last.
+Needs root.
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ class LoadedObject:
     loaded: Loaded
     _stack: ExitStack = field(repr=False, default_factory=ExitStack)
 
-    def attach(self, points: Iterable[AttachPoint], ifindex: int, *, native_xdp: bool = False) -> None:
+    def attach(
+        self, points: Iterable[AttachPoint], ifindex: int, *, native_xdp: bool = False
+    ) -> None:
         """Put the entry programs into their hooks, each replaced atomically.
 
         Acts in the network namespace of the calling thread.
@@ -163,7 +166,7 @@ class LoadedObject:
                 self.loaded.maps[name].pin(self.globals / pin)
 
     def withdraw(self) -> None:
-        """Undo `publish`: the slots in the node's maps and the private pins; missing ones are fine."""
+        """Undo `publish`: slots in the node's maps and private pins; missing ones are fine."""
         for call in self.calls:
             if call.map not in self.pins:
                 self.loaded.maps[call.map].delete(struct.pack("<I", call.slot))
@@ -190,7 +193,9 @@ class LoadedObject:
         self.close()
 
 
-def ensure_maps(bpffs: Path, paths: Iterable[Path], private: Iterable[str] = (CALLS, POLICY)) -> None:
+def ensure_maps(
+    bpffs: Path, paths: Iterable[Path], private: Iterable[str] = (CALLS, POLICY)
+) -> None:
     """Create and pin the node's maps that are not there yet, without loading a program.
 
     A pinned map that no longer fits its declaration is replaced by an empty one; programs that
@@ -295,7 +300,7 @@ def replace(
     *,
     native_xdp: bool = False,
 ) -> None:
-    """Exchange a device's programs without losing a packet: attach, publish, then let go of ``old``.
+    """Exchange a device's programs without losing a packet: attach, publish, close ``old``.
 
     ``old`` is closed only when no CPU can still be inside its programs.
 

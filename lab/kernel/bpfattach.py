@@ -16,9 +16,9 @@ from pathlib import Path
 from lab.kernel import libbpf
 from lab.kernel.bpf import Program
 from lab.kernel.bpfmap import Owned
-from lab.kernel.libbpf import check, lib
 from lab.kernel.libbpf import TcHook as _Hook
 from lab.kernel.libbpf import TcOpts as _Opts
+from lab.kernel.libbpf import check, lib
 
 PRIORITY = 1
 HANDLE = 1
@@ -101,7 +101,9 @@ def attach_tc(program: Program, ifindex: int, direction: Direction) -> None:
     Raises:
         KernelError: no such interface in this namespace, or the program is not SCHED_CLS.
     """
-    _quiet_create(_Hook(ifindex=ifindex, attach_point=Direction.INGRESS | Direction.EGRESS), ifindex)
+    _quiet_create(
+        _Hook(ifindex=ifindex, attach_point=Direction.INGRESS | Direction.EGRESS), ifindex
+    )
     hook = _Hook(ifindex=ifindex, attach_point=direction)
     options = _Opts(prog_fd=program.fd, flags=_REPLACE, handle=HANDLE, priority=PRIORITY)
     code = lib().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))

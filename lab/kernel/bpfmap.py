@@ -110,7 +110,7 @@ class Owned:
             KernelError: ``path`` is in no bpffs, or its folder does not exist.
         """
         final = os.fspath(path)
-        staged = f"{final}.new{os.getpid()}"
+        staged = f"{final}_next_{os.getpid()}"  # a bpffs allows no dots
         code = lib().bpf_obj_pin(self.fd, staged.encode())
         check(code, f"pinning {final}", hint="mount a bpffs there: mount -t bpf bpf FOLDER")
         try:
@@ -329,9 +329,7 @@ class BpfMap(Owned):
         while True:
             count = ctypes.c_uint32(room)
             options = libbpf.BatchOpts()
-            code = lib().bpf_map_lookup_batch(
-                self.fd, start, cursor, keys, values, count, options
-            )
+            code = lib().bpf_map_lookup_batch(self.fd, start, cursor, keys, values, count, options)
             if code == -errno.ENOSPC:  # one hash bucket holds more than there is room for
                 return self._items_in_batches(room * 4)
             if code not in (0, -errno.ENOENT):
@@ -362,5 +360,3 @@ class BpfMap(Owned):
             KernelError: the map is frozen already or has writers.
         """
         check(lib().bpf_map_freeze(self.fd), f"freezing map {self.name}")
-
-

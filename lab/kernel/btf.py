@@ -187,11 +187,15 @@ class Elf:
 
     def __init__(self, data: bytes) -> None:
         if data[:6] != b"\x7fELF\x02\x01":
-            raise BuildError("not a 64-bit little-endian ELF object", hint="compile for -target bpf")
+            raise BuildError(
+                "not a 64-bit little-endian ELF object", hint="compile for -target bpf"
+            )
         self.data = data
         (at,) = struct.unpack_from("<Q", data, 0x28)
         size, count, names = struct.unpack_from("<HHH", data, 0x3A)
-        self._headers = [struct.unpack_from("<IIQQQQIIQQ", data, at + n * size) for n in range(count)]
+        self._headers = [
+            struct.unpack_from("<IIQQQQIIQQ", data, at + n * size) for n in range(count)
+        ]
         table = self._headers[names]
         self._names = [self._text(table[4] + header[0]) for header in self._headers]
 
@@ -248,5 +252,7 @@ def read_object(path: Path | str) -> Elf:
     try:
         status = Path(path).stat()
     except OSError as error:
-        raise BuildError(f"no BPF object at {path}: {error.strerror}", hint="build it first") from error
+        raise BuildError(
+            f"no BPF object at {path}: {error.strerror}", hint="build it first"
+        ) from error
     return _read(str(path), (status.st_mtime_ns, status.st_size))

@@ -26,7 +26,7 @@ _KEPT_LINES = 200
 class _Opts(ctypes.Structure):
     """An options structure of libbpf: its first field is its own size."""
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, **fields: int | bytes | None) -> None:
         super().__init__(sz=ctypes.sizeof(self), **fields)
 
 
@@ -307,8 +307,7 @@ def lib() -> ctypes.CDLL:
 
 def said() -> tuple[str, ...]:
     """Return, and forget, what libbpf warned about in this thread since the last call."""
-    lines = tuple(_said.__dict__.pop("lines", ()))
-    return lines
+    return tuple(_said.__dict__.pop("lines", ()))
 
 
 def failure(
@@ -327,7 +326,9 @@ def failure(
     lines = said() if spoken is None else spoken
     words = "; ".join(line.removeprefix("libbpf: ") for line in lines)
     message = f"{what}: {os.strerror(number)} ({name})" + (f": {words}" if words else "")
-    return KernelError(message, hint=hint or _HINTS.get(number, "see dmesg for the kernel's reason"))
+    return KernelError(
+        message, hint=hint or _HINTS.get(number, "see dmesg for the kernel's reason")
+    )
 
 
 _HINTS = {

@@ -100,7 +100,9 @@ OVERLAY_NUMBER = 2
 """Cilium's fixed number for the overlay's tail-call map."""
 
 
-def attach_points(role: Role, object_name: str, *, optional: bool = False) -> tuple[AttachPoint, ...]:
+def attach_points(
+    role: Role, object_name: str, *, optional: bool = False
+) -> tuple[AttachPoint, ...]:
     """Return the attach points of one object on a device of one role.
 
     Args:
@@ -111,9 +113,7 @@ def attach_points(role: Role, object_name: str, *, optional: bool = False) -> tu
     return tuple(
         point
         for point in ATTACH_POINTS
-        if point.role is role
-        and point.object == object_name
-        and (optional or not point.optional)
+        if point.role is role and point.object == object_name and (optional or not point.optional)
     )
 
 
