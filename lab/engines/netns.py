@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
-from lab.kernel import link
+from lab.engines.datapath import DatapathInstaller
+from lab.kernel import link, mounts
 from lab.kernel.netns import NetworkNamespace
 from lab.plan import steps
 from lab.plan.steps import Step
@@ -13,15 +15,21 @@ from lab.plan.steps import Step
 class NetnsEngine:
     """Runs steps and holds what they made.
 
+    Args:
+        objects: compiled BPF objects by name.
+
     Attributes:
         namespaces: by name; each holds the file descriptors that keep it alive.
+        datapath: what was loaded and attached.
+        make_bpffs: called with a node's name before its first map.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, objects: Mapping[str, Path]) -> None:
         self.namespaces: dict[str, NetworkNamespace] = {}
+        self.datapath = DatapathInstaller(objects)
         self._indices: dict[tuple[str, str], int] = {}
         self.on_namespace: Callable[[steps.AddNamespace, NetworkNamespace], None] = _nothing
-        self.on_datapath: Callable[[Step, NetworkNamespace], None] = _refuse
+        self.make_bpffs: Callable[[str], None] = mounts.make_bpffs
 
     def run(self, plan: Iterable[Step]) -> None:
         """Run steps in order.
@@ -84,13 +92,16 @@ class NetnsEngine:
             case steps.LimitRate():
                 link.limit_rate(here, self.index(step.where, step.device), step.rate_mbit)
             case _:
-                self.on_datapath(step, here)
+                self.datapath.run(step, here)
 
     def prepare(self, plan: Sequence[Step]) -> None:
-        """Start what a plan will need later and can be done meanwhile."""
+        """Start what a plan will need later and can be done meanwhile: mounts, BPF loads."""
+        if any(isinstance(step, steps.MakeMaps) for step in plan):
+            self.datapath.prepare(plan, self.make_bpffs)
 
     def finish(self) -> None:
-        """Wait for what :meth:`prepare` and the steps started."""
+        """Wait for what :meth:`prepare` and the steps started; one thread is left."""
+        self.datapath.finish()
 
     def index(self, where: str, device: str) -> int:
         """Return the interface index that the plan gave a device."""
@@ -124,6 +135,7 @@ class NetnsEngine:
 
     def close(self) -> None:
         """Let go of everything, newest first; idempotent."""
+        self.datapath.close()
         while self.namespaces:
             self.namespaces.popitem()[1].close()
 
@@ -132,11 +144,7 @@ def _nothing(step: steps.AddNamespace, namespace: NetworkNamespace) -> None:
     del step, namespace
 
 
-def _refuse(step: Step, namespace: NetworkNamespace) -> None:
-    raise NotImplementedError(f"{type(step).__name__} in {namespace.name} needs a datapath")
-
-
-def engine(terminal: bool = False) -> NetnsEngine:
+def engine(objects: Mapping[str, Path], terminal: bool = False) -> NetnsEngine:
     """Return the engine; it never talks to a terminal."""
     del terminal
-    return NetnsEngine()
+    return NetnsEngine(objects)

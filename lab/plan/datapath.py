@@ -3,11 +3,163 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 
-from lab.plan.inventory import Inventory, NodeFacts
-from lab.plan.steps import Step
+from lab.layouts.attach import OBJECTS, Role, Side, attach_points, object_of, private_pins
+from lab.names import RESERVED_IDENTITIES
+from lab.plan import entries
+from lab.plan.inventory import (
+    CILIUM_HOST_INDEX,
+    CILIUM_NET_INDEX,
+    CILIUM_VXLAN_INDEX,
+    ETH0_INDEX,
+    Inventory,
+    NodeFacts,
+    PodFacts,
+)
+from lab.plan.steps import AttachTc, LoadObject, MakeMaps, Publish, Step, UpdateMap
+
+HOST = RESERVED_IDENTITIES["host"]
+REMOTE_NODE = RESERVED_IDENTITIES["remote-node"]
+WORLD = RESERVED_IDENTITIES["world"]
 
 
 def datapath_steps(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
-    """Yield the steps that load and attach a node's datapath and fill its maps."""
-    yield from ()
+    """Yield the steps that load and attach a node's datapath and fill its maps.
+
+    Maps come first, as in ``Daemon.initMaps``; then the node's own devices; then the pods.
+    """
+    yield MakeMaps(where=node.name, objects=OBJECTS)
+    yield from node_entries(facts, node)
+    for pod in node.pods:
+        yield from pod_entries(node, pod)
+    yield from _device(facts, node, Role.HOST, "cilium_host", CILIUM_HOST_INDEX, node.host_mac)
+    yield from _device(facts, node, Role.NET, "cilium_net", CILIUM_NET_INDEX, node.net_mac)
+    yield from _device(facts, node, Role.NATIVE, "eth0", ETH0_INDEX, node.mac)
+    if facts.topology.options.routing == "vxlan":
+        yield from _device(
+            facts, node, Role.OVERLAY, "cilium_vxlan", CILIUM_VXLAN_INDEX, node.vxlan_mac
+        )
+    for pod in node.pods:
+        yield from pod_datapath(facts, node, pod)
+
+
+def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
+    """Yield the entries every node has: who is where (``cilium_ipcache``, ``cilium_tunnel_map``)."""
+    tunnel = facts.topology.options.routing == "vxlan"
+    for address in (node.address, node.router):
+        value = entries.lxc_value(endpoint_id=node.host_endpoint_id, host=True, identity=HOST)
+        yield _update(node, "cilium_lxc", entries.lxc_key(address), value, f"{address}: the node")
+    everywhere = IPv4Network("0.0.0.0/0")
+    yield _ipcache(node, everywhere, WORLD, None)
+    for other in facts.nodes:
+        mine = other is node
+        via = other.address if tunnel and not mine else None
+        yield _ipcache(node, IPv4Network(other.address), HOST if mine else REMOTE_NODE, None)
+        yield _ipcache(node, IPv4Network(other.router), HOST if mine else REMOTE_NODE, via)
+        if via:
+            key, value = entries.tunnel_key(other.pod_cidr), entries.tunnel_value(other.address)
+            yield _update(node, "cilium_tunnel_map", key, value, f"{other.pod_cidr} at {other.name}")
+        for pod in other.pods:
+            yield _ipcache(node, IPv4Network(pod.address), pod.identity, via)
+
+
+def _ipcache(
+    node: NodeFacts, network: IPv4Network, identity: int, via: IPv4Address | None
+) -> UpdateMap:
+    value = entries.ipcache_value(identity, via)
+    note = f"{network} has identity {identity}" + (f" behind {via}" if via else "")
+    return _update(node, "cilium_ipcache", entries.ipcache_key(network), value, note)
+
+
+def pod_entries(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
+    """Yield what only a pod's own node holds: its endpoint in ``cilium_lxc``."""
+    value = entries.lxc_value(
+        ifindex=pod.lxc_index,
+        endpoint_id=pod.endpoint_id,
+        mac=pod.mac,
+        node_mac=pod.lxc_mac,
+        identity=pod.identity,
+    )
+    note = f"{pod.address} is endpoint {pod.endpoint_id}, pod {pod.name}"
+    yield _update(node, "cilium_lxc", entries.lxc_key(pod.address), value, note)
+
+
+def _update(node: NodeFacts, name: str, key: bytes, value: bytes, note: str) -> UpdateMap:
+    return UpdateMap(where=node.name, map=name, key=key.hex(), value=value.hex(), note=note)
+
+
+def pod_datapath(facts: Inventory, node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
+    """Yield the steps that load and attach the programs of one pod's endpoint."""
+    yield from _device(
+        facts,
+        node,
+        Role.LXC,
+        pod.lxc,
+        pod.lxc_index,
+        pod.lxc_mac,
+        endpoint_id=pod.endpoint_id,
+        endpoint_ipv4=pod.address,
+        security_identity=pod.identity,
+    )
+
+
+def _device(
+    facts: Inventory,
+    node: NodeFacts,
+    role: Role,
+    device: str,
+    index: int,
+    mac: str,
+    *,
+    endpoint_id: int = 0,
+    endpoint_ipv4: IPv4Address | None = None,
+    security_identity: int = HOST,
+) -> Iterator[Step]:
+    endpoint = endpoint_id or node.host_endpoint_id
+    pins = private_pins(role, endpoint_id=endpoint, ifindex=index)
+    own = {
+        "endpoint_id": endpoint,
+        "endpoint_ipv4": str(endpoint_ipv4 or node.router),
+        "security_identity": security_identity,
+        "interface_mac": mac,
+        "interface_ifindex": index,
+    }
+    name = object_of(role)
+    yield LoadObject(
+        where=node.name,
+        object=name,
+        instance=device,
+        pins=tuple(sorted(pins.items())),
+        config=tuple({**own, **node_config(facts, node)}.items()),
+    )
+    for point in attach_points(role, name, optional=facts.topology.options.endpoint_routes):
+        if point.side is not Side.XDP:
+            yield AttachTc(
+                where=node.name,
+                device=device,
+                direction=point.side.value,
+                instance=device,
+                program=point.program,
+            )
+    yield Publish(where=node.name, instance=device)
+
+
+def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool]:
+    """Return the load-time constants that all objects of a node share (``bpf/lib/config.h``).
+
+    Addresses and MACs are text here and bytes in network order once loaded.
+    """
+    options = facts.topology.options
+    return {
+        "router_ipv4": str(node.router),
+        "router_mac": node.host_mac,
+        "node_ipv4": str(node.address),
+        "host_ifindex": CILIUM_HOST_INDEX,
+        "cilium_net_ifindex": CILIUM_NET_INDEX,
+        "tunnel_ifindex": CILIUM_VXLAN_INDEX,
+        "native_ifindex": ETH0_INDEX,
+        "pod_cidr_mask": str(node.pod_cidr.netmask),
+        "enable_tunnel": options.routing == "vxlan",
+        "enable_endpoint_routes": options.endpoint_routes,
+    }

@@ -246,33 +246,50 @@ class LimitRate(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakeMaps(Step):
+    """The maps that all programs of a node share exist and are pinned, still empty."""
+
+    objects: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return one ``bpftool map create`` line per map."""
+        from lab.plan.bpftool import map_lines
+
+        return map_lines(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadObject(Step):
-    """All programs of one object are loaded and pinned; its maps are the node's pinned ones.
+    """All programs of one object are verified and loaded for one device, not yet attached.
 
     Attributes:
         object: file below ``bpf/`` without ending, for example ``bpf_lxc``.
-        instance: what it is loaded for (a device name); names the pin directory.
-        suffix: of the per-object maps, for example ``00266`` in ``cilium_calls_00266``.
-        calls: name of the tail-call map.
-        config: names and values of its load-time constants.
+        instance: the device it is loaded for; names the directory of its pinned programs.
+        pins: names in C and pinned names of the maps that only this load has.
+        config: names and values of its load-time constants (addresses and MACs as text).
     """
 
     object: str
     instance: str
-    calls: str
-    policy: str = ""
+    pins: tuple[tuple[str, str], ...]
     config: tuple[tuple[str, Any], ...] = ()
 
-    @property
-    def pin_dir(self) -> str:
-        """Directory that holds the pinned programs."""
-        return f"{bpffs(self.where)}/cilium/devices/{self.instance}"
-
     def commands(self) -> tuple[str, ...]:
-        """Return the ``bpftool`` lines; :mod:`lab.plan.bpftool` writes them."""
+        """Return the lines that configure, load and pin it and fill its tail calls."""
         from lab.plan.bpftool import load_lines
 
         return load_lines(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish(Step):
+    """Other programs can call this endpoint (``cilium_call_policy``), and its maps are pinned."""
+
+    instance: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing: the lines of `LoadObject` have pinned and filled them already."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,11 +335,17 @@ class AttachXdp(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateMap(Step):
-    """A pinned map of a node has an entry; fields are named as in the C struct."""
+    """A pinned map of a node has an entry.
+
+    Attributes:
+        key: bytes as hexadecimal digits; ``value`` alike.
+        note: what the entry says, in words.
+    """
 
     map: str
-    key: tuple[tuple[str, Any], ...]
-    value: tuple[tuple[str, Any], ...]
+    key: str
+    value: str
+    note: str = ""
 
     def commands(self) -> tuple[str, ...]:
         """Return ``bpftool map update`` with the bytes of key and value."""
@@ -343,7 +366,9 @@ def from_json(data: dict[str, Any]) -> Step:
     """Build a step from what :func:`to_json` returned."""
     values = dict(data)
     kind = {cls.__name__: cls for cls in Step.__subclasses__()}[values.pop("kind")]
-    for name in ("config", "key", "value"):
-        if isinstance(values.get(name), list):
+    for name in ("config", "pins"):
+        if name in values:
             values[name] = tuple((field, item) for field, item in values[name])
+    if "objects" in values:
+        values["objects"] = tuple(values["objects"])
     return kind(**values)

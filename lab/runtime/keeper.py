@@ -73,6 +73,7 @@ class Keeper:
         self.running = True
         self.engine = _engine(request["engine"], self)
         self.engine.on_namespace = self._new_namespace
+        self.engine.make_bpffs = self._make_bpffs
 
     # -- building ---------------------------------------------------------------------------
 
@@ -108,12 +109,17 @@ class Keeper:
     def _new_namespace(self, step: steps.AddNamespace, namespace: NetworkNamespace) -> None:
         mounts.name_netns(namespace.fd, step.where)
         if step.role == "node":
-            mounts.make_bpffs(steps.bpffs(step.where))
-            Path(steps.globals_dir(step.where)).mkdir(parents=True)
-            Path(steps.NODES_DIR, step.where, "cilium").mkdir()
+            self._make_bpffs(step.where)
         if self.record.cgroup and step.node:
             parts = (step.node,) if step.role == "node" else (step.node, step.where)
             cgroup.create(Path(self.record.cgroup, *parts))
+
+    def _make_bpffs(self, node: str) -> None:
+        # Loads begin before their node's turn in the plan, so this is asked for twice.
+        if not Path(steps.NODES_DIR, node).exists():
+            mounts.make_bpffs(steps.bpffs(node))
+            Path(steps.globals_dir(node)).mkdir(parents=True)
+            Path(steps.NODES_DIR, node, "cilium").mkdir()
 
     # -- serving ----------------------------------------------------------------------------
 
@@ -317,7 +323,8 @@ class Keeper:
 
 def _engine(name: str, keeper: Keeper) -> Any:
     module = importlib.import_module(f"lab.engines.{name}")
-    return module.engine(keeper.request.get("terminal", False))
+    objects = {name: Path(path) for name, path in keeper.request["objects"].items()}
+    return module.engine(objects, keeper.request.get("terminal", False))
 
 
 def error_message(error: LabError) -> dict[str, Any]:

@@ -165,6 +165,7 @@ def start(
         LabError: what went wrong; nothing is left behind.
     """
     require_root()
+    objects = compiled_objects(topology)
     ours, theirs = socket.socketpair()
     record = registry.Record(
         name=name,
@@ -178,7 +179,7 @@ def start(
     registry.reserve(record)
     keeper = KeeperProcess(record, ours)
     try:
-        _launch(keeper, theirs, topology, attached, fault)
+        _launch(keeper, theirs, {**_request(keeper, topology, attached), "objects": objects, "fault": fault})
         _follow(keeper, ours, progress)
     except BaseException:
         _abort(keeper)
@@ -193,13 +194,40 @@ def _cgroup_path(name: str) -> str:
     return str(cgroup.unified_root() / group)
 
 
-def _launch(
-    keeper: KeeperProcess,
-    theirs: socket.socket,
-    topology: Topology,
-    attached: bool,
-    fault: dict[str, Any] | None,
-) -> None:
+def compiled_objects(
+    topology: Topology, progress: Callable[[str], None] | None = None
+) -> dict[str, str]:
+    """Return the compiled BPF objects a topology needs, by name; builds what is not cached.
+
+    Raises:
+        PrerequisiteError: clang is missing, or the cache is full.
+        BuildError: a source does not compile.
+    """
+    if not topology.options.datapath:
+        return {}
+    from lab.datapath.build import build_objects
+    from lab.layouts.attach import OBJECTS
+
+    return {name: str(path) for name, path in build_objects(OBJECTS, progress=progress).items()}
+
+
+def _request(keeper: KeeperProcess, topology: Topology, attached: bool) -> dict[str, Any]:
+    record = keeper.record
+    return {
+        "topology": topology.to_json(),
+        "engine": record.engine,
+        "attached": attached,
+        "record": {
+            "name": record.name,
+            "pid": 0,
+            "start_time": 0,
+            "engine": record.engine,
+            "cgroup": record.cgroup,
+        },
+    }
+
+
+def _launch(keeper: KeeperProcess, theirs: socket.socket, request: dict[str, Any]) -> None:
     record = keeper.record
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(registry.socket_path(record.name)))
@@ -217,19 +245,6 @@ def _launch(
         env={**os.environ, "PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)])},
     )
     theirs.close()
-    request = {
-        "topology": topology.to_json(),
-        "engine": record.engine,
-        "attached": attached,
-        "fault": fault,
-        "record": {
-            "name": record.name,
-            "pid": 0,
-            "start_time": 0,
-            "engine": record.engine,
-            "cgroup": record.cgroup,
-        },
-    }
     send(control, request, (listener.fileno(),))
     listener.close()
     _become_owner(keeper, control, process)

@@ -1,0 +1,119 @@
+"""The datapath's steps, run in process: maps, loads in the background, attachment."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import Any
+
+from lab.datapath import objects
+from lab.datapath.objects import LoadedObject
+from lab.kernel import bpfattach
+from lab.kernel.bpfmap import BpfMap
+from lab.kernel.netns import NetworkNamespace
+from lab.plan import steps
+from lab.plan.steps import Step
+
+LOADERS = 2
+"""Loads that run at once: the verifier runs outside Python's lock, one per core of a small VM."""
+
+DIRECTIONS = {
+    "ingress": bpfattach.Direction.INGRESS,
+    "egress": bpfattach.Direction.EGRESS,
+}
+
+
+class DatapathInstaller:
+    """Runs the datapath's steps of all nodes and keeps what they loaded.
+
+    Args:
+        paths: compiled objects by name.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = paths
+        self.loaded: dict[tuple[str, str], LoadedObject] = {}
+        self._pending: dict[tuple[str, str], Future[LoadedObject]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def prepare(self, plan: Iterable[Step], make_bpffs: Callable[[str], None]) -> None:
+        """Begin all loads of a plan: programs need a node's maps, not its devices."""
+        todo = tuple(plan)
+        for step in todo:
+            if isinstance(step, steps.MakeMaps):
+                make_bpffs(step.where)
+        self._pool = ThreadPoolExecutor(LOADERS)
+        for step in todo:
+            if isinstance(step, steps.LoadObject):
+                self._pending[step.where, step.instance] = self._pool.submit(self._load, step)
+
+    def finish(self) -> None:
+        """Wait for the loaders; afterwards the process has one thread again."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def run(self, step: Step, here: NetworkNamespace) -> None:
+        """Run one step of the datapath.
+
+        Raises:
+            LabError: the build, the verifier or the kernel refused it.
+        """
+        match step:
+            case steps.MakeMaps():
+                paths = [self.paths[name] for name in step.objects]
+                objects.ensure_maps(Path(steps.bpffs(step.where)), paths)
+            case steps.LoadObject():
+                self._take(step)
+            case steps.AttachTc():
+                self._attach(step, here)
+            case steps.Publish():
+                self.loaded[step.where, step.instance].publish()
+            case steps.UpdateMap():
+                with BpfMap.from_pin(Path(steps.globals_dir(step.where), step.map)) as pinned:
+                    pinned.update(bytes.fromhex(step.key), bytes.fromhex(step.value))
+            case _:
+                raise NotImplementedError(type(step).__name__)
+
+    def _load(self, step: steps.LoadObject) -> LoadedObject:
+        return objects.load(
+            self.paths[step.object],
+            config={name: config_value(value) for name, value in step.config},
+            bpffs=Path(steps.bpffs(step.where)),
+            pins=dict(step.pins),
+        )
+
+    def _take(self, step: steps.LoadObject) -> None:
+        key = step.where, step.instance
+        future = self._pending.pop(key, None)
+        old = self.loaded.get(key)
+        self.loaded[key] = future.result() if future else self._load(step)
+        if old is not None:
+            old.close()
+
+    def _attach(self, step: steps.AttachTc, here: NetworkNamespace) -> None:
+        program = self.loaded[step.where, step.instance].loaded.programs[step.program]
+        with here.entered():
+            bpfattach.attach_tc(
+                program, socket.if_nametoindex(step.device), DIRECTIONS[step.direction]
+            )
+
+    def close(self) -> None:
+        """Let go of all programs and maps; what is attached goes with its namespace."""
+        self.finish()
+        for loaded in self.loaded.values():
+            loaded.close()
+        self.loaded.clear()
+
+
+def config_value(value: Any) -> Any:
+    """Turn the text of a plan into what the loader takes: addresses, MACs as bytes, numbers."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return IPv4Address(value)
+    except AddressValueError:
+        return bytes.fromhex(value.replace(":", ""))
