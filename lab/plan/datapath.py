@@ -59,7 +59,9 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         yield _ipcache(node, IPv4Network(other.router), HOST if mine else REMOTE_NODE, via)
         if via:
             key, value = entries.tunnel_key(other.pod_cidr), entries.tunnel_value(other.address)
-            yield _update(node, "cilium_tunnel_map", key, value, f"{other.pod_cidr} at {other.name}")
+            yield _update(
+                node, "cilium_tunnel_map", key, value, f"{other.pod_cidr} at {other.name}"
+            )
         for pod in other.pods:
             yield _ipcache(node, IPv4Network(pod.address), pod.identity, via)
 

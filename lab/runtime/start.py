@@ -179,7 +179,11 @@ def start(
     registry.reserve(record)
     keeper = KeeperProcess(record, ours)
     try:
-        _launch(keeper, theirs, {**_request(keeper, topology, attached), "objects": objects, "fault": fault})
+        _launch(
+            keeper,
+            theirs,
+            {**_request(keeper, topology, attached), "objects": objects, "fault": fault},
+        )
         _follow(keeper, ours, progress)
     except BaseException:
         _abort(keeper)

@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 
@@ -112,7 +112,7 @@ def ping(
             answer = _await_echo(sock, identifier, sequence, begun + int(timeout_s * 1e9))
             if answer is True:
                 rtt_us.append(_microseconds(begun))
-            elif answer is not None:
+            elif answer:
                 errors.append(answer)
     return {"sent": count, "rtt_us": rtt_us, "errors": errors}
 
@@ -131,12 +131,12 @@ def _checksum(data: bytes) -> int:
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return int(~total & 0xFFFF)
 
 
 def _await_echo(
     sock: socket.socket, identifier: int, sequence: int, deadline_ns: int
-) -> bool | tuple[int, int, str] | None:
+) -> Literal[True] | tuple[int, int, str] | None:
     while (left := deadline_ns - time.monotonic_ns()) > 0:
         if not select.select([sock], [], [], left / 1e9)[0]:
             return None

@@ -16,6 +16,9 @@ from lab.traffic.operations import OPERATIONS
 if TYPE_CHECKING:
     from lab.runtime.keeper import Context
 
+IP_PKTINFO = 8
+"""Not in Python's socket module; from ``linux/in.h``."""
+
 
 def serve(connection: socket.socket, context: Context) -> None:
     """Answer calls, or be a server if the arguments say so.
@@ -44,6 +47,8 @@ def _be_server(connection: socket.socket, protocol: str, port: int, reply: str) 
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     listener = socket.socket(socket.AF_INET, kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if protocol == "udp":
+        listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     try:
         listener.bind(("", port))
     except OSError as error:
@@ -80,9 +85,13 @@ class _Server:
         if sock is not self.listener:
             self._echo(sock)
         elif self.protocol == "udp":
-            data, peer = sock.recvfrom(65536)
+            data, ancillary, _, peer = sock.recvmsg(65536, 128)
             self._count(len(data), peer)
-            sock.sendto(self.reply or data, peer)
+            # Answer from the address that was asked: a node has several (in_pktinfo, ip(7)).
+            answer_from = [
+                (level, kind, bytes(4) + info[4:8] + bytes(4)) for level, kind, info in ancillary
+            ]
+            sock.sendmsg([self.reply or data], answer_from, 0, peer)
         else:
             client, peer = sock.accept()
             self._count(0, peer)
