@@ -1,0 +1,53 @@
+"""Which commands exist, what each is for, and where it is written.
+
+A new command is one module ``lab/cli/NAME.py`` that exports a typer application called ``app``
+(or whatever follows the colon) and one row here. Nothing of the module is imported until the
+command is used, so ``lab --help`` stays fast whatever a command needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+START = "Start here"
+LABS = "Labs"
+LOOK = "Look"
+DATAPATH = "Datapath"
+MACHINE = "This machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command of the top level.
+
+    Attributes:
+        name: what is typed after ``lab``.
+        target: ``module`` in ``lab.cli`` exporting ``app``, or ``module:attribute``.
+        help: one line for ``lab --help``.
+        panel: heading under which the line appears.
+    """
+
+    name: str
+    target: str
+    help: str
+    panel: str
+
+
+ROWS: tuple[Row, ...] = (
+    # Row("demo", "demo", "Two nodes, one packet, every hook: the whole walk in one go.", START),
+    Row("test", "test", "Run the project's tests on this machine and on the second kernel.", START),
+    # Row("run", "run", "Run scenarios and print which of their sentences hold.", START),
+    # Row("plan", "plan", "Print what a topology would do, as ip, tc and bpftool lines.", LABS),
+    # Row("up", "lifecycle:up", "Build a lab from a topology and keep it up.", LABS),
+    # Row("down", "lifecycle:down", "Take a lab down.", LABS),
+    # Row("ls", "lifecycle:ls", "List the labs that are up.", LABS),
+    # Row("exec", "lifecycle:exec", "Run a command inside a pod or a node.", LABS),
+    # Row("shell", "lifecycle:shell", "Open a shell inside a pod or a node.", LABS),
+    # Row("clean", "lifecycle:clean", "Sweep what ended labs left behind.", LABS),
+    # Row("mn", "mn", "Open a topology at the mininet> prompt.", LABS),
+    # Row("trace", "trace", "Follow one packet hook by hook.", LOOK),
+    # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
+    # Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),
+    # Row("vm", "vm", "Run a command on Debian's kernel, in a virtual machine.", MACHINE),
+    Row("version", "version", "Versions of the lab, the kernel and the tools it uses.", MACHINE),
+)
