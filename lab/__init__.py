@@ -12,7 +12,7 @@ def __getattr__(name: str) -> object:
 
         return Lab
     if name == "scenario":
-        from lab.scenario import scenario
+        from lab.scenarios import scenario
 
         return scenario
     raise AttributeError(name)

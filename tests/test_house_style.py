@@ -17,7 +17,7 @@ LAYERS = {
     3: {"agent", "datapath", "engines"},
     4: {"runtime", "traffic", "wire", "observe"},
     5: {"hubble", "health", "k8s"},
-    6: {"scenario", "report", "plot", "exercises"},
+    6: {"scenarios", "report", "plot", "exercises"},
     7: {"cli", "__main__", "ui", "notebook", "testing", "__init__"},
 }
 LAYER_OF = {name: row for row, names in LAYERS.items() for name in names}
