@@ -1,0 +1,31 @@
+"""``lab plan``: what a topology would do to the kernel, as command lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.cli.output import Format, OutputOption, print_json
+
+app = typer.Typer()
+
+
+@app.command()
+def plan_command(
+    topology: Annotated[Path, typer.Argument(help="Topology file, e.g. topologies/two_nodes.py")],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print the steps as ip, tc and bpftool lines; changes nothing and needs no root."""
+    from lab.plan import plan
+    from lab.plan.steps import to_json
+    from lab.scenarios import load_topology
+
+    steps = plan(load_topology(topology))
+    if output is Format.JSON:
+        print_json([{**to_json(step), "commands": step.commands()} for step in steps])
+        return
+    for step in steps:
+        for line in step.commands():
+            typer.echo(line)
