@@ -54,9 +54,7 @@ def _row(report: Report) -> dict[str, object]:
         "scenario": report.scenario,
         "passed": report.passed,
         "seconds": round(report.seconds, 3),
-        "checks": [
-            {"statement": check.statement, "holds": check.holds} for check in report.checks
-        ],
+        "checks": [{"statement": check.statement, "holds": check.holds} for check in report.checks],
     }
     if report.error:
         row["error"] = report.error

@@ -110,7 +110,7 @@ class Keeper:
         mounts.name_netns(namespace.fd, step.where)
         if step.role == "node":
             self._make_bpffs(step.where)
-        if self.record.cgroup and step.node:
+        if step.node:
             parts = (step.node,) if step.role == "node" else (step.node, step.where)
             cgroup.create(Path(self.record.cgroup, *parts))
 
@@ -264,8 +264,7 @@ class Keeper:
             client.close()
 
     def _enter_place(self, netns: str, node: str | None, group: str) -> None:
-        if self.record.cgroup:
-            cgroup.move_self(Path(group))
+        cgroup.move_self(Path(group))
         bpffs = steps.bpffs(node) if node else None
         state = str(Path(steps.NODES_DIR, node, "cilium")) if node else None
         mounts.enter_view(self.engine.namespaces[netns].fd, bpffs, state)
@@ -278,7 +277,7 @@ class Keeper:
         return {
             "net": self.engine.namespaces[netns].fd,
             "mnt": self.views[netns],
-            "cgroup": group if self.record.cgroup else "",
+            "cgroup": group,
         }
 
     def _make_view(self, netns: str, node: str | None, group: str) -> int:
@@ -317,8 +316,7 @@ class Keeper:
             while True:
                 os.waitpid(-1, 0)
         self.engine.close()
-        if self.record.cgroup:
-            cgroup.remove(Path(self.record.cgroup))
+        cgroup.remove(Path(self.record.cgroup))
 
 
 def _engine(name: str, keeper: Keeper) -> Any:
@@ -340,25 +338,33 @@ def _reap(wake: socket.socket) -> None:
             pass
 
 
+def _introduce(control: socket.socket, request: dict[str, Any]) -> None:
+    """Tell the caller who owns the lab, before ``/proc`` becomes the lab's own."""
+    own = Path("/proc/self/stat").read_text()
+    pid = int(own.split()[0])
+    started = registry.start_time(pid)
+    group = cgroup.unified_root() / f"lab-{request['record']['name']}-{pid}-{started}"
+    request["record"] |= {"pid": pid, "start_time": started, "cgroup": str(group)}
+    send(control, {"pid": pid, "start_time": started, "cgroup": str(group)})
+
+
 def main() -> None:
     """Become a lab's keeper; the control socket is file descriptor ``argv[1]``."""
     control = socket.socket(fileno=int(sys.argv[1]))
     request, fds = receive(control)
     listener = socket.socket(fileno=fds[0])
     unshare(CLONE_NEWPID | CLONE_NEWNS)
-    pid = os.fork()
-    if pid:
-        send(control, {"pid": pid})
+    if os.fork():
         os._exit(0)
     os.setsid()
     set_process_name(f"lab:{request['record']['name']}")
+    _introduce(control, request)
     started = time.perf_counter()
     keeper = None
     try:
         mounts.make_private()
         keeper = Keeper(control, request, listener)
-        if keeper.record.cgroup:
-            cgroup.create(Path(keeper.record.cgroup))
+        cgroup.create(Path(keeper.record.cgroup))
         keeper.build()
         send(control, {"ready": True, "seconds": time.perf_counter() - started})
         keeper.serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -138,14 +139,18 @@ def sweep() -> tuple[str, ...]:
     Returns:
         names of the labs swept.
     """
-    if not run_dir().is_dir() or not os.access(run_dir(), os.W_OK):
+    if os.geteuid() != 0:
         return ()
     swept = []
-    for folder in run_dir().iterdir():
+    for folder in run_dir().iterdir() if run_dir().is_dir() else ():
         record = read(folder)
         if record is not None and not record.alive and forget(record):
             swept.append(record.name)
-    return tuple(swept)
+    for group in cgroup.unified_root().glob("lab-*-*-*"):
+        name, pid, started = group.name.removeprefix("lab-").rsplit("-", 2)
+        if pid.isdecimal() and start_time(int(pid)) != int(started) and cgroup.remove(group):
+            swept.append(name)
+    return tuple(dict.fromkeys(swept))
 
 
 def forget(record: Record) -> bool:
@@ -155,4 +160,7 @@ def forget(record: Record) -> bool:
         folder = run_dir() / record.name
         if (found := read(folder)) is not None and found.pid == record.pid:
             shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # The directory of the registry goes with its last lab.
+            run_dir().rmdir()
     return gone

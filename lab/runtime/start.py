@@ -10,14 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lab import errors
 from lab.errors import KernelError, LabError, PrerequisiteError
-from lab.kernel import cgroup
 from lab.model import Topology
 from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
@@ -174,7 +172,6 @@ def start(
         engine=engine,
         nodes=tuple(node.name for node in topology.nodes),
         pods=tuple(pod.full_name for pod in topology.pods),
-        cgroup=_cgroup_path(name),
     )
     registry.reserve(record)
     keeper = KeeperProcess(record, ours)
@@ -191,11 +188,6 @@ def start(
     if not attached:
         keeper.close()
     return keeper
-
-
-def _cgroup_path(name: str) -> str:
-    group = f"lab-{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    return str(cgroup.unified_root() / group)
 
 
 def compiled_objects(
@@ -223,10 +215,7 @@ def _request(keeper: KeeperProcess, topology: Topology, attached: bool) -> dict[
         "attached": attached,
         "record": {
             "name": record.name,
-            "pid": 0,
-            "start_time": 0,
             "engine": record.engine,
-            "cgroup": record.cgroup,
         },
     }
 
