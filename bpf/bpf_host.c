@@ -75,7 +75,7 @@ static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_in
 
 TAIL_CALL("cilium_calls/22") int tail_handle_ipv4_from_host(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = ctx->cb[CB_SRC_LABEL], .dir = METRIC_EGRESS };
+	struct drop_info drop = { .src_label = cb_get(ctx, CB_SRC_LABEL), .dir = METRIC_EGRESS };
 	int ret = route_from_host(ctx, &drop);
 
 	if (ret < 0)
@@ -126,7 +126,7 @@ SEC("from-host") int cil_from_host(struct __sk_buff *ctx)
 	trace_notify(ctx, TRACE_FROM_HOST, &trace);
 
 	/* 3. Which protocol? */
-	ctx->cb[CB_SRC_LABEL] = drop.src_label;
+	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
 	if (ctx->protocol == bpf_htons(ETH_P_IP))
 		ret = tail_call(ctx, CALL_IPV4_FROM_HOST, &drop.ext_err);
 	else

@@ -4,15 +4,19 @@
  * arrives at tc ingress (from-container) and what it receives leaves at tc egress (to-container).
  *
  *   from-container ─► 6 ARP, answered here
- *                  └► 7 IPv4 ─► to the stack, the tunnel, or another pod's handle_policy
- *   handle_policy  ─► the pod's veth     (entered by tail call, on the hook of the deliverer)
- *   to-container   ─► the pod            (only with a route per endpoint)
+ *                  └► 7 IPv4, services ─► 29 conntrack ─► 25 policy, routing
+ *                                     ─► the stack, the tunnel, or another pod's handle_policy
+ *   handle_policy  ─► 28 conntrack ─► 11 policy ─► the pod's veth
+ *                     (entered by tail call, on the hook of whoever delivers)
+ *   to-container   ─► 27 conntrack ─► 13 policy ─► the pod      (only with a route per endpoint)
  */
 #define THIS_FILE FILE_BPF_LXC
 
-#include "lib/arp.h"
 #include "lib/common.h"
+
+#include "lib/arp.h"
 #include "lib/config.h"
+#include "lib/conntrack.h"
 #include "lib/drop.h"
 #include "lib/encap.h"
 #include "lib/eps.h"
@@ -20,83 +24,337 @@
 #include "lib/identity.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
+#include "lib/lb.h"
 #include "lib/local_delivery.h"
+#include "lib/policy.h"
 #include "lib/tailcall.h"
 #include "lib/trace.h"
 
-/* Where a packet the pod may send goes next. A verdict or a DROP_*. */
-static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct drop_info *drop)
+/* What the programs after conntrack carry along. */
+struct leaving {
+	const struct ct_buffer4 *ct;
+	struct trace_info trace;
+	__be16 rev_nat_index; /* service this packet was translated for */
+	bool hairpin; /* the service chose the pod itself */
+};
+
+/* The conntrack entry for what the pod sends: made when new. 0 or a DROP_*. */
+static __always_inline int track_from_lxc(struct __sk_buff *ctx, const struct leaving *out)
 {
-	struct trace_info trace = { .src_label = security_identity };
-	struct delivery from = { .src_label = security_identity };
-	const struct remote_endpoint_info *remote;
-	const struct endpoint_info *ep;
+	struct ct_state state = {
+		.rev_nat_index = out->rev_nat_index,
+		.src_sec_id = security_identity,
+		.flags = out->hairpin ? CT_F_LB_LOOPBACK : 0,
+	};
+	struct flow4 flow = ct_buffer_flow(out->ct);
+
+	if (out->ct->status != CT_NEW)
+		return 0;
+	return ct_create4(ctx, &flow, CT_EGRESS, &state);
+}
+
+/* Where a packet the pod may send goes next. A verdict or a DROP_*. */
+static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving *out,
+					  const struct remote_endpoint_info *remote)
+{
 	struct iphdr *ip4 = ipv4_header(ctx);
+	const struct endpoint_info *ep;
+	struct delivery from = {
+		.src_label = security_identity,
+		.flags = DELIVERY_PEER,
+	};
 	__be32 daddr, node;
 
 	if (!ip4)
 		return DROP_INVALID;
 	daddr = ip4->daddr;
+	if (out->hairpin)
+		from.flags |= DELIVERY_HAIRPIN | (__u32)out->rev_nat_index << 16;
 
-	/* 1. Who is it for? */
-	remote = ipcache_lookup4(ctx, daddr);
-	trace.dst_label = remote && remote->sec_identity ? remote->sec_identity : IDENTITY_WORLD;
-	drop->dst_label = trace.dst_label;
-
-	/* 2. A pod of this node: its own policy program decides. */
+	/* 1. A pod of this node: its own policy program decides. */
 	ep = endpoint_lookup4(ctx, daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST) && !enable_endpoint_routes) {
 		metrics_count(ctx->len, REASON_FORWARDED, METRIC_EGRESS);
 		return deliver_local4(ctx, ep, &from);
 	}
 
-	/* 3. A pod of another node: through the tunnel, with our identity as VNI. */
+	/* 2. A pod of another node: through the tunnel, with our identity as VNI. */
 	node = enable_tunnel && !ep ? tunnel_endpoint4(ctx, remote, daddr) : 0;
 	if (node)
-		return encap_redirect(ctx, node, &trace);
+		return encap_redirect(ctx, node, &out->trace);
 
-	/* 4. The node itself, or the world: its stack knows the way. */
-	trace_notify(ctx, TRACE_TO_STACK, &trace);
+	/* 3. The node itself, or the world: its stack knows the way. */
+	trace_notify(ctx, TRACE_TO_STACK, &out->trace);
 	return pass_to_stack(ctx, security_identity);
 }
 
-/* May this packet leave the pod at all? 0 or a DROP_*. */
-static __always_inline int check_from_lxc(struct __sk_buff *ctx)
+/* A pod answering itself through its service: what it answers to is the service's address, and
+ * the answer comes from there. 0 or a DROP_*. */
+static __always_inline int hairpin_answer(struct __sk_buff *ctx, struct leaving *out)
+{
+	struct rewrite4 change = {
+		.old_addr = service_loopback_ipv4,
+		.new_addr = endpoint_ipv4,
+		.l3_off = IPV4_OFF,
+		.l4_off = out->ct->l4_off,
+		.side = REWRITE_DST,
+		.proto = out->ct->proto,
+		.has_l4 = out->ct->has_l4,
+	};
+	int ret = lb4_rev_nat(ctx, out->ct, out->ct->state.rev_nat_index);
+
+	if (ret < 0)
+		return ret;
+	out->hairpin = true;
+	return rewrite4(ctx, &change);
+}
+
+/* From conntrack to the wire: policy, tracking, routing. A verdict or a DROP_*. */
+static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct leaving *out,
+						struct drop_info *drop)
 {
 	struct iphdr *ip4 = ipv4_header(ctx);
+	const struct remote_endpoint_info *remote;
+	int ret;
 
+	out->ct = ct_buffer();
+	if (!out->ct)
+		return DROP_INVALID_TC_BUFFER;
+	if (!ip4)
+		return DROP_INVALID;
+
+	/* 1. Who is it for? Whoever is not in the ipcache is the world. */
+	remote = ipcache_lookup4(ctx, ip4->daddr);
+	drop->dst_label = remote && remote->sec_identity ? remote->sec_identity : IDENTITY_WORLD;
+	out->trace.dst_label = drop->dst_label;
+	out->trace.reason = out->ct->status;
+	out->trace.quiet = !out->ct->monitor;
+
+	/* 2. May the pod send it? It may always talk to itself. */
+	if (!out->hairpin) {
+		ret = policy_enforce(ctx, out->ct, CT_EGRESS, drop->dst_label);
+		if (ret < 0)
+			return ret;
+	}
+
+	/* 3. Remember the flow. */
+	ret = track_from_lxc(ctx, out);
+	if (ret < 0)
+		return ret;
+
+	/* 4. The answer to itself turns round here. */
+	if (out->ct->status == CT_REPLY && out->ct->state.flags & CT_F_LB_LOOPBACK) {
+		ret = hairpin_answer(ctx, out);
+		if (ret < 0)
+			return ret;
+	}
+	return route_from_lxc(ctx, out, remote);
+}
+
+/* May this packet be looked at at all? 0 or a DROP_*. */
+static __always_inline int check_from_lxc(const struct __sk_buff *ctx, const struct iphdr *ip4)
+{
 	if (!ip4 || !ipv4_is_sane(ctx, ip4))
 		return DROP_INVALID;
+	if (ipv4_is_fragment(ip4) && !enable_ipv4_fragments)
+		return DROP_FRAG_NOSUPPORT;
 	if (ip4->saddr != endpoint_ipv4)
 		return DROP_INVALID_SIP;
 	return 0;
 }
 
-/* The node's answer to "who has ...?": the host end of this veth, whatever the address. A pod
- * asking for its own address probes for a duplicate: no answer is the right answer. */
+/* A pod that is its own backend must not see its own address as source, or it would answer
+ * without us: the packet comes from the loopback address. 0 or a DROP_*. */
+static __always_inline int hairpin_source(struct __sk_buff *ctx, const struct flow4 *flow)
+{
+	struct rewrite4 change = {
+		.old_addr = endpoint_ipv4,
+		.new_addr = service_loopback_ipv4,
+		.l3_off = IPV4_OFF,
+		.l4_off = flow->l4_off,
+		.side = REWRITE_SRC,
+		.proto = flow->proto,
+		.has_l4 = flow->has_l4,
+	};
+
+	return rewrite4(ctx, &change);
+}
+
+/* Translates the packet if it is for a service; leaves word of it in cb. 0 or a DROP_*. */
+static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct iphdr *ip4)
+{
+	struct flow4 flow = {};
+	struct lb4_request request = { .flow = &flow };
+	const struct lb4_backend *backend;
+	const struct lb4_service *svc;
+	struct ct_state state = {};
+	bool hairpin;
+	int ret;
+
+	/* Only what has ports can be meant for a service; conntrack judges the rest. */
+	if (ip4->protocol == IPPROTO_ICMP)
+		return 0;
+	ret = flow4_read(ctx, &flow);
+	if (ret < 0)
+		return ret;
+	request.key.address = flow.tuple.daddr;
+	request.key.dport = flow4_dport(&flow);
+	request.key.proto = flow.proto;
+	svc = lb4_lookup_service(ctx, &request.key, true);
+	if (!svc)
+		return 0;
+	if (!lb4_source_allowed(svc, endpoint_ipv4))
+		return DROP_NOT_IN_SRC_RANGE;
+	backend = lb4_local(ctx, &request, svc, &state);
+	if (!backend)
+		return DROP_NO_SERVICE;
+	hairpin = backend->address == endpoint_ipv4;
+	cb_set(ctx, CB_LB_STATE, (__u32)state.rev_nat_index << 16 | hairpin);
+	ret = lb4_xlate(ctx, &flow, backend);
+	if (ret < 0 || !hairpin)
+		return ret;
+	return hairpin_source(ctx, &flow);
+}
+
+/* What the pod is about to receive: answers of a service's backend come from the service. The
+ * identity is the sender's whatever its address says. 0 or a DROP_*. */
+static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_buffer4 *ct,
+				       struct trace_info *trace)
+{
+	__u32 delivery = cb_get(ctx, CB_DELIVERY);
+	struct ct_state state = { .src_sec_id = trace->src_label };
+	struct iphdr *ip4 = ipv4_header(ctx);
+	struct flow4 flow;
+	int ret;
+
+	if (!ip4)
+		return DROP_INVALID;
+	trace->orig_ip4 = ip4->saddr;
+	trace->reason = ct->status;
+	trace->quiet = !ct->monitor;
+
+	/* 1. Answers of a service. */
+	if (ct->status == CT_REPLY && ct->state.rev_nat_index &&
+	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
+		ret = lb4_rev_nat(ctx, ct, ct->state.rev_nat_index);
+		if (ret < 0)
+			return ret;
+	}
+
+	/* 2. The pod's own packets, back from its service: no policy, and the entry that will turn
+	 *    its answer round. What comes back then needs none. */
+	if (delivery & DELIVERY_HAIRPIN) {
+		state.rev_nat_index = delivery >> 16;
+		state.flags = CT_F_LB_LOOPBACK;
+		if (!state.rev_nat_index)
+			return 0;
+	} else {
+		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label);
+		if (ret < 0)
+			return ret;
+	}
+
+	/* 3. Remember the flow. */
+	if (ct->status != CT_NEW)
+		return 0;
+	if (cb_get(ctx, CB_FROM_TUNNEL))
+		state.flags |= CT_F_FROM_TUNNEL;
+	flow = ct_buffer_flow(ct);
+	return ct_create4(ctx, &flow, CT_INGRESS, &state);
+}
+
+static __always_inline struct trace_info trace_to_lxc(const struct __sk_buff *ctx)
+{
+	return (struct trace_info){
+		.src_label = cb_get(ctx, CB_SRC_LABEL),
+		.dst_label = security_identity,
+		.dst_id = endpoint_id,
+		.ifindex = interface_ifindex,
+	};
+}
+
+static __always_inline struct drop_info drop_to_lxc(const struct __sk_buff *ctx)
+{
+	return (struct drop_info){
+		.src_label = cb_get(ctx, CB_SRC_LABEL),
+		.dst_label = security_identity,
+		.dst_id = endpoint_id,
+		.dir = METRIC_INGRESS,
+	};
+}
+
+/* What the pod says in ARP: a verdict or a DROP_*. */
+static __always_inline int handle_arp(struct __sk_buff *ctx)
+{
+	struct arp_ipv4 arp;
+	int ret = arp_read(ctx, &arp);
+
+	if (ret < 0)
+		return ret;
+	/* 1. The pod's own answer is for the node's stack (routes per endpoint); only about itself. */
+	if (arp.op != bpf_htons(ARP_REQUEST))
+		return arp.spa == endpoint_ipv4 ? TC_ACT_OK : DROP_INVALID_SIP;
+	/* 2. Asking for its own address it probes for a duplicate: silence is the right answer. */
+	if (arp.tpa == endpoint_ipv4)
+		return TC_ACT_OK;
+	/* 3. Anything else is at the host end of this veth, whatever the address. */
+	ret = arp_write_reply(ctx, &arp, interface_mac);
+	return ret < 0 ? ret : bpf_redirect(interface_ifindex, 0);
+}
+
 TAIL_CALL("cilium_calls/6") int tail_handle_arp(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
-	struct arp_ipv4 arp;
 	int ret;
 
-	ret = arp_read_request(ctx, &arp);
-	if (!ret && arp.tpa == endpoint_ipv4)
-		return TC_ACT_OK;
-	if (!ret)
-		ret = arp_write_reply(ctx, &arp, interface_mac);
+	mind_enter(ctx, MIND_PROGRAM_HANDLE_ARP);
+	ret = handle_arp(ctx);
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
-	return bpf_redirect(interface_ifindex, 0);
+	return ret;
 }
 
+/* Is it the pod's, is it for a service? Then on to conntrack. */
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
-	int ret = check_from_lxc(ctx);
+	struct iphdr *ip4 = ipv4_header(ctx);
+	int ret;
 
+	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4);
+	ret = check_from_lxc(ctx, ip4);
+	cb_set(ctx, CB_LB_STATE, 0);
+	if (!ret && ip4 && enable_services)
+		ret = service_from_lxc(ctx, ip4);
 	if (!ret)
-		ret = route_from_lxc(ctx, &drop);
+		ret = tail_call(ctx, CALL_CT_EGRESS, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
+}
+
+TAIL_CALL("cilium_calls/29") int tail_ipv4_ct_egress(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_CT_EGRESS);
+	ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
+	if (!ret)
+		ret = tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
+}
+
+TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	struct leaving out = {
+		.trace = { .src_label = security_identity },
+		.rev_nat_index = cb_get(ctx, CB_LB_STATE) >> 16,
+		.hairpin = cb_get(ctx, CB_LB_STATE) & 1,
+	};
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4_CONT);
+	ret = handle_ipv4_from_lxc(ctx, &out, &drop);
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	return ret;
@@ -105,47 +363,109 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 /* Ingress policy of this endpoint: called through cilium_call_policy by whoever delivers to it. */
 TAIL_CALL("cilium_call_policy/ENDPOINT_ID") int handle_policy(struct __sk_buff *ctx)
 {
-	struct trace_info trace = {
-		.src_label = ctx->cb[CB_SRC_LABEL],
-		.dst_label = security_identity,
-		.dst_id = endpoint_id,
-		.ifindex = interface_ifindex,
-	};
+	struct drop_info drop = drop_to_lxc(ctx);
+	int ret;
 
+	mind_enter(ctx, MIND_PROGRAM_HANDLE_POLICY);
+	ret = tail_call(ctx, CALL_CT_INGRESS_POLICY, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
+}
+
+TAIL_CALL("cilium_calls/28") int tail_ipv4_ct_ingress_policy_only(struct __sk_buff *ctx)
+{
+	struct drop_info drop = drop_to_lxc(ctx);
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_CT_INGRESS_POLICY);
+	/* With a route per endpoint nobody comes this way: policy waits in to-container. */
+	ret = enable_endpoint_routes ? DROP_EP_NOT_READY : ct_lookup_into_buffer(ctx, CT_INGRESS);
+	if (!ret)
+		ret = tail_call(ctx, CALL_IPV4_POLICY, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
+}
+
+TAIL_CALL("cilium_calls/11") int tail_ipv4_policy(struct __sk_buff *ctx)
+{
+	struct drop_info drop = drop_to_lxc(ctx);
+	struct trace_info trace = trace_to_lxc(ctx);
+	struct ct_buffer4 *ct = ct_buffer();
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_IPV4_POLICY);
+	if (enable_endpoint_routes)
+		return drop_notify(ctx, DROP_EP_NOT_READY, &drop);
+	ret = ct ? ipv4_policy(ctx, ct, &trace) : DROP_INVALID_TC_BUFFER;
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
 	trace_notify(ctx, TRACE_TO_LXC, &trace);
 	return bpf_redirect(interface_ifindex, 0);
+}
+
+TAIL_CALL("cilium_calls/27") int tail_ipv4_ct_ingress(struct __sk_buff *ctx)
+{
+	struct drop_info drop = drop_to_lxc(ctx);
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_CT_INGRESS);
+	ret = enable_endpoint_routes ? ct_lookup_into_buffer(ctx, CT_INGRESS) : DROP_EP_NOT_READY;
+	if (!ret)
+		ret = tail_call(ctx, CALL_IPV4_TO_ENDPOINT, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
+}
+
+TAIL_CALL("cilium_calls/13") int tail_ipv4_to_endpoint(struct __sk_buff *ctx)
+{
+	struct drop_info drop = drop_to_lxc(ctx);
+	struct trace_info trace = trace_to_lxc(ctx);
+	struct ct_buffer4 *ct = ct_buffer();
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_IPV4_TO_ENDPOINT);
+	if (!enable_endpoint_routes)
+		return drop_notify(ctx, DROP_EP_NOT_READY, &drop);
+	ret = ct ? ipv4_policy(ctx, ct, &trace) : DROP_INVALID_TC_BUFFER;
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
+	trace_notify(ctx, TRACE_TO_LXC, &trace);
+	return TC_ACT_OK;
 }
 
 /* tc egress of the pod's veth, reached through the stack: with a route per endpoint. */
 SEC("to-container") int cil_to_container(struct __sk_buff *ctx)
 {
 	__u32 magic = ctx->mark & MARK_MAGIC_MASK;
+	struct drop_info drop = { .dst_label = security_identity, .dst_id = endpoint_id,
+				  .dir = METRIC_INGRESS };
 	struct iphdr *ip4;
-	struct trace_info trace = {
-		.src_label = IDENTITY_WORLD,
-		.dst_label = security_identity,
-		.dst_id = endpoint_id,
-		.ifindex = interface_ifindex,
-	};
+	int ret;
 
 	cb_clear(ctx);
-
-	/* 1. ARP of the node's stack for the pod's address passes. */
-	if (ctx->protocol != bpf_htons(ETH_P_IP))
+	mind_enter(ctx, MIND_PROGRAM_TO_CONTAINER);
+	/* Without routes per endpoint handle_policy has decided already. */
+	if (!enable_endpoint_routes)
 		return TC_ACT_OK;
 
-	/* 2. Who sent it: the mark, the node itself, or whoever the address belongs to. */
+	/* 1. ARP of the node's stack for the pod's address passes. */
+	if (ctx->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	if (ctx->protocol != bpf_htons(ETH_P_IP))
+		return drop_notify(ctx, DROP_UNKNOWN_L3, &drop);
 	ip4 = ipv4_header(ctx);
-	if (magic == MARK_MAGIC_IDENTITY)
-		trace.src_label = identity_of_mark(ctx->mark);
-	else if (magic == MARK_MAGIC_HOST)
-		trace.src_label = IDENTITY_HOST;
-	else if (ip4)
-		trace.src_label = ipcache_identity4(ctx, ip4->saddr);
+	if (!ip4 || !ipv4_is_sane(ctx, ip4))
+		return drop_notify(ctx, DROP_INVALID, &drop);
 
-	/* 3. Into the pod. */
-	trace_notify(ctx, TRACE_TO_LXC, &trace);
-	return TC_ACT_OK;
+	/* 2. Who sent it: the mark, the node itself, or whoever the address belongs to. */
+	if (magic == MARK_MAGIC_IDENTITY)
+		drop.src_label = identity_of_mark(ctx->mark);
+	else if (magic == MARK_MAGIC_HOST || !ctx->ingress_ifindex)
+		drop.src_label = IDENTITY_HOST;
+	else
+		drop.src_label = ipcache_identity4(ctx, ip4->saddr);
+
+	/* 3. Policy, in the pod's own programs. */
+	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
+	ret = tail_call(ctx, CALL_CT_INGRESS, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
 }
 
 /* tc ingress of the pod's veth: everything the pod sends. */
@@ -159,6 +479,7 @@ SEC("from-container") int cil_from_container(struct __sk_buff *ctx)
 	cb_clear(ctx);
 	ctx->tc_classid = 0;
 	ctx->mark = 0;
+	mind_enter(ctx, MIND_PROGRAM_FROM_CONTAINER);
 
 	/* 2. Tell that it came. */
 	trace_notify(ctx, TRACE_FROM_LXC, &trace);

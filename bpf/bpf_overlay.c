@@ -52,7 +52,7 @@ static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 lab
 
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = ctx->cb[CB_SRC_LABEL], .dir = METRIC_INGRESS };
+	struct drop_info drop = { .src_label = cb_get(ctx, CB_SRC_LABEL), .dir = METRIC_INGRESS };
 	int ret = deliver_from_overlay(ctx, drop.src_label);
 
 	if (ret < 0)
@@ -94,7 +94,7 @@ SEC("from-overlay") int cil_from_overlay(struct __sk_buff *ctx)
 	trace_notify(ctx, TRACE_FROM_OVERLAY, &trace);
 
 	/* 3. Which protocol? */
-	ctx->cb[CB_SRC_LABEL] = drop.src_label;
+	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
 	if (ctx->protocol == bpf_htons(ETH_P_IP))
 		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
 	else

@@ -25,14 +25,13 @@ struct arp_ipv4 {
 
 _Static_assert(sizeof(struct arp_ipv4) == 28, "ARP packet");
 
-/* 0 and the packet in `arp`, or DROP_INVALID: cut short, or not a request for an IPv4 address. */
-static __always_inline int arp_read_request(struct __sk_buff *ctx, struct arp_ipv4 *arp)
+/* 0 and the packet in `arp`, or DROP_INVALID: cut short, or not about IPv4 over Ethernet. */
+static __always_inline int arp_read(struct __sk_buff *ctx, struct arp_ipv4 *arp)
 {
 	if (bpf_skb_load_bytes(ctx, ETH_HLEN, arp, sizeof(*arp)))
 		return DROP_INVALID;
 	if (arp->htype != bpf_htons(ARP_HTYPE_ETHERNET) || arp->ptype != bpf_htons(ETH_P_IP) ||
-	    arp->hlen != ETH_ALEN || arp->plen != sizeof(__be32) ||
-	    arp->op != bpf_htons(ARP_REQUEST))
+	    arp->hlen != ETH_ALEN || arp->plen != sizeof(__be32))
 		return DROP_INVALID;
 	return 0;
 }

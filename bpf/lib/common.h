@@ -15,6 +15,13 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+/*
+ * A function the verifier looks at once per program, by itself, instead of once per path that
+ * leads to it: the paths before and after the call add up instead of multiplying. Its pointer
+ * arguments may be NULL for all the verifier knows, and what they point to must be initialised.
+ */
+#define VERIFIED_ONCE __attribute__((noinline))
+
 /* Names the tail-call map and slot of a function; the loader fills the map from these tags. */
 #define TAIL_CALL(map_and_slot) \
 	__attribute__((section("tc/tail"), btf_decl_tag("tail:" map_and_slot)))
@@ -24,11 +31,18 @@
  * so an entry program does. Each name is one agreement between a caller and its tail call.
  */
 enum cb_slot {
-	CB_SRC_LABEL = 0, /* handle_policy: identity of the sender */
-	CB_DST_LABEL = 1, /* drop notification: identity of the destination */
-	CB_REASON = 2, /* drop notification: reason, extended error */
-	CB_FROM_HOST = 3, /* handle_policy: 1 when the node itself delivers */
-	CB_FROM_TUNNEL = 4, /* handle_policy: 1 when the packet came out of the tunnel */
+	/* To handle_policy and what follows it: */
+	CB_SRC_LABEL = 0, /* identity of the sender */
+	CB_DELIVERY = 1, /* enum delivery_flag, and rev_nat_index of a hairpin << 16 */
+	CB_FROM_HOST = 3, /* 1: the node itself delivers */
+	CB_FROM_TUNNEL = 4, /* 1: the packet came out of the tunnel */
+	/* From service translation, through conntrack, to the rest of from-container: */
+	CB_LB_STATE = 4, /* rev_nat_index << 16 | 1 for a hairpin */
+};
+
+enum delivery_flag {
+	DELIVERY_HAIRPIN = 1, /* the pod reached itself through a service */
+	DELIVERY_PEER = 2, /* bpf_redirect_peer() works from this hook */
 };
 
 /*
@@ -47,13 +61,35 @@ enum mark_magic {
 /* A packet with this verdict goes on to the next qdisc or the stack. */
 #define CTX_ACT_OK TC_ACT_OK
 
+/*
+ * The compiler likes to compute &ctx->cb[n] first and use it later; the verifier wants every
+ * access to be context + constant. Hence the instruction itself.
+ */
+static __always_inline void cb_set(struct __sk_buff *ctx, const __u32 slot, __u32 value)
+{
+	asm volatile("*(u32 *)(%0 + %1) = %2"
+		     :: "r"(ctx), "i"(offsetof(struct __sk_buff, cb) + slot * 4), "r"(value)
+		     : "memory");
+}
+
+static __always_inline __u32 cb_get(const struct __sk_buff *ctx, const __u32 slot)
+{
+	__u32 value;
+
+	asm volatile("%0 = *(u32 *)(%1 + %2)"
+		     : "=r"(value)
+		     : "r"(ctx), "i"(offsetof(struct __sk_buff, cb) + slot * 4)
+		     : "memory");
+	return value;
+}
+
 static __always_inline void cb_clear(struct __sk_buff *ctx)
 {
-	ctx->cb[0] = 0;
-	ctx->cb[1] = 0;
-	ctx->cb[2] = 0;
-	ctx->cb[3] = 0;
-	ctx->cb[4] = 0;
+	cb_set(ctx, 0, 0);
+	cb_set(ctx, 1, 0);
+	cb_set(ctx, 2, 0);
+	cb_set(ctx, 3, 0);
+	cb_set(ctx, 4, 0);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -56,6 +56,41 @@ const volatile bool enable_tunnel = true;
 /* Pods have routes of their own; packets reach them through the stack and to-container. */
 const volatile bool enable_endpoint_routes;
 
+/* --- Conntrack ------------------------------------------------------------------------------- */
+
+/* Later fragments find their ports in cilium_ipv4_frag_datagrams; false: fragments are dropped. */
+const volatile bool enable_ipv4_fragments = true;
+
+/* Life of an entry without packets, s; Cilium 1.13's defaults. */
+const volatile __u32 ct_timeout_tcp_s = 21600;
+const volatile __u32 ct_timeout_tcp_syn_s = 60;
+const volatile __u32 ct_timeout_tcp_fin_s = 10;
+const volatile __u32 ct_timeout_any_s = 60;
+const volatile __u32 ct_timeout_service_tcp_s = 21600;
+const volatile __u32 ct_timeout_service_any_s = 60;
+
+/* Aggregated traces: a flow is told of again after this silence, s. */
+const volatile __u32 ct_report_interval_s = 5;
+
+/* --- Policy ---------------------------------------------------------------------------------- */
+
+/* cilium_policy decides, a miss is a drop; false: everything is allowed and nothing looked up. */
+const volatile bool enable_policy;
+
+/* Drops by policy are told of as "audited" and pass. */
+const volatile bool policy_audit_mode;
+
+/* --- Services -------------------------------------------------------------------------------- */
+
+/* Packets to a service address are translated in from-container. */
+const volatile bool enable_services = true;
+
+/* New flows from outside choose their backend by Maglev hashing; pods always choose at random. */
+const volatile bool enable_maglev;
+
+/* Source a pod sees when it reaches itself through a service: 169.254.42.1. */
+const volatile __be32 service_loopback_ipv4 = bpf_htonl(0xa9fe2a01);
+
 /* --- Being looked at ------------------------------------------------------------------------- */
 
 /* Programs can be armed to tell what they look up and decide (mind.h). */

@@ -44,11 +44,11 @@ static __always_inline int __drop_notify(struct __sk_buff *ctx, int reason,
 {
 	metrics_count(ctx->len, (__u8)-reason, info->dir);
 	mind_say(ctx, MIND_VERDICT, 0, reason);
-	ctx->cb[0] = info->src_label;
-	ctx->cb[1] = info->dst_label;
-	ctx->cb[2] = (__u32)(__u8)info->ext_err << 24 | (__u32)(__u8)-reason << 16 | line;
-	ctx->cb[3] = info->dst_id;
-	ctx->cb[4] = file;
+	cb_set(ctx, 0, info->src_label);
+	cb_set(ctx, 1, info->dst_label);
+	cb_set(ctx, 2, (__u32)(__u8)info->ext_err << 24 | (__u32)(__u8)-reason << 16 | line);
+	cb_set(ctx, 3, info->dst_id);
+	cb_set(ctx, 4, file);
 	bpf_tail_call_static(ctx, &cilium_calls, CALL_DROP_NOTIFY);
 	return TC_ACT_SHOT;
 }
@@ -59,13 +59,13 @@ static __always_inline int __drop_notify(struct __sk_buff *ctx, int reason,
 TAIL_CALL("cilium_calls/1") int tail_drop_notify(struct __sk_buff *ctx)
 {
 	struct drop_record record = {
-		.common = event_header(ctx, EVENT_DROP, ctx->cb[2] >> 16, DROP_NOTIFY_VERSION),
-		.src_label = ctx->cb[0],
-		.dst_label = ctx->cb[1],
-		.dst_id = ctx->cb[3],
-		.line = ctx->cb[2],
-		.file = ctx->cb[4],
-		.ext_err = ctx->cb[2] >> 24,
+		.common = event_header(ctx, EVENT_DROP, cb_get(ctx, 2) >> 16, DROP_NOTIFY_VERSION),
+		.src_label = cb_get(ctx, 0),
+		.dst_label = cb_get(ctx, 1),
+		.dst_id = cb_get(ctx, 3),
+		.line = cb_get(ctx, 2),
+		.file = cb_get(ctx, 4),
+		.ext_err = cb_get(ctx, 2) >> 24,
 		.ifindex = ctx->ifindex,
 	};
 

@@ -16,20 +16,16 @@
 
 /* 1.13's key: the network address of a pod CIDR. */
 struct tunnel_map_key {
-	union {
-		__be32 ip4;
-		__u8 ip6[16];
-	};
+	__be32 ip4;
+	__u32 ip_rest[3]; /* rest of an IPv6 address, else 0 */
 	__u8 family;
 	__u8 cluster_id;
 	__u16 pad;
 };
 
 struct tunnel_map_value {
-	union {
-		__be32 ip4;
-		__u8 ip6[16];
-	};
+	__be32 ip4;
+	__u32 ip_rest[3]; /* rest of an IPv6 address, else 0 */
 	__u8 family;
 	__u8 key; /* encryption key index */
 	__u16 pad;

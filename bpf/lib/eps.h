@@ -14,10 +14,8 @@ enum endpoint_flag {
 const volatile enum endpoint_flag btf_endpoint_flag = ENDPOINT_F_HOST;
 
 struct endpoint_key {
-	union {
-		__be32 ip4;
-		__u8 ip6[16];
-	};
+	__be32 ip4;
+	__u32 ip_rest[3]; /* rest of an IPv6 address, else 0 */
 	__u8 family; /* enum address_family */
 	__u8 key;
 	__u16 cluster_id;

@@ -16,10 +16,8 @@ struct ipcache_key {
 	__u16 cluster_id;
 	__u8 pad;
 	__u8 family;
-	union {
-		__be32 ip4;
-		__u8 ip6[16];
-	};
+	__be32 ip4;
+	__u32 ip_rest[3]; /* rest of an IPv6 address, else 0 */
 };
 
 struct remote_endpoint_info {

@@ -24,6 +24,7 @@ struct {
 
 struct delivery {
 	__u32 src_label;
+	__u32 flags; /* enum delivery_flag, rev_nat_index << 16 */
 	bool from_host;
 	bool from_tunnel;
 };
@@ -44,9 +45,10 @@ static __always_inline int deliver_local4(struct __sk_buff *ctx, const struct en
 		ctx->mark = identity_mark(from->src_label, MARK_MAGIC_IDENTITY);
 		return bpf_redirect(ifindex, 0);
 	}
-	ctx->cb[CB_SRC_LABEL] = from->src_label;
-	ctx->cb[CB_FROM_HOST] = from->from_host;
-	ctx->cb[CB_FROM_TUNNEL] = from->from_tunnel;
+	cb_set(ctx, CB_SRC_LABEL, from->src_label);
+	cb_set(ctx, CB_DELIVERY, from->flags);
+	cb_set(ctx, CB_FROM_HOST, from->from_host);
+	cb_set(ctx, CB_FROM_TUNNEL, from->from_tunnel);
 	mind_say(ctx, MIND_TAIL_CALL, MIND_MAP_CALL_POLICY, endpoint);
 	bpf_tail_call(ctx, &cilium_call_policy, endpoint);
 	return DROP_EP_NOT_READY;

@@ -135,8 +135,7 @@ static __always_inline void mind_count_lost(void)
 		__sync_fetch_and_add(lost, 1);
 }
 
-/* Global, not static: the verifier looks at it once, not once per note. */
-__attribute__((noinline)) int mind_write(struct __sk_buff *ctx, const struct mind_note *note)
+VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note)
 {
 	struct mind_record *record;
 

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Connection tracking: is this packet the first of its flow, one more, or an answer?
+ *
+ * One entry per flow, keyed by the tuple of its answers (flow.h). A packet is first looked up as
+ * an answer, with its tuple as read; then, turned round, as one that opens or continues a flow.
+ * Service entries (a VIP's flow and its backend) are looked up once, as read.
+ */
+#pragma once
+
+#include "common.h"
+#include "config.h"
+#include "drop_reasons.h"
+#include "flow.h"
+#include "mind.h"
+#include "signal.h"
+
+enum ct_status {
+	CT_NEW = 0,
+	CT_ESTABLISHED = 1,
+	CT_REPLY = 2,
+	CT_RELATED = 3, /* an ICMP error about a flow */
+	CT_REOPENED = 4, /* a SYN on a flow that was closing */
+};
+
+/* As seen by the endpoint, or towards a service. */
+enum ct_dir {
+	CT_EGRESS = 0,
+	CT_INGRESS = 1,
+	CT_SERVICE = 2,
+};
+
+enum ct_entry_flag {
+	CT_F_RX_CLOSING = 1 << 0,
+	CT_F_TX_CLOSING = 1 << 1,
+	CT_F_LB_LOOPBACK = 1 << 3,
+	CT_F_SEEN_NON_SYN = 1 << 4,
+	CT_F_NODE_PORT = 1 << 5,
+	CT_F_PROXY_REDIRECT = 1 << 6,
+	CT_F_DSR = 1 << 7,
+	CT_F_FROM_L7LB = 1 << 8,
+	CT_F_FROM_TUNNEL = 1 << 10,
+};
+
+const volatile enum ct_status btf_ct_status = CT_NEW;
+const volatile enum ct_dir btf_ct_dir = CT_EGRESS;
+const volatile enum ct_entry_flag btf_ct_entry_flag = CT_F_RX_CLOSING;
+
+#define CT_CLOSING (CT_F_RX_CLOSING | CT_F_TX_CLOSING)
+
+struct ct_entry {
+	__u64 rx_packets;
+	union {
+		__u64 rx_bytes;
+		__u64 backend_id; /* of a service entry */
+	};
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u32 lifetime; /* boot clock, s: garbage from then on */
+	__u16 flags; /* enum ct_entry_flag */
+	__be16 rev_nat_index; /* service the flow went through, 0 none */
+	__u16 ifindex;
+	__u8 tx_flags_seen; /* TCP flags told of in each direction */
+	__u8 rx_flags_seen;
+	__u32 src_sec_id; /* identity of who opened it */
+	__u32 last_tx_report; /* boot clock, s */
+	__u32 last_rx_report;
+};
+
+_Static_assert(sizeof(struct ct_entry) == 56, "cilium_ct4_global value");
+
+/* Written and read by the datapath; the agent removes what has expired. Capacity: flows of the
+ * node; when full, the least recently used makes room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct ipv4_ct_tuple);
+	__type(value, struct ct_entry);
+} cilium_ct4_global SEC(".maps");
+
+/* The same for everything but TCP. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct ipv4_ct_tuple);
+	__type(value, struct ct_entry);
+} cilium_ct_any4_global SEC(".maps");
+
+/* What an entry says about its flow, and what a new entry is to say. */
+struct ct_state {
+	__be16 rev_nat_index;
+	__u16 flags; /* enum ct_entry_flag */
+	__u32 src_sec_id;
+	__u32 backend_id;
+};
+
+/* Result of the conntrack tail calls, for the program that follows. */
+struct ct_buffer4 {
+	struct ipv4_ct_tuple tuple; /* turned round when the status is not CT_REPLY */
+	__u16 l4_off;
+	struct ct_state state;
+	__s32 status; /* enum ct_status or a DROP_* */
+	__u8 proto;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 tcp_flags;
+	__u8 has_l4;
+	__u8 monitor; /* something new: worth telling in spite of aggregation */
+	__u8 error; /* an ICMP error: makes no entry */
+	__u8 pad;
+};
+
+_Static_assert(sizeof(struct ct_buffer4) == 40, "cilium_tail_call_buffer4 value");
+
+/* Written by the conntrack tail calls, read by the next program on the same CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ct_buffer4);
+} cilium_tail_call_buffer4 SEC(".maps");
+
+static __always_inline struct ct_buffer4 *ct_buffer(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cilium_tail_call_buffer4, &zero);
+}
+
+static __always_inline __u32 now_s(void)
+{
+	return bpf_ktime_get_boot_ns() / 1000000000ull;
+}
+
+static __always_inline struct ct_entry *ct_find(const struct ipv4_ct_tuple *tuple)
+{
+	if (tuple->nexthdr == IPPROTO_TCP)
+		return bpf_map_lookup_elem(&cilium_ct4_global, tuple);
+	return bpf_map_lookup_elem(&cilium_ct_any4_global, tuple);
+}
+
+static __always_inline void tuple_turn(struct ipv4_ct_tuple *tuple)
+{
+	__be32 addr = tuple->saddr;
+	__be16 port = tuple->sport;
+
+	tuple->saddr = tuple->daddr;
+	tuple->daddr = addr;
+	tuple->sport = tuple->dport;
+	tuple->dport = port;
+	tuple->flags ^= TUPLE_F_IN;
+}
+
+/* How long an entry lives from now, s. */
+static __always_inline __u32 ct_lifetime(const struct ct_entry *entry, bool tcp, enum ct_dir dir)
+{
+	if (!tcp)
+		return dir == CT_SERVICE ? ct_timeout_service_any_s : ct_timeout_any_s;
+	if ((entry->flags & CT_CLOSING) == CT_CLOSING)
+		return ct_timeout_tcp_fin_s;
+	if (!(entry->flags & CT_F_SEEN_NON_SYN))
+		return ct_timeout_tcp_syn_s;
+	return dir == CT_SERVICE ? ct_timeout_service_tcp_s : ct_timeout_tcp_s;
+}
+
+/* Prolongs the entry; true when the flow has news: a flag not seen before, or a long silence. */
+VERIFIED_ONCE int ct_touch(struct ct_entry *entry, const struct flow4 *flow, enum ct_dir dir)
+{
+	__u32 now = now_s(), *report;
+	__u8 *seen, flags;
+	bool tcp;
+
+	if (!entry || !flow)
+		return false;
+	tcp = flow->tuple.nexthdr == IPPROTO_TCP;
+	seen = dir == CT_INGRESS ? &entry->rx_flags_seen : &entry->tx_flags_seen;
+	report = dir == CT_INGRESS ? &entry->last_rx_report : &entry->last_tx_report;
+	flags = *seen | flow->tcp_flags;
+	if (tcp && !(flow->tcp_flags & TCP_FLAG_SYN))
+		entry->flags |= CT_F_SEEN_NON_SYN;
+	entry->lifetime = now + ct_lifetime(entry, tcp, dir);
+	if (flags == *seen && *report + ct_report_interval_s > now)
+		return false;
+	*seen = flags;
+	*report = now;
+	return true;
+}
+
+/* FIN and RST close their own direction; a RST before both sides spoke closes both. */
+static __always_inline void ct_close(struct ct_entry *entry, const struct flow4 *flow,
+				     enum ct_dir dir)
+{
+	bool refused = flow->tcp_flags & TCP_FLAG_RST &&
+		       !(entry->rx_flags_seen & entry->tx_flags_seen & TCP_FLAG_SYN);
+
+	if (dir == CT_SERVICE || refused)
+		entry->flags |= CT_CLOSING;
+	else
+		entry->flags |= dir == CT_INGRESS ? CT_F_RX_CLOSING : CT_F_TX_CLOSING;
+}
+
+static __always_inline void ct_account(struct ct_entry *entry, __u32 bytes, enum ct_dir dir)
+{
+	/* Two CPUs may carry two directions of one flow, never one counter's: no atomics needed
+	 * for statistics that only a rescheduled sender could spoil. */
+	if (dir == CT_INGRESS) {
+		entry->rx_packets++;
+		entry->rx_bytes += bytes;
+	} else if (dir == CT_EGRESS) {
+		entry->tx_packets++;
+		entry->tx_bytes += bytes;
+	}
+}
+
+/* Is the flow's entry changed by this packet? true when it is opened again. */
+VERIFIED_ONCE int ct_advance(struct ct_entry *entry, const struct flow4 *flow, enum ct_dir dir)
+{
+	if (!entry || !flow)
+		return false;
+	if (flow->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_RST)) {
+		ct_close(entry, flow, dir);
+	} else if (flow->tcp_flags & TCP_FLAG_SYN && entry->flags & CT_CLOSING) {
+		entry->flags &= ~(CT_CLOSING | CT_F_SEEN_NON_SYN);
+		entry->tx_flags_seen = 0;
+		entry->rx_flags_seen = 0;
+		return true;
+	}
+	return false;
+}
+
+static __always_inline void ct_read_state(const struct ct_entry *entry, struct ct_state *state,
+					  enum ct_dir dir)
+{
+	state->rev_nat_index = entry->rev_nat_index;
+	state->flags = entry->flags;
+	state->src_sec_id = entry->src_sec_id;
+	state->backend_id = dir == CT_SERVICE ? (__u32)entry->backend_id : 0;
+}
+
+static __always_inline void ct_note(struct __sk_buff *ctx, const struct flow4 *flow,
+				    const struct ct_state *state, enum ct_dir dir, int status)
+{
+	if (mind_armed()) {
+		struct mind_note note = MIND_NOTE(MIND_CT, dir, status);
+
+		mind_fill(&note, &flow->tuple, sizeof(flow->tuple), state, sizeof(*state));
+		note.found = status != CT_NEW;
+		mind_write(ctx, &note);
+	}
+}
+
+static __always_inline int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry,
+				  struct flow4 *flow, enum ct_dir dir, struct ct_buffer4 *result)
+{
+	bool reopened;
+
+	ct_read_state(entry, &result->state, dir);
+	if (flow->related)
+		return CT_RELATED;
+	reopened = ct_advance(entry, flow, dir);
+	result->monitor = ct_touch(entry, flow, dir) || reopened;
+	ct_account(entry, ctx->len, dir);
+	return reopened ? CT_REOPENED : CT_ESTABLISHED;
+}
+
+/* An enum ct_status; `flow->tuple` and `result` are filled for what follows. */
+VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_dir dir,
+			     struct ct_buffer4 *result)
+{
+	struct ct_entry *entry;
+	int status = CT_NEW;
+	bool answer;
+
+	if (!flow || !result)
+		return DROP_INVALID_TC_BUFFER;
+	result->monitor = 1;
+	flow->tuple.flags = dir == CT_SERVICE ? TUPLE_F_SERVICE :
+			    dir == CT_INGRESS ? TUPLE_F_OUT : TUPLE_F_IN;
+	entry = ct_find(&flow->tuple);
+	answer = entry && dir != CT_SERVICE;
+	if (!entry && dir != CT_SERVICE) {
+		tuple_turn(&flow->tuple);
+		entry = ct_find(&flow->tuple);
+	}
+	if (entry) {
+		status = ct_hit(ctx, entry, flow, dir, result);
+		if (answer && status == CT_ESTABLISHED)
+			status = CT_REPLY;
+	}
+	ct_note(ctx, flow, &result->state, dir, status);
+	return status;
+}
+
+/* Makes the entry the last look-up missed; 0 or DROP_CT_CREATE_FAILED. */
+VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, enum ct_dir dir,
+			     const struct ct_state *state)
+{
+	struct ct_entry entry = {};
+	long ret;
+
+	if (!flow || !state)
+		return DROP_INVALID_TC_BUFFER;
+	/* An error opens nothing, least of all a way for answers to it. */
+	if (flow->error)
+		return 0;
+	entry.flags = state->flags;
+	entry.rev_nat_index = state->rev_nat_index;
+	entry.src_sec_id = state->src_sec_id;
+	if (dir == CT_SERVICE)
+		entry.backend_id = state->backend_id;
+	ct_touch(&entry, flow, dir);
+	ct_account(&entry, ctx->len, dir);
+	if (flow->tuple.nexthdr == IPPROTO_TCP)
+		ret = bpf_map_update_elem(&cilium_ct4_global, &flow->tuple, &entry, BPF_ANY);
+	else
+		ret = bpf_map_update_elem(&cilium_ct_any4_global, &flow->tuple, &entry, BPF_ANY);
+	if (!ret)
+		return 0;
+	signal_send(ctx, SIGNAL_CT_FILL_UP);
+	return DROP_CT_CREATE_FAILED;
+}
+
+/*
+ * The conntrack tail calls' common body: the flow of the packet, its status, and both in the
+ * buffer for the program at `next`. Returns a DROP_* or does not return.
+ */
+static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_dir dir)
+{
+	struct ct_buffer4 *buffer = ct_buffer();
+	struct flow4 flow = {};
+	int ret;
+
+	if (!buffer)
+		return DROP_INVALID_TC_BUFFER;
+	ret = flow4_read(ctx, &flow);
+	if (ret < 0)
+		return ret;
+	__builtin_memset(&buffer->state, 0, sizeof(buffer->state));
+	ret = ct_lookup4(ctx, &flow, dir, buffer);
+	if (ret < 0)
+		return ret;
+	buffer->status = ret;
+	buffer->tuple = flow.tuple;
+	buffer->l4_off = flow.l4_off;
+	buffer->proto = flow.proto;
+	buffer->icmp_type = flow.icmp_type;
+	buffer->icmp_code = flow.icmp_code;
+	buffer->tcp_flags = flow.tcp_flags;
+	buffer->has_l4 = flow.has_l4;
+	buffer->error = flow.error;
+	return 0;
+}
+
+/* The flow the buffer speaks of, for making an entry. */
+static __always_inline struct flow4 ct_buffer_flow(const struct ct_buffer4 *buffer)
+{
+	return (struct flow4){
+		.tuple = buffer->tuple,
+		.l4_off = buffer->l4_off,
+		.proto = buffer->proto,
+		.tcp_flags = buffer->tcp_flags,
+		.icmp_type = buffer->icmp_type,
+		.icmp_code = buffer->icmp_code,
+		.has_l4 = buffer->has_l4,
+		.error = buffer->error,
+	};
+}
