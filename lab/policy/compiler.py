@@ -217,6 +217,17 @@ class Compiler:
         self._pieces: dict[Policy, _Pieces] = {}
         self._endpoints: dict[tuple[object, ...], tuple[tuple[object, ...], EndpointPolicy]] = {}
 
+    def adopt(self, cluster: Cluster, numbers: Mapping[str, int]) -> None:
+        """Keep the numbers that pods already have: ``namespace/pod`` -> identity.
+
+        Where policies tell apart pods that share a number, one of them gets a new one.
+        """
+        plain = Refinement()
+        for pod in cluster.workloads:
+            if pod.title in numbers:
+                key = pod_labels(cluster, pod, self.semantics, plain)
+                self._table.allocated.setdefault(key, numbers[pod.title])
+
     def compile(self, cluster: Cluster, policies: Iterable[Policy]) -> Compiled:
         """Return what the datapath must hold for these pods under these policies.
 

@@ -1,0 +1,98 @@
+"""Frozen data to JSON-ready values and back, for messages and state files.
+
+Works on dataclasses by their type hints, so that a new field needs no line here. Data of another
+shape is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from lab.errors import InputError
+
+_TAG = "is"
+
+
+def encode(value: object) -> Any:  # noqa: ANN401 - JSON has no narrower type
+    """Return a value as dicts, lists, text, numbers, booleans and ``None``.
+
+    Dataclasses carry their class name, sets are sorted.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        body = {item.name: encode(getattr(value, item.name)) for item in fields(value)}
+        return {_TAG: type(value).__name__, **body}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, frozenset | set):
+        return sorted(encode(item) for item in value)
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    return value
+
+
+def decode(kind: Any, data: object) -> Any:  # noqa: ANN401 - a type or a union of types
+    """Return what :func:`encode` made of a value of ``kind``.
+
+    Raises:
+        InputError: the data has another shape.
+    """
+    return _decode(kind, data)
+
+
+def _decode(kind: Any, data: Any) -> Any:  # noqa: ANN401 - types are values here
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _decode_union(arguments, data)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_decode(arguments[0], item) for item in data)
+        return tuple(_decode(part, item) for part, item in zip(arguments, data, strict=True))
+    if origin is frozenset:
+        return frozenset(_decode(arguments[0], item) for item in data)
+    if origin is not None:
+        return {key: _decode(arguments[1], item) for key, item in data.items()}
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = _hints(kind)
+        if not isinstance(data, dict) or data.get(_TAG) != kind.__name__:
+            raise _misfit(kind.__name__, data)
+        body = {name: _decode(hints[name], data[name]) for name in hints if name in data}
+        return kind(**body)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(data)
+    if kind is type(None) or not isinstance(data, kind):
+        if data is None and kind is type(None):
+            return None
+        raise _misfit(str(kind), data)
+    return data
+
+
+def _decode_union(arguments: tuple[Any, ...], data: Any) -> Any:  # noqa: ANN401
+    tag = data.get(_TAG) if isinstance(data, dict) else None
+    for part in arguments:
+        if tag is not None:
+            if isinstance(part, type) and part.__name__ == tag:
+                return _decode(part, data)
+        elif data is None or part is type(None):
+            if data is None and part is type(None):
+                return None
+        elif not isinstance(part, type) or issubclass(part, Enum) or isinstance(data, part):
+            return _decode(part, data)
+    raise _misfit(" | ".join(str(part) for part in arguments), data)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _misfit(wanted: str, data: object) -> InputError:
+    return InputError(
+        f"{str(data)[:60]!r} is no {wanted}", hint="it was written by another version of the lab"
+    )
