@@ -6,8 +6,9 @@ of one pod never renumbers another. Source: Cilium ``pkg/identity`` (facts 3.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 from typing import TypeVar
@@ -17,7 +18,7 @@ from lab.policy import labels as names
 from lab.policy.objects import Cluster, Semantics, Workload
 from lab.policy.rules import POD_BLOCK
 
-K = TypeVar("K")
+K = TypeVar("K", bound=Hashable)
 
 RESERVED = MappingProxyType(
     {
@@ -89,8 +90,11 @@ def pod_labels(
     for key, value in cluster.namespace_labels(pod.namespace).items():
         found.add(f"{names.NAMESPACE_LABELS}{key}={value}")
     if not cilium:
-        address = IPv4Address(pod.address)
-        found |= {f"{POD_BLOCK}{b}=" for b in refinement.blocks if address in IPv4Network(b)}
+        address = int(IPv4Address(pod.address))
+        for block in refinement.blocks:
+            first, last = _span(block)
+            if first <= address <= last:
+                found.add(f"{POD_BLOCK}{block}=")
         protocols = {"TCP": 6, "UDP": 17, "SCTP": 132}
         for port in pod.ports:
             number = protocols.get(port.protocol, 0)
@@ -101,18 +105,29 @@ def pod_labels(
 
 def cidr_labels(network: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return the sorted labels of a network's identity: all known networks that contain it."""
-    inner = IPv4Network(network)
-    around = [cidr for cidr in known if inner.subnet_of(IPv4Network(cidr))]
+    low, high = _span(network)
+    around = [cidr for cidr in known if _span(cidr)[0] <= low and high <= _span(cidr)[1]]
     found = {f"cidr:{cidr}=" for cidr in around} | {f"{POD_BLOCK}{cidr}=" for cidr in around}
     return tuple(sorted(found | {"reserved:world="}))
 
 
+@lru_cache(maxsize=65536)
+def _span(cidr: str) -> tuple[int, int]:
+    network = IPv4Network(cidr)
+    return int(network.network_address), int(network.broadcast_address)
+
+
 @dataclass(slots=True)
 class IdentityTable:
-    """Numbers in use; the only state is which set of labels has which number."""
+    """Numbers in use: which set of labels, and which network, has which number.
+
+    A number that became free is given out again only after all others: packets under way and
+    entries about to be removed still carry it.
+    """
 
     allocated: dict[tuple[str, ...], int] = field(default_factory=dict)
     networks: dict[str, int] = field(default_factory=dict)
+    _last: dict[int, int] = field(default_factory=dict)
 
     def update(
         self, label_sets: Iterable[tuple[str, ...]], cidrs: Iterable[str]
@@ -122,23 +137,35 @@ class IdentityTable:
         New sets are numbered in sorted order, so that two runs arrive at the same numbers.
 
         Raises:
-            InputError: more than 65 280 different sets of labels.
+            InputError: more than 65 280 different sets of labels, or 65 535 networks.
         """
         wanted = sorted(set(label_sets))
-        self.allocated = {key: self.allocated[key] for key in wanted if key in self.allocated}
-        used = set(self.allocated.values())
-        self.allocated.update(_number(wanted, self.allocated, used, FIRST_ALLOCATED))
-        known = sorted(set(cidrs) - {"0.0.0.0/0"}, key=_network_order)
-        self.networks = {key: self.networks[key] for key in known if key in self.networks}
-        used = set(self.networks.values())
-        self.networks.update(_number(known, self.networks, used, CIDR_SCOPE + 1))
-        if len(self.allocated) > LAST_ALLOCATED - FIRST_ALLOCATED + 1:
-            raise InputError(
-                f"{len(self.allocated)} different sets of labels do not fit the identities "
-                f"{FIRST_ALLOCATED}-{LAST_ALLOCATED}",
-                hint="take labels off that no policy needs",
-            )
+        self.allocated = self._renew(wanted, self.allocated, FIRST_ALLOCATED, LAST_ALLOCATED)
+        known = sorted(set(cidrs) - {"0.0.0.0/0"}, key=_span)
+        self.networks = self._renew(known, self.networks, CIDR_SCOPE + 1, CIDR_SCOPE + 0xFFFF)
         return self._all(frozenset(cidrs))
+
+    def _renew(
+        self, wanted: Sequence[K], have: Mapping[K, int], first: int, last: int
+    ) -> dict[K, int]:
+        found = {key: have[key] for key in wanted if key in have}
+        if len(wanted) > last - first + 1:
+            raise InputError(
+                f"{len(wanted)} identities do not fit the numbers {first}-{last}",
+                hint="use fewer different sets of labels, or fewer networks",
+            )
+        used = set(have.values())
+        candidate = max([self._last.get(first, first - 1), *used])
+        for key in wanted:
+            if key in found:
+                continue
+            candidate = candidate + 1 if candidate < last else first
+            while candidate in used:
+                candidate = candidate + 1 if candidate < last else first
+            found[key] = candidate
+            used.add(candidate)
+        self._last[first] = candidate
+        return found
 
     def _all(self, cidrs: frozenset[str]) -> dict[int, Identity]:
         found = {
@@ -152,21 +179,3 @@ class IdentityTable:
         for network, number in self.networks.items():
             found[number] = Identity(number, cidr_labels(network, cidrs))
         return found
-
-
-def _network_order(cidr: str) -> tuple[int, int]:
-    network = IPv4Network(cidr)
-    return int(network.network_address), network.prefixlen
-
-
-def _number(wanted: Iterable[K], have: Mapping[K, int], used: set[int], first: int) -> dict[K, int]:
-    found: dict[K, int] = {}
-    candidate = first
-    for key in wanted:
-        if key in have:
-            continue
-        while candidate in used:
-            candidate += 1
-        found[key] = candidate
-        used.add(candidate)
-    return found

@@ -38,7 +38,18 @@ def test_numbers_begin_at_256_and_stay_when_others_come_and_go():
     table = IdentityTable()
     table.update([("k8s:app=b",), ("k8s:app=c",)], ())
     table.update([("k8s:app=a",), ("k8s:app=c",)], ())
-    assert table.allocated == {("k8s:app=a",): 256, ("k8s:app=c",): 257}
+    assert table.allocated == {("k8s:app=a",): 258, ("k8s:app=c",): 257}
+
+
+def test_numbers_are_used_again_only_after_all_others():
+    table = IdentityTable()
+    seen = set()
+    for number in range(65535 - 256 + 1):
+        table.update([(f"k8s:n={number}",)], ())
+        seen |= set(table.allocated.values())
+    assert seen == set(range(256, 65536))
+    table.update([("k8s:n=again",)], ())
+    assert set(table.allocated.values()) == {256}
 
 
 def test_networks_have_local_identities_above_2_to_the_24():
