@@ -1,0 +1,251 @@
+"""Two live hosts, the wire between them and the recorder at both ends.
+
+The calling process owns everything: the namespaces, devices, programs and the wire's process end
+with it, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from lab.errors import CheckFailed, PrerequisiteError
+from lab.kernel import link
+from lab.kernel.netns import NetworkNamespace
+from lab.kernel.tap import open_tap
+from lab.waiting import eventually
+from lab.wire.endpoint import Endpoint, SocketOptions
+from lab.wire.hosts import PINNED, Host, Medium, TwoHosts
+from lab.wire.ingress import IngressPrograms
+from lab.wire.line import Line
+from lab.wire.record import CLIENT, SERVER, Decoder, flights_over_veth, flights_over_wire
+from lab.wire.recording import Recording
+from lab.wire.rules import Rule, Script, Way
+
+ADDRESS = {CLIENT: "10.9.0.1", SERVER: "10.9.0.2"}
+MAC = {CLIENT: "02:00:0a:09:00:01", SERVER: "02:00:0a:09:00:02"}
+IFINDEX = {CLIENT: 2, SERVER: 3}
+DEVICE = "eth0"
+PORT = 5000
+_LOOPBACK = 1
+_PERMANENT = 0x80
+_QUIET_MS = 25.0
+_DEFAULT = SocketOptions()
+
+
+class Bench:
+    """Two hosts as :class:`TwoHosts` describes them, alive inside a ``with`` block.
+
+    Attributes:
+        hosts: the description.
+        client: the live client.
+        server: the live server.
+    """
+
+    client: Host
+    server: Host
+
+    def __init__(self, hosts: TwoHosts) -> None:
+        self.hosts = hosts
+        self._stack = ExitStack()
+        self._line: Line | None = None
+        self._sockets: list[Endpoint] = []
+        self._script = hosts.script
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise PrerequisiteError(
+                "two hosts on a wire need namespaces", hint="run as root (sudo)"
+            )
+        with ExitStack() as stack:
+            self._build(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # a socket with unacknowledged data would keep its namespace alive for seconds
+        for endpoint in self._sockets:
+            if endpoint.raw.fileno() >= 0:
+                endpoint.reset()
+        self._stack.close()
+
+    def impair(self, *rules: Rule) -> None:
+        """Replace the script; ordinals count from now. Without rules the wire is perfect again.
+
+        Raises:
+            InputError: the rules contradict each other.
+            UnsupportedError: the medium cannot carry one out.
+        """
+        self._script = Script(rules)
+        self._script.check_frame_fits(self.hosts.mtu_bytes)
+        if self._line is not None:
+            self._line.change(self._script, delay_ms=self.hosts.delay_ms)
+        else:
+            receivers = {Way.TO_SERVER: IFINDEX[SERVER], Way.TO_CLIENT: IFINDEX[CLIENT]}
+            self._programs.change(self._script, receivers)
+
+    def connect(
+        self, client: SocketOptions = _DEFAULT, server: SocketOptions = _DEFAULT, port: int = PORT
+    ) -> tuple[Endpoint, Endpoint]:
+        """Open a connection and return its client and server end.
+
+        Raises:
+            CheckFailed: the handshake did not succeed within 20 s.
+            UnsupportedError: an option the kernel does not have.
+        """
+        with self.listen(server, port=port) as listener:
+            ours = self.endpoint(client)
+            try:
+                ours.raw.connect((ADDRESS[SERVER], port))
+                accepted, _ = listener.accept()
+            except OSError as error:
+                raise CheckFailed(
+                    f"no connection to the server's port {port}: {error}",
+                    hint="look at the ladder: which part of the handshake was lost?",
+                ) from None
+        theirs = Endpoint(SERVER, accepted)
+        self._sockets.append(theirs)
+        return ours, theirs
+
+    def listen(
+        self, options: SocketOptions = _DEFAULT, *, port: int = PORT, backlog: int = 16
+    ) -> socket.socket:
+        """Return a listening socket of the server."""
+        listener = self.server.socket()
+        self._stack.callback(listener.close)
+        options.apply(listener)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ADDRESS[SERVER], port))
+        listener.listen(backlog)
+        listener.settimeout(20.0)
+        return listener
+
+    def endpoint(self, options: SocketOptions = _DEFAULT) -> Endpoint:
+        """Return a client end that is not connected yet."""
+        raw = self.client.socket()
+        options.apply(raw)
+        made = Endpoint(CLIENT, raw)
+        self._sockets.append(made)
+        return made
+
+    def adopt(self, host: str, raw: socket.socket) -> Endpoint:
+        """Return an accepted socket as an endpoint that goes with the bench."""
+        made = Endpoint(host, raw)
+        self._sockets.append(made)
+        return made
+
+    def wait_ms(self, duration_ms: float) -> None:
+        """Let time pass: the think time of an application."""
+        until = time.monotonic() + duration_ms / 1e3
+        eventually(
+            lambda: time.monotonic() >= until,
+            within_s=duration_ms / 1e3 + 5,
+            every_s=0.001,
+            what=f"{duration_ms} ms",
+        )
+
+    def wait_quiet(self, for_ms: float = 0.0, within_s: float = 30.0) -> None:
+        """Wait until no packet has passed either end for a while.
+
+        Args:
+            for_ms: how long nothing may pass; two round trips and 25 ms if 0.
+            within_s: deadline.
+
+        Raises:
+            CheckFailed: the hosts never stop talking.
+        """
+        pause_ns = round((for_ms or 4 * self.hosts.delay_ms + _QUIET_MS) * 1e6)
+        last = (self._programs.count(), time.monotonic_ns())
+
+        def quiet() -> bool:
+            nonlocal last
+            count, now_ns = self._programs.count(), time.monotonic_ns()
+            if count != last[0]:
+                last = (count, now_ns)
+            return now_ns - last[1] >= pause_ns
+
+        eventually(quiet, within_s=within_s, every_s=0.002, what="a quiet wire")
+
+    def wait_until(self, condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
+        """Wait for a condition of the experiment.
+
+        Raises:
+            CheckFailed: it did not come true in time.
+        """
+        eventually(condition, within_s=within_s, what=what)
+
+    def recording(self) -> Recording:
+        """Return everything seen so far."""
+        observations = self._programs.observations()
+        segments = Decoder(IFINDEX[CLIENT]).segments(observations)
+        journal = self._line.journal() if self._line else None
+        flights = (
+            flights_over_wire(segments, journal.passages)
+            if journal
+            else flights_over_veth(segments, observations)
+        )
+        return Recording(
+            segments=segments,
+            flights=flights,
+            passages=journal.passages if journal else (),
+            script=self._script,
+            unmet=journal.unmet if journal else self._programs.unmet(),
+            counters=(self.client.counters(), self.server.counters()),
+            mss_bytes=self.hosts.mss_bytes,
+            delay_ms=self.hosts.delay_ms,
+        )
+
+    def _build(self, stack: ExitStack) -> None:
+        spaces = {name: NetworkNamespace.create(name) for name in (CLIENT, SERVER)}
+        for space in spaces.values():
+            stack.callback(space.close)
+        for space in spaces.values():
+            for key, value in (*PINNED, *self.hosts.sysctls):
+                space.set_sysctl(key, value)
+        if self.hosts.medium is Medium.WIRE:
+            taps = []
+            for name, space in spaces.items():
+                taps.append(open_tap(space, DEVICE, index=IFINDEX[name]))
+                stack.callback(os.close, taps[-1])
+            self._line = Line(*taps)
+            stack.callback(self._line.close)
+        else:
+            ends = [(DEVICE, IFINDEX[name], MAC[name]) for name in (CLIENT, SERVER)]
+            link.add_veth(*spaces.values(), device=ends[0], peer=ends[1], mtu=self.hosts.mtu_bytes)
+        for name, space in spaces.items():
+            self._set_up(name, space)
+        self._programs = IngressPrograms()
+        stack.callback(self._programs.close)
+        for name, space in spaces.items():
+            self._programs.attach(space, IFINDEX[name])
+        self.impair(*self.hosts.rules)
+        self.client, self.server = (
+            Host(name, ADDRESS[name], IFINDEX[name], space) for name, space in spaces.items()
+        )
+
+    def _set_up(self, name: str, space: NetworkNamespace) -> None:
+        index, peer = IFINDEX[name], SERVER if name == CLIENT else CLIENT
+        # one segment per packet at every hook: the kernel would merge them into one large buffer
+        space.request(
+            "link", "set", index=index, address=MAC[name], mtu=self.hosts.mtu_bytes, gso_max_segs=1
+        )
+        link.set_up(space, _LOOPBACK)
+        link.set_up(space, index)
+        link.add_address(space, index, f"{ADDRESS[name]}/32")
+        metrics = {"initcwnd": self.hosts.initial_window, "initrwnd": 64}
+        space.request(
+            "route", "add", dst=f"{ADDRESS[peer]}/32", oif=index, scope=253, metrics=metrics
+        )
+        space.request(
+            "neigh", "add", dst=ADDRESS[peer], lladdr=MAC[peer], ifindex=index, state=_PERMANENT
+        )

@@ -1,0 +1,182 @@
+"""Two hosts on a wire: the description, and one live host."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from lab.errors import InputError, KernelError, UnsupportedError
+from lab.kernel.netns import NetworkNamespace
+from lab.wire.rules import Rule, Script
+
+TCP_IP_HEADER_BYTES = 40
+TIMESTAMP_BYTES = 12
+TICK_MS = 4
+"""The kernel's timers count in ticks of this many milliseconds here (CONFIG_HZ=250)."""
+
+
+class Medium(Enum):
+    """What joins the hosts and carries out the script."""
+
+    WIRE = "wire"
+    """A TAP device each and a process in between: every rule, exact delay."""
+
+    VETH = "veth"
+    """A veth pair and a program at the receiver's ingress: drop and duplicate, no delay."""
+
+
+# What decides how TCP behaves, fixed for every experiment; an experiment may change some.
+PINNED: tuple[tuple[str, str], ...] = (
+    ("ipv4.tcp_congestion_control", "reno"),
+    ("ipv4.tcp_no_metrics_save", "1"),
+    ("ipv4.tcp_early_retrans", "0"),
+    ("ipv4.tcp_recovery", "1"),
+    ("ipv4.tcp_reordering", "3"),
+    ("ipv4.tcp_sack", "0"),
+    ("ipv4.tcp_dsack", "0"),
+    ("ipv4.tcp_ecn", "0"),
+    ("ipv4.tcp_timestamps", "0"),
+    ("ipv4.tcp_window_scaling", "0"),
+    ("ipv4.tcp_autocorking", "0"),
+    ("ipv4.tcp_slow_start_after_idle", "1"),
+    ("ipv4.tcp_moderate_rcvbuf", "0"),
+    ("ipv4.tcp_rmem", "4096 131072 6291456"),
+    ("ipv4.tcp_wmem", "4096 262144 4194304"),
+    ("ipv4.tcp_fastopen", "0"),
+    ("ipv4.tcp_syncookies", "0"),
+    ("ipv4.tcp_synack_retries", "5"),
+    ("ipv4.tcp_syn_retries", "6"),
+    ("ipv4.tcp_fin_timeout", "2"),
+    ("ipv4.tcp_orphan_retries", "1"),
+    ("ipv4.tcp_retries2", "15"),
+    ("ipv4.ip_local_port_range", "40000 40999"),
+    ("ipv6.conf.all.disable_ipv6", "1"),
+    ("ipv6.conf.default.disable_ipv6", "1"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoHosts:
+    """A client 10.9.0.1 and a server 10.9.0.2 with nothing but a wire between them.
+
+    Attributes:
+        rules: the script of the wire.
+        delay_ms: one way, for every packet.
+        medium: what joins them.
+        mss_bytes: payload of a full-size segment; with timestamps, 12 bytes of it are options.
+        initial_window: segments a sender may send before the first acknowledgement.
+        sysctls: beyond the pinned ones, as (name below ``net.``, value), in both hosts.
+
+    Raises:
+        InputError: the script contradicts itself or lets no full-size segment through, or a
+            number is out of range.
+        UnsupportedError: the medium cannot delay.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    delay_ms: float = 0.0
+    medium: Medium = Medium.WIRE
+    mss_bytes: int = 1000
+    initial_window: int = 10
+    sysctls: tuple[tuple[str, str], ...] = ()
+    name: str = "two hosts"
+
+    def __post_init__(self) -> None:
+        if not 88 <= self.mss_bytes <= 1460:
+            raise InputError(
+                f"a full-size segment of {self.mss_bytes} bytes",
+                hint="choose mss_bytes between 88 and 1460",
+            )
+        if self.delay_ms < 0 or self.initial_window < 1:
+            raise InputError(
+                f"delay {self.delay_ms} ms, initial window {self.initial_window}",
+                hint="a delay is at least 0, an initial window at least 1",
+            )
+        if self.medium is Medium.VETH and self.delay_ms:
+            raise UnsupportedError("a veth pair does not delay", hint="use medium=Medium.WIRE")
+        self.script.check_frame_fits(self.mtu_bytes)
+
+    @property
+    def script(self) -> Script:
+        """The rules, checked."""
+        return Script(self.rules)
+
+    @property
+    def mtu_bytes(self) -> int:
+        """Largest IP packet of the wire."""
+        return self.mss_bytes + TCP_IP_HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The kernel's TCP, UDP and IP counters of one host, by the names of ``nstat``."""
+
+    values: tuple[tuple[str, int], ...]
+
+    def __getitem__(self, name: str) -> int:
+        """Return one counter, 0 if this kernel does not have it."""
+        return dict(self.values).get(name, 0)
+
+    def since(self, before: Counters) -> Counters:
+        """Return what was added since ``before``."""
+        return Counters(tuple((name, value - before[name]) for name, value in self.values))
+
+    def moved(self) -> tuple[tuple[str, int], ...]:
+        """Return the counters that are not 0."""
+        return tuple((name, value) for name, value in self.values if value)
+
+
+class Host:
+    """A live host: a namespace with one device towards the wire.
+
+    Attributes:
+        name: ``client`` or ``server``.
+        address: its IPv4 address.
+        ifindex: of its device.
+        namespace: where it lives.
+    """
+
+    def __init__(self, name: str, address: str, ifindex: int, namespace: NetworkNamespace) -> None:
+        self.name = name
+        self.address = address
+        self.ifindex = ifindex
+        self.namespace = namespace
+        self._before = self._read_counters()
+
+    def socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """Return a new IPv4 socket that belongs to this host."""
+        with self.namespace.entered():
+            return socket.socket(socket.AF_INET, kind)
+
+    def counters(self) -> Counters:
+        """Return what the host's counters have added since it came up."""
+        return self._read_counters().since(self._before)
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Change a setting of this host only, by its name below ``net.``.
+
+        Raises:
+            UnsupportedError: this kernel does not have it, or not this value.
+        """
+        try:
+            self.namespace.set_sysctl(name, value)
+        except KernelError as error:
+            raise UnsupportedError(error.message, hint=error.hint) from None
+
+    def _read_counters(self) -> Counters:
+        with self.namespace.entered():
+            texts = [
+                Path("/proc/thread-self/net", name).read_text() for name in ("netstat", "snmp")
+            ]
+        values: list[tuple[str, int]] = []
+        for text in texts:
+            lines = [line.split() for line in text.splitlines()]
+            for names, numbers in zip(lines[::2], lines[1::2], strict=True):
+                prefix = "" if names[0] == "TcpExt:" else names[0].rstrip(":")
+                values += [
+                    (prefix + name, int(number))
+                    for name, number in zip(names[1:], numbers[1:], strict=True)
+                ]
+        return Counters(tuple(values))
