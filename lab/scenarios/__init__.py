@@ -1,7 +1,8 @@
 """Scenarios: one claim about the network each, as sentences with truth values."""
 
+from lab.scenarios.check import Check
 from lab.scenarios.files import load_scenarios, load_topology
-from lab.scenarios.run import Check, Report, Scenario, Stage, scenario
+from lab.scenarios.run import Report, Scenario, Stage, scenario
 
 __all__ = [
     "Check",

@@ -7,23 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError
 from lab.model import Options, Topology
 from lab.runtime import Lab
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One sentence about the network and whether it holds.
-
-    Attributes:
-        detail: what was observed, where the sentence alone does not say it.
-    """
-
-    statement: str
-    holds: bool
-    detail: str = ""
+from lab.scenarios.check import Check, Sentences
+from lab.scenarios.wire import WireStage
+from lab.wire import Picture, TwoHosts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +27,9 @@ class Report:
         error: what ended it early, empty if nothing did.
         unsupported: it ended because this kernel cannot do something; then it has not passed,
             and the command line ends with exit code 3.
+        effects: the statements that are true only because of the wire's script.
+        outcome: what must be the same in every run, by name.
+        pictures: what the scenario wants drawn.
     """
 
     scenario: str
@@ -44,6 +38,9 @@ class Report:
     seconds: float
     error: str = ""
     unsupported: bool = False
+    effects: tuple[str, ...] = ()
+    outcome: tuple[tuple[str, object], ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -51,27 +48,16 @@ class Report:
         return bool(self.checks) and not self.error and all(item.holds for item in self.checks)
 
 
-class Stage(Lab):
-    """The lab a scenario runs in: a lab that also takes down sentences.
-
-    Attributes:
-        checks: what has been stated so far.
-    """
-
-    checks: list[Check]
-
-    def check(self, statement: str, holds: object, *, detail: str = "") -> bool:
-        """Take down a sentence and whether it holds; the scenario goes on either way."""
-        self.checks.append(Check(statement=statement, holds=bool(holds), detail=detail))
-        return bool(holds)
+class Stage(Sentences, Lab):
+    """The lab a scenario runs in: a lab that also takes down sentences."""
 
 
-Body = Callable[[Stage], None]
+Body = Callable[[Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A function that makes a claim, and the topology it needs.
+    """A function that makes a claim, and the topology (or the two hosts on a wire) it needs.
 
     Attributes:
         name: of the file it stands in.
@@ -80,7 +66,7 @@ class Scenario:
 
     name: str
     claim: str
-    topology: Topology
+    topology: Topology | TwoHosts
     body: Body
 
     def run(self, *, engine: str = "netns") -> Report:
@@ -90,15 +76,21 @@ class Scenario:
         scenario's own code is raised.
         """
         begun = time.perf_counter()
-        stage = Stage(self.topology, engine=engine)
+        stage: Stage | WireStage
+        if isinstance(self.topology, TwoHosts):
+            stage = WireStage(self.topology)
+        else:
+            stage = Stage(self.topology, engine=engine)
         stage.checks = []
         error, unsupported = "", False
         try:
             with stage:
                 self.body(stage)
+                if isinstance(stage, WireStage):
+                    stage.check_script_met()
         except LabError as problem:
             error, unsupported = str(problem), problem.exit_code == 3
-        return Report(
+        report = Report(
             scenario=self.name,
             claim=self.claim,
             checks=tuple(stage.checks),
@@ -106,9 +98,17 @@ class Scenario:
             error=error,
             unsupported=unsupported,
         )
+        if isinstance(stage, WireStage):
+            return replace(
+                report,
+                effects=tuple(stage.effects),
+                outcome=tuple(stage.outcome),
+                pictures=tuple(stage.pictures),
+            )
+        return report
 
 
-def scenario(topology: Topology, **options: object) -> Callable[[Body], Scenario]:
+def scenario(topology: Topology | TwoHosts, **options: object) -> Callable[[Body], Scenario]:
     """Make a function a scenario on ``topology``; keywords replace datapath options.
 
     Example: ``@scenario(topology, routing="native")``.
@@ -119,7 +119,7 @@ def scenario(topology: Topology, **options: object) -> Callable[[Body], Scenario
         path = Path(inspect.getfile(body))
         document = (module.__doc__ if module else None) or body.__doc__ or path.stem
         chosen = topology
-        if options:
+        if options and isinstance(topology, Topology):
             chosen = replace(topology, options=_replace(topology.options, options))
         return Scenario(path.stem, document.strip().splitlines()[0], chosen, body)
 

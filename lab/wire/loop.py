@@ -131,13 +131,14 @@ class Wire:
         self._push(self._judge.overdue(now_ns))
         while self._heap and self._heap[0][0] <= now_ns:
             due_ns, _, delivery = heapq.heappop(self._heap)
+            # taken before the write: the receiver's TCP answers inside it
+            now_ns = time.monotonic_ns()
             try:
                 os.write(self._taps[delivery.way.back], delivery.frame)
             except OSError:
                 self._refused += 1
-                continue
-            now_ns = time.monotonic_ns()
-            self._written[delivery.packet].append((due_ns, now_ns))
+            else:
+                self._written[delivery.packet].append((due_ns, now_ns))
 
     def _obey(self) -> bool:
         try:

@@ -1,0 +1,33 @@
+"""Sentences about the network with their truth values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One sentence about the network and whether it holds.
+
+    Attributes:
+        detail: what was observed, where the sentence alone does not say it.
+    """
+
+    statement: str
+    holds: bool
+    detail: str = ""
+
+
+class Sentences:
+    """Takes down what a scenario states.
+
+    Attributes:
+        checks: what has been stated so far.
+    """
+
+    checks: list[Check]
+
+    def check(self, statement: str, holds: object, *, detail: str = "") -> bool:
+        """Take down a sentence and whether it holds; the scenario goes on either way."""
+        self.checks.append(Check(statement=statement, holds=bool(holds), detail=detail))
+        return bool(holds)

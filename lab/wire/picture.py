@@ -1,0 +1,42 @@
+"""What is to be drawn of a recording, as data; :mod:`lab.plot` draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from lab.wire.recording import Recording
+
+
+class Look(Enum):
+    """The kinds of pictures."""
+
+    SEQUENCE = "sequence"
+    """Two timelines with an arrow per segment, losses crossed out."""
+
+    TIME_SEQUENCE = "time-sequence"
+    """Byte numbers over time: data, acknowledgements, the edge of the window."""
+
+    WINDOW = "window"
+    """cwnd, ssthresh, receive window and bytes in flight over time, states shaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One picture of one recording.
+
+    Attributes:
+        look: its kind.
+        title: what it shows, as a sentence.
+        recording: what to draw.
+        seed: what the textbook drawing says, where Linux differs; may be empty.
+        linux: what Linux does instead; may be empty.
+        name: of its file, without folder and ending.
+    """
+
+    look: Look
+    title: str
+    recording: Recording
+    seed: str = ""
+    linux: str = ""
+    name: str = ""
