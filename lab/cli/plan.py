@@ -18,14 +18,18 @@ def plan_command(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Print the steps as ip, tc and bpftool lines; changes nothing and needs no root."""
+    from lab.datapath.render import commands
     from lab.plan import plan
     from lab.plan.steps import to_json
+    from lab.runtime.start import compiled_objects
     from lab.scenarios import load_topology
 
-    steps = plan(load_topology(topology))
+    described = load_topology(topology)
+    paths = {name: Path(path) for name, path in compiled_objects(described).items()}
+    steps = plan(described)
     if output is Format.JSON:
-        print_json([{**to_json(step), "commands": step.commands()} for step in steps])
+        print_json([{**to_json(step), "commands": commands(step, paths)} for step in steps])
         return
     for step in steps:
-        for line in step.commands():
+        for line in commands(step, paths):
             typer.echo(line)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
-from typing import Any
 
 from lab.datapath import objects
 from lab.datapath.objects import LoadedObject
+from lab.datapath.render import config_of
 from lab.kernel import bpfattach
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.netns import NetworkNamespace
@@ -81,7 +80,7 @@ class DatapathInstaller:
     def _load(self, step: steps.LoadObject) -> LoadedObject:
         return objects.load(
             self.paths[step.object],
-            config={name: config_value(value) for name, value in step.config},
+            config=config_of(step),
             bpffs=Path(steps.bpffs(step.where)),
             pins=dict(step.pins),
         )
@@ -107,13 +106,3 @@ class DatapathInstaller:
         for loaded in self.loaded.values():
             loaded.close()
         self.loaded.clear()
-
-
-def config_value(value: Any) -> Any:
-    """Turn the text of a plan into what the loader takes: addresses, MACs as bytes, numbers."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return IPv4Address(value)
-    except AddressValueError:
-        return bytes.fromhex(value.replace(":", ""))

@@ -240,7 +240,8 @@ class LimitRate(Step):
 
     def commands(self) -> tuple[str, ...]:
         """Return ``tc qdisc add ... tbf``."""
-        words = ["tc", "-n", self.where, "qdisc", "add", "dev", self.device, "root", "tbf"]
+        words = ["tc", "-n", self.where, "qdisc", "add", "dev", self.device]
+        words += ["root", "handle", "1:", "tbf"]
         words += ["rate", f"{self.rate_mbit}mbit", "burst", "32kb", "latency", "20ms"]
         return (shlex.join(words),)
 
@@ -252,10 +253,8 @@ class MakeMaps(Step):
     objects: tuple[str, ...]
 
     def commands(self) -> tuple[str, ...]:
-        """Return one ``bpftool map create`` line per map."""
-        from lab.plan.bpftool import map_lines
-
-        return map_lines(self)
+        """Return a comment: which maps is written in the objects (`lab.datapath.render`)."""
+        return (f"# {self.where}: the maps of {', '.join(self.objects)}",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,11 +273,14 @@ class LoadObject(Step):
     pins: tuple[tuple[str, str], ...]
     config: tuple[tuple[str, Any], ...] = ()
 
-    def commands(self) -> tuple[str, ...]:
-        """Return the lines that configure, load and pin it and fill its tail calls."""
-        from lab.plan.bpftool import load_lines
+    @property
+    def pin_dir(self) -> str:
+        """Directory for its pinned programs, where the command lines use pins."""
+        return f"{bpffs(self.where)}/cilium/devices/{self.instance}"
 
-        return load_lines(self)
+    def commands(self) -> tuple[str, ...]:
+        """Return a comment: maps and tail calls are written in the object (`lab.datapath.render`)."""
+        return (f"# {self.where}: load {self.object} for {self.instance}",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,9 +351,9 @@ class UpdateMap(Step):
 
     def commands(self) -> tuple[str, ...]:
         """Return ``bpftool map update`` with the bytes of key and value."""
-        from lab.plan.bpftool import update_lines
-
-        return update_lines(self)
+        pin = f"{globals_dir(self.where)}/{self.map}"
+        key, value = bytes.fromhex(self.key).hex(" "), bytes.fromhex(self.value).hex(" ")
+        return (f"bpftool map update pinned {pin} key hex {key} value hex {value}",)
 
 
 Plan = tuple[Step, ...]
