@@ -154,10 +154,11 @@ class Btf:
         """Constants of every enum by enum name; those of all unnamed enums under ``""``."""
         found: dict[str, dict[str, int]] = {}
         for number in range(1, len(self._offsets)):
-            name, kind, count, signed, _ = self._head(number)
+            name, kind, count, _, _ = self._head(number)
             table = found.setdefault(self._text(name), {}) if kind in (_ENUM, _ENUM64) else {}
             if kind == _ENUM:
-                for text, value in self._trailer(number, "<Ii" if signed else "<II", count):
+                # signed always: clang 14 does not mark enums that have negative constants
+                for text, value in self._trailer(number, "<Ii", count):
                     table[self._text(text)] = value
             elif kind == _ENUM64:
                 for text, low, high in self._trailer(number, "<III", count):

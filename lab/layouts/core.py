@@ -1,0 +1,207 @@
+"""Keys and values of the maps that say who is where: endpoints, identities, tunnels, metrics.
+
+Sizes as in Cilium 1.13; see `lab.layouts.maps` for which structure belongs to which map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import ClassVar
+
+from lab.layouts.records import Record, be16, ipv4, mac_address, padding, u8, u16, u32, u64
+
+FAMILY_IPV4 = 1
+"""The ``family`` of every key that could also hold an IPv6 address."""
+
+STATIC_PREFIX = 32
+"""Bits in front of the address in an ipcache key, always compared in full."""
+
+ENDPOINT_F_HOST = 1
+"""Flag of a ``cilium_lxc`` entry: an address of the node itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index(Record):
+    """A plain ``__u32`` key or value: array index, CPU, tail-call slot, program or map id."""
+
+    C_NAME: ClassVar[str] = ""
+    index: int = u32()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word(Record):
+    """A plain ``__u64`` value."""
+
+    C_NAME: ClassVar[str] = ""
+    value: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag(Record):
+    """A one-byte value that only says "is in the map"."""
+
+    C_NAME: ClassVar[str] = ""
+    value: int = u8()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointKey(Record):
+    """Key of ``cilium_lxc``: an address that this node delivers to."""
+
+    C_NAME: ClassVar[str] = "endpoint_key"
+    ip4: IPv4Address = ipv4()
+    ip_rest: bytes = padding(12)
+    family: int = u8(FAMILY_IPV4)
+    key: int = u8()
+    cluster_id: int = u16()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointInfo(Record):
+    """Value of ``cilium_lxc``: how to reach the endpoint behind an address.
+
+    ``mac`` is the pod's own, ``node_mac`` that of its veth's host end, whose index is ``ifindex``.
+    """
+
+    C_NAME: ClassVar[str] = "endpoint_info"
+    ifindex: int = u32()
+    unused: bytes = padding(2)
+    lxc_id: int = u16()
+    flags: int = u32()
+    pad: bytes = padding(4)
+    mac: str = mac_address()
+    node_mac: str = mac_address()
+    sec_id: int = u32()
+    parent_ifindex: int = u32()
+    pad2: bytes = padding(8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpcacheKey(Record):
+    """Key of ``cilium_ipcache``: a prefix; ``prefixlen`` counts from the start of the key."""
+
+    C_NAME: ClassVar[str] = "ipcache_key"
+    prefixlen: int = u32(STATIC_PREFIX + 32)
+    cluster_id: int = u16()
+    pad: bytes = padding(1)
+    family: int = u8(FAMILY_IPV4)
+    ip4: IPv4Address = ipv4()
+    ip_rest: bytes = padding(12)
+
+    @classmethod
+    def of(cls, network: IPv4Network) -> IpcacheKey:
+        """Return the key of a prefix."""
+        return cls(prefixlen=STATIC_PREFIX + network.prefixlen, ip4=network.network_address)
+
+    @property
+    def network(self) -> IPv4Network:
+        """The prefix itself."""
+        return IPv4Network((self.ip4, self.prefixlen - STATIC_PREFIX))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteEndpointInfo(Record):
+    """Value of ``cilium_ipcache``: identity of a prefix and the node to reach it through."""
+
+    C_NAME: ClassVar[str] = "remote_endpoint_info"
+    sec_identity: int = u32()
+    tunnel_endpoint: IPv4Address = ipv4()
+    pad: bytes = padding(2)
+    key: int = u8()
+    flags: int = u8()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelKey(Record):
+    """Key of ``cilium_tunnel_map``: network address of a node's pod CIDR."""
+
+    C_NAME: ClassVar[str] = "tunnel_map_key"
+    ip4: IPv4Address = ipv4()
+    ip_rest: bytes = padding(12)
+    family: int = u8(FAMILY_IPV4)
+    cluster_id: int = u8()
+    pad: bytes = padding(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelValue(Record):
+    """Value of ``cilium_tunnel_map``: the node's address on the underlay."""
+
+    C_NAME: ClassVar[str] = "tunnel_map_value"
+    ip4: IPv4Address = ipv4()
+    ip_rest: bytes = padding(12)
+    family: int = u8(FAMILY_IPV4)
+    key: int = u8()
+    pad: bytes = padding(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsKey(Record):
+    """Key of ``cilium_metrics``: why, and in which direction (1 ingress, 2 egress, 3 service)."""
+
+    C_NAME: ClassVar[str] = "metrics_key"
+    reason: int = u8()
+    dir: int = u8()
+    reserved: bytes = padding(6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsValue(Record):
+    """Value of ``cilium_metrics``, one per CPU."""
+
+    C_NAME: ClassVar[str] = "metrics_value"
+    count: int = u64()
+    bytes: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyKey(Record):
+    """Key of ``cilium_policy_NNNNN``: a prefix over identity, direction, protocol and port."""
+
+    C_NAME: ClassVar[str] = "policy_key"
+    prefixlen: int = u32()
+    sec_label: int = u32()
+    egress: int = u8()
+    protocol: int = u8()
+    dport: int = be16()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyEntry(Record):
+    """Value of ``cilium_policy_NNNNN``."""
+
+    C_NAME: ClassVar[str] = "policy_entry"
+    proxy_port: int = be16()
+    deny: int = u8()
+    auth_type: int = u8()
+    pad: bytes = padding(4)
+    packets: int = u64()
+    bytes: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CidrKey(Record):
+    """Key of a set of IPv4 prefixes: ``cilium_ipmasq_v4``, the prefilter, ``world_cidrs4``."""
+
+    C_NAME: ClassVar[str] = "lpm_v4_key"
+    prefixlen: int = u32(32)
+    ip4: IPv4Address = ipv4()
+
+    @classmethod
+    def of(cls, network: IPv4Network) -> CidrKey:
+        """Return the key of a prefix."""
+        return cls(prefixlen=network.prefixlen, ip4=network.network_address)
+
+    @property
+    def network(self) -> IPv4Network:
+        """The prefix itself."""
+        return IPv4Network((self.ip4, self.prefixlen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptConfig(Record):
+    """Value of ``cilium_encrypt_state``: index of the key in use."""
+
+    C_NAME: ClassVar[str] = "encrypt_config"
+    encrypt_key: int = u8()
