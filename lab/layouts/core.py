@@ -169,15 +169,20 @@ class PolicyKey(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyEntry(Record):
-    """Value of ``cilium_policy_NNNNN``."""
+    """Value of ``cilium_policy_NNNNN``; ``flags``: bit 0 deny, bits 3..7 prefix length beyond 40."""
 
     C_NAME: ClassVar[str] = "policy_entry"
     proxy_port: int = be16()
-    deny: int = u8()
+    flags: int = u8()
     auth_type: int = u8()
     pad: bytes = padding(4)
     packets: int = u64()
     bytes: int = u64()
+
+    @property
+    def deny(self) -> bool:
+        """Whether the entry forbids what it matches."""
+        return bool(self.flags & 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

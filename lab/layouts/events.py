@@ -65,7 +65,7 @@ class PolicyVerdictRecord(Record):
     ``bits``: direction 0..1, IPv6 2, match type 3..5, audited 6.
     """
 
-    C_NAME: ClassVar[str] = "policy_verdict_record"
+    C_NAME: ClassVar[str] = "policy_verdict_notify"
     common: bytes = raw(16)
     remote_label: int = u32()
     verdict: int = s32()

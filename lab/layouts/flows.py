@@ -174,7 +174,7 @@ class Service(Record):
     rev_nat_index: int = be16()
     flags: int = u8()
     flags2: int = u8()
-    pad: bytes = padding(2)
+    qcount: int = u16()
 
     @property
     def all_flags(self) -> ServiceFlag:
@@ -192,13 +192,16 @@ class BackendKey(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend(Record):
-    """Value of ``cilium_lb4_backends``."""
+    """Value of ``cilium_lb4_backends``; ``flags``: 0 active, 1 terminating, 2 quarantined."""
 
     C_NAME: ClassVar[str] = "lb4_backend"
     address: IPv4Address = ipv4()
     port: int = be16()
     proto: int = u8()
     flags: int = u8()
+    cluster_id: int = u16()
+    zone: int = u8()
+    pad: bytes = padding(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,22 +223,29 @@ class ReverseNat(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AffinityKey(Record):
-    """Key of ``cilium_lb4_affinity``: one client of one service."""
+    """Key of ``cilium_lb4_affinity``: one client of one service.
+
+    ``client_id`` is the cookie of a network namespace if ``netns_cookie`` says so, else an address.
+    """
 
     C_NAME: ClassVar[str] = "lb4_affinity_key"
-    client_ip: IPv4Address = ipv4()
-    client_rest: bytes = padding(4)
+    client_id: int = u64()
     rev_nat_id: int = be16()
     netns_cookie: int = u8()
     pad1: bytes = padding(1)
     pad2: bytes = padding(4)
+
+    @property
+    def client(self) -> IPv4Address:
+        """The client's address, where ``client_id`` is one."""
+        return IPv4Address((self.client_id & 0xFFFFFFFF).to_bytes(4, "little"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AffinityValue(Record):
     """Value of ``cilium_lb4_affinity``: its backend."""
 
-    C_NAME: ClassVar[str] = "lb_affinity_val"
+    C_NAME: ClassVar[str] = "lb_affinity_value"
     last_used: int = u64()
     backend_id: int = u32()
     pad: bytes = padding(4)

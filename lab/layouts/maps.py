@@ -17,7 +17,7 @@ class MapLayout:
 
     Attributes:
         name: pinned name, without the suffix of a private map.
-        key, value: structures; None where user space never sees them (ring buffers).
+        key, value: structures; None where user space has no use for them (rings, scratch space).
         percpu: one value per CPU under a key.
         unused: why it is empty, for a map that exists only because Cilium's node has it.
     """
@@ -44,6 +44,7 @@ MAPS = (
     MapLayout("cilium_events", core.Index, core.Index),
     MapLayout("cilium_signals", core.Index, core.Index),
     MapLayout("cilium_mind", None, None),
+    MapLayout("cilium_tail_call_buffer4", None, None),
     MapLayout("cilium_ct4_global", flows.Tuple4, flows.CtEntry),
     MapLayout("cilium_ct_any4_global", flows.Tuple4, flows.CtEntry),
     MapLayout("cilium_snat_v4_external", flows.Tuple4, flows.NatEntry),
