@@ -1,0 +1,71 @@
+"""What a grade of evidence and a verdict look like: a symbol and a colour, never colour alone."""
+
+from __future__ import annotations
+
+from lab.report.passages import NO_EVIDENCE
+from lab.trace import Evidence, Hop, Side, Step
+
+DROPPED = "✗"
+SEEN = "✓"
+SENT = "▲"
+IMPLIED = "~"
+SKIPPED = "·"
+UNKNOWN = "?"
+
+SYMBOLS = (
+    (SEEN, "seen"),
+    (SENT, "seen while sending"),
+    (DROPPED, "dropped here"),
+    (IMPLIED, "implied by a later step"),
+    (SKIPPED, "not taken, with the reason"),
+    (UNKNOWN, "no evidence either way"),
+)
+"""Legend of the first column."""
+
+# Okabe and Ito's palette: told apart by readers with any common colour blindness.
+COLOURS = {
+    Evidence.PROBE: "#0072b2",
+    Evidence.TRACEPOINT: "#009e73",
+    Evidence.STACK: "#56b4e9",
+    Evidence.PROGRAM: "#cc79a7",
+    Evidence.COUNTER: "#e69f00",
+    Evidence.IMPLIED: "#999999",
+    Evidence.NOT_TAKEN: "#999999",
+}
+DROP_COLOUR = "#d55e00"
+
+
+def symbol(hop: Hop) -> str:
+    """Return the one-character symbol of a hop."""
+    if hop.dropped:
+        return DROPPED
+    if not hop.taken:
+        return UNKNOWN if hop.reason == NO_EVIDENCE else SKIPPED
+    if hop.evidence is Evidence.IMPLIED:
+        return IMPLIED
+    return SENT if hop.side is Side.SEND else SEEN
+
+
+def number(value: int | None) -> str:
+    """Return an identity in decimal, empty if it was not seen."""
+    return "" if value is None else str(value)
+
+
+def mark(value: int | None) -> str:
+    """Return a packet mark in hexadecimal, empty if it was not seen."""
+    return "" if value is None else f"{value:#x}"
+
+
+def microseconds(value: float | None) -> str:
+    """Return microseconds with one decimal, empty if there is no time."""
+    return "" if value is None else f"{value:.1f}"
+
+
+def title(hop: Hop) -> str:
+    """Return what the hop is called: the step's title on the receive side, else the hook.
+
+    Step 16 is called after the transport that received the packet (``tcp_v4_rcv``).
+    """
+    if hop.step is Step.L4_RECEIVE and hop.taken and hop.hook.endswith("_rcv"):
+        return hop.hook
+    return hop.step.title if hop.step else hop.hook
