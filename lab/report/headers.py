@@ -229,7 +229,13 @@ def _tcp(data: bytes, at: int) -> tuple[Layer, str]:
 
 def _icmp(data: bytes, at: int) -> tuple[Layer, str]:
     kind, code, checksum, ident, sequence = struct.unpack_from("!BBHHH", data, at)
-    words = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "ttl exceeded"}
+    words = {
+        0: "echo reply",
+        3: "unreachable",
+        5: "redirect",
+        8: "echo request",
+        11: "ttl exceeded",
+    }
     fields = (
         ("type", f"{kind} {words.get(kind, '')}".strip()),
         ("code", str(code)),

@@ -205,5 +205,3 @@ def _summary(trace: Trace) -> Iterator[Text]:
         yield Text(f"{style.UNKNOWN} neither delivered nor seen dropped", style="bold yellow")
     for gap in trace.missing:
         yield Text(_fit(f"  this kernel cannot show: {gap}"), style="dim")
-
-

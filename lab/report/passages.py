@@ -100,9 +100,10 @@ NO_EVIDENCE = "no evidence either way"
 def _in_step_order(hops: list[Hop]) -> list[Hop]:
     # Hops that were seen keep their order in time; the others go before the next higher step.
     ordered = [hop for hop in hops if hop.taken or hop.step is None]
-    for hop in sorted((h for h in hops if not h.taken and h.step), key=lambda h: h.step or 0):
+    skipped = [(hop.step, hop) for hop in hops if hop.step is not None and not hop.taken]
+    for step, hop in sorted(skipped, key=lambda pair: pair[0]):
         at = next(
-            (n for n, other in enumerate(ordered) if other.step and hop.step < other.step),
+            (n for n, other in enumerate(ordered) if other.step and step < other.step),
             len(ordered),
         )
         ordered.insert(at, hop)

@@ -96,12 +96,11 @@ def _row(text: Text, inner: int) -> Text:
 def _contents(facts: Inventory, node: NodeFacts) -> list[Text]:
     topology = facts.topology
     lines = [line for pod in node.pods for line in _pod(pod, topology)]
-    lines += [
-        Text(""),
-        _device("cilium_host", f"{node.router} ═ cilium_net", Role.HOST, topology),
-    ]
+    lines.append(Text(""))
+    lines.append(_device("cilium_host", str(node.router), Role.HOST, topology))
+    lines.append(_device("╰ cilium_net", "", Role.NET, topology))
     if topology.options.routing == "vxlan":
-        lines.append(_device("cilium_vxlan", f"udp {VXLAN_PORT}", Role.OVERLAY, topology))
+        lines.append(_device("cilium_vxlan", "", Role.OVERLAY, topology))
     lines.append(_device("eth0", str(node.address), Role.NATIVE, topology))
     return lines
 
@@ -125,9 +124,8 @@ def _pod(pod: PodFacts, topology: Topology) -> list[Text]:
 
 
 def _device(name: str, what: str, role: Role, topology: Topology) -> Text:
-    return Text.assemble(
-        (name, "bold"), f"  {what}  ", (" ".join(hooks(role, topology)), "cyan")
-    )
+    words = " ".join(hooks(role, topology))
+    return Text.assemble((name, "bold"), f"  {what}  " if what else "  ", (words, "cyan"))
 
 
 def _abreast(boxes: list[list[Text]], width: int) -> list[Text]:
@@ -141,6 +139,8 @@ def _abreast(boxes: list[list[Text]], width: int) -> list[Text]:
 
 def _underlay(facts: Inventory, width: int) -> list[Text]:
     words = f"══ underlay {facts.underlay}, bridge br0 "
+    if facts.topology.options.routing == "vxlan":
+        words += f"══ VXLAN, udp {VXLAN_PORT}, VNI = identity of the sender "
     lines = [Text(words.ljust(width, "═"), style="bold blue")]
     for link in facts.topology.links:
         lines.append(Text(f"   {link.a} ↔ {link.b}: {link_words(link)}", style="yellow"))
