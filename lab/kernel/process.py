@@ -6,10 +6,13 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from lab.errors import KernelError, PrerequisiteError
 
@@ -149,6 +152,73 @@ def call(
     if interrupted:
         raise KeyboardInterrupt
     return 128 - code if code < 0 else code
+
+
+def relay(
+    argv: Sequence[str],
+    *,
+    tick: Callable[[], None],
+    env: Mapping[str, str] | None = None,
+    every_s: float = 0.2,
+    grace_s: float = 3.0,
+) -> int:
+    """Run a program through pipes, copy its output to ours as it comes, and return its exit code.
+
+    For programs that must not open our output themselves (qemu would truncate a file). Standard
+    input is empty. On Ctrl-C the program, which got it too, has ``grace_s`` seconds to end before
+    it is killed; then KeyboardInterrupt.
+
+    Args:
+        argv: program and arguments.
+        tick: called every ``every_s`` seconds while the program runs, and once after it.
+        env: its whole environment; the caller's if None.
+        every_s: pause between two ticks, in seconds.
+        grace_s: seconds left to it after Ctrl-C.
+
+    Raises:
+        PrerequisiteError: the program is not installed.
+    """
+    with _deaf_to_interrupts() as interrupted:
+        child = subprocess.Popen(
+            [require(argv[0]), *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            preexec_fn=_default_interrupt,
+        )
+        copiers = [
+            threading.Thread(target=_copy, args=(pipe, number), daemon=True)
+            for pipe, number in ((child.stdout, 1), (child.stderr, 2))
+        ]
+        for copier in copiers:
+            copier.start()
+        deadline: float | None = None
+        while True:
+            try:
+                child.wait(timeout=every_s)
+                break
+            except subprocess.TimeoutExpired:
+                tick()
+            if interrupted:
+                deadline = deadline or time.monotonic() + grace_s
+                if time.monotonic() > deadline:
+                    child.kill()
+        for copier in copiers:
+            copier.join(timeout=grace_s)
+        tick()
+    if interrupted:
+        raise KeyboardInterrupt
+    return 128 - child.returncode if child.returncode < 0 else child.returncode
+
+
+def _copy(pipe: IO[bytes] | None, number: int) -> None:
+    assert pipe is not None
+    with pipe:
+        while chunk := os.read(pipe.fileno(), 65536):
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(number, view) :]
 
 
 @contextmanager
