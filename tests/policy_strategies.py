@@ -127,7 +127,7 @@ l3 = st.one_of(
 l4 = st.one_of(
     st.just({}),
     tuples(ports(("TCP", "UDP", "SCTP", "ANY")), least=1).map(lambda found: {"ports": found}),
-    tuples(st.sampled_from((0, 3, 8)), least=1).map(lambda found: {"icmp_types": found}),
+    tuples(st.sampled_from((0, 8, 13)), least=1).map(lambda found: {"icmp_types": found}),
 )
 
 
@@ -152,5 +152,5 @@ cilium_policies = st.builds(
 policies = tuples(st.one_of(network_policies, cilium_policies), size=3)
 packets = st.one_of(
     st.builds(Packet, st.sampled_from(("TCP", "UDP", "SCTP")), st.sampled_from((*PORTS, 9001))),
-    st.builds(Packet, st.just("ICMP"), st.sampled_from((0, 3, 8))),
+    st.builds(Packet, st.just("ICMP"), st.sampled_from((0, 8, 13))),
 )
