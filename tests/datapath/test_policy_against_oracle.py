@@ -58,7 +58,7 @@ ALLOW = EntryKey(256, False, 6, 80, 12)
 DENY = EntryKey(257, False, 6, 64, 10)
 PROBES = [
     (identity, Packet("TCP", port))
-    for identity in (256, 257)
+    for identity in (256, 257, 300)
     for port in (63, 64, 79, 80, 87, 88, 95, 96, 127)
 ]
 
