@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.engines.datapath import DatapathInstaller
+from lab.errors import InputError
 from lab.kernel import link, mounts
 from lab.kernel.netns import NetworkNamespace
 from lab.plan import steps
@@ -111,6 +112,23 @@ class NetnsEngine:
         """Make the namespace of a step; other engines do it their way."""
         return NetworkNamespace.create(step.where)
 
+    def process_of(self, name: str) -> int | None:
+        """Return the process that keeps a namespace, if the engine uses one."""
+        del name
+        return None
+
+    def entered_by_shell(self, step: steps.AddNamespace) -> None:
+        """Adjust a namespace's own process to its node; nothing to do without one."""
+
+    def prompt(self, fds: tuple[int, int, int]) -> None:
+        """Be an interactive prompt on a terminal; this engine has none.
+
+        Raises:
+            InputError: always.
+        """
+        del fds
+        raise InputError("this engine has no prompt", hint="use --engine mininet")
+
     def add_veth(self, step: steps.AddVeth) -> None:
         """Make the veth pair of a step; other engines do it their way."""
         link.add_veth(
@@ -144,7 +162,6 @@ def _nothing(step: steps.AddNamespace, namespace: NetworkNamespace) -> None:
     del step, namespace
 
 
-def engine(objects: Mapping[str, Path], terminal: bool = False) -> NetnsEngine:
-    """Return the engine; it never talks to a terminal."""
-    del terminal
+def engine(objects: Mapping[str, Path]) -> NetnsEngine:
+    """Return the engine."""
     return NetnsEngine(objects)

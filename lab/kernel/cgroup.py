@@ -42,8 +42,17 @@ def move_self(path: Path) -> None:
     Raises:
         KernelError: the group is gone or refuses.
     """
+    move(os.getpid(), path)
+
+
+def move(pid: int, path: Path) -> None:
+    """Move a process into a control group.
+
+    Raises:
+        KernelError: the group or the process is gone.
+    """
     try:
-        (path / "cgroup.procs").write_text(str(os.getpid()))
+        (path / "cgroup.procs").write_text(str(pid))
     except OSError as error:
         raise KernelError(f"cgroup {path}: {error.strerror}", hint="is the lab up?") from None
 

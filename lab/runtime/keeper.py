@@ -71,6 +71,7 @@ class Keeper:
         self.clients: list[socket.socket] = []
         self.views: dict[str, int] = {}
         self.running = True
+        self.prompting = 0
         self.engine = _engine(request["engine"], self)
         self.engine.on_namespace = self._new_namespace
         self.engine.make_bpffs = self._make_bpffs
@@ -112,7 +113,11 @@ class Keeper:
             self._make_bpffs(step.where)
         if step.node:
             parts = (step.node,) if step.role == "node" else (step.node, step.where)
-            cgroup.create(Path(self.record.cgroup, *parts))
+            group = Path(self.record.cgroup, *parts)
+            cgroup.create(group)
+            if (process := self.engine.process_of(step.where)) is not None:
+                cgroup.move(process, group)
+        self.engine.entered_by_shell(step)
 
     def _make_bpffs(self, node: str) -> None:
         # Loads begin before their node's turn in the plan, so this is asked for twice.
@@ -122,6 +127,21 @@ class Keeper:
             Path(steps.NODES_DIR, node, "cilium").mkdir()
 
     # -- serving ----------------------------------------------------------------------------
+
+    def start_prompt(self, fds: tuple[int, ...]) -> int:
+        """Fork the engine's prompt onto a terminal; the lab ends with it."""
+        child = os.fork()
+        if child == 0:
+            try:
+                self._leave_the_keeper_alone()
+                self.engine.prompt((fds[0], fds[1], fds[2]))
+            except Exception:  # noqa: BLE001 - the prompt is the last thing this process does
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        for fd in fds:
+            os.close(fd)
+        return child
 
     def serve(self) -> None:
         """Answer requests until told to stop, or until an attached caller is gone."""
@@ -137,10 +157,18 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "running", False))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.selector.register(wake, selectors.EVENT_READ, _reap)
+        self.selector.register(wake, selectors.EVENT_READ, self._reap)
         while self.running:
             for key, _ in self.selector.select():
                 key.data(key.fileobj)
+
+    def _reap(self, wake: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            wake.recv(4096)
+        with contextlib.suppress(ChildProcessError):
+            while (child := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                if child == self.prompting:
+                    self.running = False
 
     def _accept(self, listener: socket.socket) -> None:
         client, _ = listener.accept()
@@ -190,6 +218,10 @@ class Keeper:
                 mounts.forget_netns(request["netns"])
                 self._forget_view(request["netns"])
                 self.engine.remove_namespace(request["netns"])
+                return {"ok": True}, ()
+            case "interrupt":
+                if self.prompting:
+                    os.kill(self.prompting, signal.SIGINT)
                 return {"ok": True}, ()
             case "down":
                 self.running = False
@@ -322,20 +354,12 @@ class Keeper:
 def _engine(name: str, keeper: Keeper) -> Any:
     module = importlib.import_module(f"lab.engines.{name}")
     objects = {name: Path(path) for name, path in keeper.request["objects"].items()}
-    return module.engine(objects, keeper.request.get("terminal", False))
+    return module.engine(objects)
 
 
 def error_message(error: LabError) -> dict[str, Any]:
     """Return an error as a message; :func:`lab.runtime.start.raise_error` raises it again."""
     return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-
-
-def _reap(wake: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        wake.recv(4096)
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def _introduce(control: socket.socket, request: dict[str, Any]) -> None:
@@ -366,6 +390,8 @@ def main() -> None:
         keeper = Keeper(control, request, listener)
         cgroup.create(Path(keeper.record.cgroup))
         keeper.build()
+        if request.get("prompt"):
+            keeper.prompting = keeper.start_prompt(fds[1:])
         send(control, {"ready": True, "seconds": time.perf_counter() - started})
         keeper.serve()
     except Closed:
@@ -373,6 +399,8 @@ def main() -> None:
     except LabError as error:
         with contextlib.suppress(Closed):
             send(control, error_message(error))
+    except Exception:  # noqa: BLE001 - a defect of ours: told in the keeper's log
+        traceback.print_exc()
     finally:
         if keeper is not None:
             keeper.close()

@@ -148,6 +148,7 @@ def start(
     attached: bool = True,
     progress: Progress | None = None,
     fault: dict[str, Any] | None = None,
+    terminal: tuple[int, ...] = (),
 ) -> KeeperProcess:
     """Start a keeper, let it run the plan and return once the lab is up.
 
@@ -158,6 +159,7 @@ def start(
         attached: the lab ends when this process closes the connection or ends.
         progress: called with (steps done, steps in all).
         fault: a provoked failure, for the leak tests: ``{"after": step, "kind": "hold"|"raise"}``.
+        terminal: file descriptors (in, out, error) for the engine's prompt; the lab ends with it.
 
     Raises:
         LabError: what went wrong; nothing is left behind.
@@ -176,11 +178,9 @@ def start(
     registry.reserve(record)
     keeper = KeeperProcess(record, ours)
     try:
-        _launch(
-            keeper,
-            theirs,
-            {**_request(keeper, topology, attached), "objects": objects, "fault": fault},
-        )
+        request = _request(keeper, topology, attached)
+        request |= {"objects": objects, "fault": fault, "prompt": bool(terminal)}
+        _launch(keeper, theirs, request, terminal)
         _follow(keeper, ours, progress)
     except BaseException:
         _abort(keeper)
@@ -220,7 +220,12 @@ def _request(keeper: KeeperProcess, topology: Topology, attached: bool) -> dict[
     }
 
 
-def _launch(keeper: KeeperProcess, theirs: socket.socket, request: dict[str, Any]) -> None:
+def _launch(
+    keeper: KeeperProcess,
+    theirs: socket.socket,
+    request: dict[str, Any],
+    terminal: tuple[int, ...],
+) -> None:
     record = keeper.record
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(registry.socket_path(record.name)))
@@ -238,7 +243,7 @@ def _launch(keeper: KeeperProcess, theirs: socket.socket, request: dict[str, Any
         env={**os.environ, "PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)])},
     )
     theirs.close()
-    send(control, request, (listener.fileno(),))
+    send(control, request, (listener.fileno(), *terminal))
     listener.close()
     _become_owner(keeper, control, process)
 

@@ -8,9 +8,9 @@ from topologies.two_nodes import topology
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module")
-def lab():
-    with Lab(topology) as lab:
+@pytest.fixture(scope="module", params=("netns", "mininet"))
+def lab(request):
+    with Lab(topology, engine=request.param) as lab:
         yield lab
 
 

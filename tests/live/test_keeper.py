@@ -42,12 +42,25 @@ def machine():
         " ".join(argv): subprocess.run(argv, capture_output=True, text=True).stdout
         for argv in commands
     }
+    state["sysctls"] = _settings(Path("/proc/sys/net"))
     state["mounts"] = Path("/proc/self/mounts").read_text()
     state["namespaces"] = sorted(
         {os.readlink(entry) for entry in Path("/proc").glob("[0-9]*/ns/net") if not _gone(entry)}
     )
     state["registry"] = sorted(path.name for path in registry.run_dir().glob("*"))
     return state
+
+
+def _settings(root):
+    """Every readable setting of the machine's own network, but for counters that count."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not path.name.endswith(("_count", "orphans", "cookie", "entropy")):
+            try:
+                found[str(path)] = path.read_bytes()
+            except OSError:
+                continue
+    return found
 
 
 def _gone(entry):
@@ -63,16 +76,18 @@ def as_before(before):
     return machine() == before
 
 
-def test_a_lab_leaves_the_machine_as_it_was():
+@pytest.mark.parametrize("engine", ["netns", "mininet"])
+def test_a_lab_leaves_the_machine_as_it_was(engine):
     before = machine()
-    with Lab(BARE) as lab:
+    with Lab(BARE, engine=engine) as lab:
         assert lab.node("alpha").ping(lab.node("beta")).ok
     eventually(lambda: as_before(before), what="the machine is as before")
 
 
-def test_a_killed_keeper_takes_the_lab_with_it():
+@pytest.mark.parametrize("engine", ["netns", "mininet"])
+def test_a_killed_keeper_takes_the_lab_with_it(engine):
     before = machine()
-    lab = Lab(BARE).start(attached=False)
+    lab = Lab(BARE, engine=engine).start(attached=False)
     lab.node("alpha").run(["true"])
     os.kill(lab.keeper.record.pid, signal.SIGKILL)
     eventually(lambda: as_before(before), what="the machine is as before")

@@ -9,9 +9,10 @@ SCENARIOS = load_scenarios(["scenarios"])
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("engine", ["netns", "mininet"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda item: item.name)
-def test_scenario_holds(scenario):
-    report = scenario.run()
+def test_scenario_holds(scenario, engine):
+    report = scenario.run(engine=engine)
     if report.unsupported:
         pytest.skip(report.error)
     assert not report.error
