@@ -45,6 +45,7 @@ ROWS: tuple[Row, ...] = (
     Row("shell", "lifecycle:shell", "Open a shell inside a pod or a node.", LABS),
     Row("clean", "lifecycle:clean", "Sweep what ended labs left behind.", LABS),
     Row("mn", "mn", "Open a topology at the mininet> prompt.", LABS),
+    Row("bench", "bench", "Print figures, measured side by side in one run.", MACHINE),
     Row("configure", "configure", "Write a BPF object with its constants filled in.", DATAPATH),
     # Row("trace", "trace", "Follow one packet hook by hook.", LOOK),
     # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),

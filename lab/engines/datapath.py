@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,9 @@ class DatapathInstaller:
 
     Args:
         paths: compiled objects by name.
+
+    Attributes:
+        load_seconds: time each device's load took, mostly the verifier's, by ``NODE/DEVICE``.
     """
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
@@ -37,6 +41,7 @@ class DatapathInstaller:
         self.loaded: dict[tuple[str, str], LoadedObject] = {}
         self._pending: dict[tuple[str, str], Future[LoadedObject]] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self.load_seconds: dict[str, float] = {}
 
     def prepare(self, plan: Iterable[Step], make_bpffs: Callable[[str], None]) -> None:
         """Begin all loads of a plan: programs need a node's maps, not its devices."""
@@ -78,12 +83,15 @@ class DatapathInstaller:
                 raise NotImplementedError(type(step).__name__)
 
     def _load(self, step: steps.LoadObject) -> LoadedObject:
-        return objects.load(
+        begun = time.perf_counter()
+        loaded = objects.load(
             self.paths[step.object],
             config=config_of(step),
             bpffs=Path(steps.bpffs(step.where)),
             pins=dict(step.pins),
         )
+        self.load_seconds[f"{step.where}/{step.instance}"] = time.perf_counter() - begun
+        return loaded
 
     def _take(self, step: steps.LoadObject) -> None:
         key = step.where, step.instance

@@ -72,6 +72,7 @@ class Keeper:
         self.views: dict[str, int] = {}
         self.running = True
         self.prompting = 0
+        self.seconds: dict[str, tuple[float, int]] = {}
         self.engine = _engine(request["engine"], self)
         self.engine.on_namespace = self._new_namespace
         self.engine.make_bpffs = self._make_bpffs
@@ -86,13 +87,20 @@ class Keeper:
         fault = self.request.get("fault") or {}
         self.engine.prepare(todo)
         for number, step in enumerate(todo, 1):
+            begun = time.perf_counter()
             self.engine.step(step)
+            self._timed(step, time.perf_counter() - begun)
             if number % 16 == 0 or number == len(todo):
                 send(self.control, {"step": number, "of": len(todo)})
                 self._refuse_to_work_for_nobody()
             if fault.get("after") == number:
                 self._provoked(fault["kind"], number)
         self.engine.finish()
+
+    def _timed(self, step: steps.Step, seconds: float) -> None:
+        kind = type(step).__name__
+        total, count = self.seconds.get(kind, (0.0, 0))
+        self.seconds[kind] = (total + seconds, count + 1)
 
     def _provoked(self, kind: str, number: int) -> None:
         # The leak tests ask for a failure after each single step.
@@ -219,6 +227,9 @@ class Keeper:
                 self._forget_view(request["netns"])
                 self.engine.remove_namespace(request["netns"])
                 return {"ok": True}, ()
+            case "timings":
+                loads = self.engine.datapath.load_seconds
+                return {"steps": self.seconds, "load_seconds": loads}, ()
             case "interrupt":
                 if self.prompting:
                     os.kill(self.prompting, signal.SIGINT)
