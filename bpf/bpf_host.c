@@ -5,14 +5,17 @@
  *   cilium_host  tc egress   from-host ─► 22 IPv4   the node sends to pods, near and far
  *   cilium_host  tc ingress  to-host                the last hop into the node's stack
  *   cilium_net   tc ingress  to-host                the same, from the other end of the pair
- *   eth0         tc ingress  from-netdev ─► 7 IPv4  from the underlay
- *   eth0         tc egress   to-netdev              to the underlay
+ *   eth0         tc ingress  from-netdev ─► 7 IPv4  from the underlay: NodePort (15, 17, 20, 36),
+ *                                                   then the stack or, host routing, the pod
+ *   eth0         tc egress   to-netdev ─► 19 ─► 38  to the underlay: answers of services,
+ *                                                   masquerade
  */
 #define THIS_FILE FILE_BPF_HOST
 
 #include "lib/common.h"
 #include "lib/config.h"
 #include "lib/drop.h"
+#include "lib/dsr.h"
 #include "lib/encap.h"
 #include "lib/eps.h"
 #include "lib/host.h"
@@ -20,18 +23,34 @@
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/local_delivery.h"
+#include "lib/masquerade.h"
+#include "lib/nodeport.h"
 #include "lib/tailcall.h"
 #include "lib/trace.h"
+#include "lib/unused.h"
+
+/*
+ * Who a packet without a mark is from: whoever its address belongs to. Two things it cannot be:
+ * the host, whose address NAT may have put there, and a pod behind the tunnel, whose packets come
+ * out of the tunnel and nowhere else.
+ */
+static __always_inline __u32 identity_of_address(struct __sk_buff *ctx, __be32 addr)
+{
+	const struct remote_endpoint_info *info = ipcache_lookup4(ctx, addr);
+
+	if (!info || !info->sec_identity || info->sec_identity == IDENTITY_HOST)
+		return IDENTITY_WORLD;
+	if (enable_tunnel && info->tunnel_endpoint)
+		return IDENTITY_WORLD;
+	return info->sec_identity;
+}
 
 /* From cilium_host into the cluster: a pod here, a pod behind the tunnel, or the stack again.
  * A verdict or a DROP_*. */
 static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_info *drop)
 {
-	struct trace_info trace = { .src_label = drop->src_label };
-	struct delivery from = {
-		.src_label = drop->src_label,
-		.from_host = drop->src_label == IDENTITY_HOST,
-	};
+	struct trace_info trace = {};
+	struct delivery from = { .from_host = drop->src_label == IDENTITY_HOST };
 	const struct remote_endpoint_info *remote;
 	struct iphdr *ip4 = ipv4_header(ctx);
 	const struct endpoint_info *ep;
@@ -41,16 +60,11 @@ static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_in
 		return DROP_INVALID;
 	daddr = ip4->daddr;
 
-	/* 1. A forwarded packet without a mark is from whoever its address belongs to; "host" from
-	 *    the ipcache does not count, the node's address may have been put there by NAT. */
-	if (from.src_label == IDENTITY_WORLD) {
-		__u32 known = ipcache_identity4(ctx, ip4->saddr);
-
-		if (known != IDENTITY_HOST)
-			from.src_label = known;
-		drop->src_label = from.src_label;
-		trace.src_label = from.src_label;
-	}
+	/* 1. Who is it from, if the mark did not say? */
+	if (drop->src_label == IDENTITY_WORLD)
+		drop->src_label = identity_of_address(ctx, ip4->saddr);
+	from.src_label = drop->src_label;
+	trace.src_label = drop->src_label;
 
 	/* 2. A pod of this node. */
 	ep = endpoint_lookup4(ctx, daddr);
@@ -73,26 +87,178 @@ static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_in
 	return DROP_UNROUTABLE;
 }
 
+/* From the underlay, services done with: the stack knows what is for the node and, through
+ * cilium_host, for its pods; with host routing a pod gets it from here. A verdict or a DROP_*. */
+static __always_inline int route_from_netdev(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	struct delivery from = { .flags = DELIVERY_PEER };
+	struct iphdr *ip4 = ipv4_header(ctx);
+	const struct endpoint_info *ep;
+	__be32 saddr;
+
+	if (!enable_host_routing)
+		return TC_ACT_OK;
+	if (!ip4)
+		return DROP_INVALID;
+	saddr = ip4->saddr;
+	ep = endpoint_lookup4(ctx, ip4->daddr);
+	if (!ep || ep->flags & ENDPOINT_F_HOST)
+		return TC_ACT_OK;
+	from.src_label = identity_of_address(ctx, saddr);
+	drop->src_label = from.src_label;
+	return deliver_local4(ctx, ep, &from);
+}
+
+/* The outer packet of a tunnel: what matters is inside, and comes out of cilium_vxlan. */
+static __always_inline bool is_tunnel_packet(const struct flow4 *flow)
+{
+	return enable_tunnel && flow->proto == IPPROTO_UDP &&
+	       flow4_dport(flow) == bpf_htons(VXLAN_PORT) && flow->tuple.daddr == node_ipv4;
+}
+
+/* Services on the uplink. TC_ACT_OK, a DROP_*, or does not return. */
+static __always_inline int nodeport_from_netdev(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	struct flow4 flow = {};
+	struct lb4_request request = { .flow = &flow };
+	int ret = flow4_read(ctx, &flow);
+
+	/* Protocols without ports are not for services: the stack's. */
+	if (ret == DROP_CT_UNKNOWN_PROTO)
+		return nodeport_done(ctx, &drop->ext_err);
+	if (ret < 0)
+		return ret;
+	if (is_tunnel_packet(&flow))
+		return TC_ACT_OK;
+	if (enable_nodeport) {
+		if (enable_dsr) {
+			ret = dsr_learn(ctx, &flow);
+			if (ret < 0)
+				return ret;
+		}
+		ret = nodeport_lb4(ctx, &request);
+		if (ret < 0)
+			return ret;
+		if (ret == NODEPORT_LOCAL)
+			return nodeport_done(ctx, &drop->ext_err);
+		if (ret == NODEPORT_REMOTE && enable_dsr) {
+			cb_set(ctx, CB_DSR_ADDR, request.key.address);
+			cb_set(ctx, CB_DSR_PORT, request.key.dport);
+			return tail_call(ctx, CALL_NODEPORT_DSR, &drop->ext_err);
+		}
+		if (ret == NODEPORT_REMOTE)
+			return tail_call(ctx, CALL_NODEPORT_NAT_EGRESS, &drop->ext_err);
+	}
+	return tail_call(ctx, CALL_NODEPORT_NAT_INGRESS, &drop->ext_err);
+}
+
+/* A remote backend gets the client's packet with the service's address in an option: on the first
+ * of a TCP flow, on every one of others. A verdict or a DROP_*. */
+static __always_inline int nodeport_dsr(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	struct flow4 flow = {};
+	__u32 fib_err = 0;
+	int ret = flow4_read(ctx, &flow);
+
+	if (ret < 0)
+		return ret;
+	if (flow.proto != IPPROTO_TCP || flow.tcp_flags & TCP_FLAG_SYN) {
+		ret = dsr_add_option(ctx, cb_get(ctx, CB_DSR_ADDR), cb_get(ctx, CB_DSR_PORT));
+		if (ret < 0)
+			return ret;
+	}
+	ctx->mark = MARK_MAGIC_SNAT_DONE;
+	ret = fib_redirect4(ctx, &fib_err);
+	drop->ext_err = fib_err;
+	return ret;
+}
+
+static __always_inline struct drop_info drop_from_cb(const struct __sk_buff *ctx)
+{
+	return (struct drop_info){ .src_label = cb_get(ctx, CB_SRC_LABEL), .dir = METRIC_EGRESS };
+}
+
+static __always_inline int trace_to_network(struct __sk_buff *ctx, __u32 label)
+{
+	struct trace_info trace = { .src_label = label, .ifindex = interface_ifindex };
+
+	trace_notify(ctx, TRACE_TO_NETWORK, &trace);
+	return TC_ACT_OK;
+}
+
 TAIL_CALL("cilium_calls/22") int tail_handle_ipv4_from_host(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = cb_get(ctx, CB_SRC_LABEL), .dir = METRIC_EGRESS };
-	int ret = route_from_host(ctx, &drop);
+	struct drop_info drop = drop_from_cb(ctx);
+	int ret;
 
+	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_HOST);
+	ret = route_from_host(ctx, &drop);
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	return ret;
 }
 
-/* From the underlay: the tunnel's outer packets and everything for the node go to its stack, which
- * also routes pods' packets (to cilium_host) where there is no tunnel. */
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4_from_netdev(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = IDENTITY_WORLD, .dir = METRIC_INGRESS };
 	struct iphdr *ip4 = ipv4_header(ctx);
+	int ret;
 
+	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_NETDEV);
 	if (!ip4 || !ipv4_is_sane(ctx, ip4))
 		return drop_notify(ctx, DROP_INVALID, &drop);
-	return TC_ACT_OK;
+	if ((enable_nodeport || enable_masquerade) && !cb_get(ctx, CB_NODEPORT))
+		ret = nodeport_from_netdev(ctx, &drop);
+	else
+		ret = route_from_netdev(ctx, &drop);
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
+	return ret;
+}
+
+TAIL_CALL("cilium_calls/20") int tail_nodeport_ipv4_dsr(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .src_label = IDENTITY_WORLD, .dir = METRIC_EGRESS };
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_NODEPORT_DSR);
+	ret = enable_dsr ? nodeport_dsr(ctx, &drop) : DROP_NAT_NOT_NEEDED;
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
+	return ret;
+}
+
+/* What leaves may be a backend's answer, of a process on the node itself: it comes from the
+ * service. (A pod's was translated where the pod sent it.) */
+TAIL_CALL("cilium_calls/19") int tail_handle_nat_fwd_ipv4(struct __sk_buff *ctx)
+{
+	struct drop_info drop = drop_from_cb(ctx);
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_NODEPORT_NAT_FWD);
+	ret = enable_nodeport ? nodeport_rev_dnat(ctx) : 0;
+	/* Protocols without ports have no flow to look for. */
+	if (ret == DROP_CT_UNKNOWN_PROTO || ret == 1)
+		return trace_to_network(ctx, drop.src_label);
+	if (!ret)
+		ret = tail_call(ctx, CALL_SNAT_FWD, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
+}
+
+/* ... or a packet that must not show its own source outside. */
+TAIL_CALL("cilium_calls/38") int tail_handle_snat_fwd_ipv4(struct __sk_buff *ctx)
+{
+	struct drop_info drop = drop_from_cb(ctx);
+	struct flow4 flow = {};
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_SNAT_FWD);
+	ret = flow4_read(ctx, &flow);
+	if (!ret)
+		ret = snat_egress(ctx, &flow, masquerade_address(ctx, &flow));
+	if (ret < 0 && ret != DROP_CT_UNKNOWN_PROTO)
+		return drop_notify(ctx, ret, &drop);
+	return trace_to_network(ctx, drop.src_label);
 }
 
 /* tc ingress of cilium_host and of cilium_net. */
@@ -101,6 +267,7 @@ SEC("to-host") int cil_to_host(struct __sk_buff *ctx)
 	struct trace_info trace = { .dst_label = IDENTITY_HOST, .ifindex = interface_ifindex };
 
 	cb_clear(ctx);
+	mind_enter(ctx, MIND_PROGRAM_TO_HOST);
 	/* 1. Who sent it: said by the mark of the program that redirected here. */
 	if ((ctx->mark & MARK_MAGIC_MASK) == MARK_MAGIC_IDENTITY)
 		trace.src_label = identity_of_mark(ctx->mark);
@@ -119,6 +286,7 @@ SEC("from-host") int cil_from_host(struct __sk_buff *ctx)
 	/* 1. The mark has said what it had to say. */
 	cb_clear(ctx);
 	ctx->mark = 0;
+	mind_enter(ctx, MIND_PROGRAM_FROM_HOST);
 
 	/* 2. ARP for addresses behind us: nobody answers on the other end, and nobody needs to. */
 	if (ctx->protocol == bpf_htons(ETH_P_ARP))
@@ -138,17 +306,25 @@ SEC("from-host") int cil_from_host(struct __sk_buff *ctx)
 SEC("to-netdev") int cil_to_netdev(struct __sk_buff *ctx)
 {
 	__u32 magic = ctx->mark & MARK_MAGIC_MASK;
-	struct trace_info trace = { .ifindex = interface_ifindex };
+	struct drop_info drop = { .src_label = IDENTITY_HOST, .dir = METRIC_EGRESS };
+	int ret;
 
 	cb_clear(ctx);
+	mind_enter(ctx, MIND_PROGRAM_TO_NETDEV);
+
 	/* 1. Who sends: a pod through the stack or the tunnel, or the node. */
 	if (magic == MARK_MAGIC_OVERLAY || magic == MARK_MAGIC_IDENTITY)
-		trace.src_label = identity_of_mark(ctx->mark);
-	else
-		trace.src_label = IDENTITY_HOST;
-	/* 2. Out. */
-	trace_notify(ctx, TRACE_TO_NETWORK, &trace);
-	return TC_ACT_OK;
+		drop.src_label = identity_of_mark(ctx->mark);
+
+	/* 2. The tunnel's outer packets and what NodePort translated are finished. */
+	if (!(enable_nodeport || enable_masquerade) || ctx->protocol != bpf_htons(ETH_P_IP) ||
+	    magic == MARK_MAGIC_OVERLAY || magic == MARK_MAGIC_SNAT_DONE)
+		return trace_to_network(ctx, drop.src_label);
+
+	/* 3. NAT. */
+	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
+	ret = tail_call(ctx, CALL_NODEPORT_NAT_FWD, &drop.ext_err);
+	return drop_notify(ctx, ret, &drop);
 }
 
 /* tc ingress of the uplink. */
@@ -161,6 +337,7 @@ SEC("from-netdev") int cil_from_netdev(struct __sk_buff *ctx)
 	/* 1. Nothing of the other end may speak for this packet. */
 	cb_clear(ctx);
 	ctx->mark = 0;
+	mind_enter(ctx, MIND_PROGRAM_FROM_NETDEV);
 
 	/* 2. No VLAN is configured here: a tagged frame belongs to another network. */
 	if (eth_has_vlan(ctx))

@@ -20,6 +20,7 @@
 #include "lib/drop.h"
 #include "lib/encap.h"
 #include "lib/eps.h"
+#include "lib/fib.h"
 #include "lib/host.h"
 #include "lib/identity.h"
 #include "lib/ipcache.h"
@@ -53,9 +54,24 @@ static __always_inline int track_from_lxc(struct __sk_buff *ctx, const struct le
 	return ct_create4(ctx, &flow, CT_EGRESS, &state);
 }
 
+/* With eBPF host routing: from here to the uplink. The mark tells to-netdev who sends. */
+static __always_inline int route_past_stack(struct __sk_buff *ctx, const struct leaving *out,
+					    struct drop_info *drop)
+{
+	__u32 fib_err = 0;
+	int ret;
+
+	trace_notify(ctx, TRACE_TO_NETWORK, &out->trace);
+	ctx->mark = identity_mark(security_identity, MARK_MAGIC_IDENTITY);
+	ret = fib_redirect4(ctx, &fib_err);
+	drop->ext_err = fib_err;
+	return ret;
+}
+
 /* Where a packet the pod may send goes next. A verdict or a DROP_*. */
 static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving *out,
-					  const struct remote_endpoint_info *remote)
+					  const struct remote_endpoint_info *remote,
+					  struct drop_info *drop)
 {
 	struct iphdr *ip4 = ipv4_header(ctx);
 	const struct endpoint_info *ep;
@@ -83,7 +99,12 @@ static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving 
 	if (node)
 		return encap_redirect(ctx, node, &out->trace);
 
-	/* 3. The node itself, or the world: its stack knows the way. */
+	/* 3. A pod or client on the underlay, with host routing: by the node's routes, not through
+	 *    its stack. */
+	if (enable_host_routing && !ep)
+		return route_past_stack(ctx, out, drop);
+
+	/* 4. The node itself, or the world: its stack knows the way. */
 	trace_notify(ctx, TRACE_TO_STACK, &out->trace);
 	return pass_to_stack(ctx, security_identity);
 }
@@ -101,7 +122,8 @@ static __always_inline int hairpin_answer(struct __sk_buff *ctx, struct leaving 
 		.proto = out->ct->proto,
 		.has_l4 = out->ct->has_l4,
 	};
-	int ret = lb4_rev_nat(ctx, out->ct, out->ct->state.rev_nat_index);
+	struct flow4 flow = ct_buffer_flow(out->ct);
+	int ret = lb4_rev_nat(ctx, &flow, out->ct->state.rev_nat_index);
 
 	if (ret < 0)
 		return ret;
@@ -142,13 +164,18 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	if (ret < 0)
 		return ret;
 
-	/* 4. The answer to itself turns round here. */
+	/* 4. An answer to NodePort goes back the way its request came. */
+	if (enable_nodeport && out->ct->status == CT_REPLY &&
+	    out->ct->state.flags & CT_F_NODE_PORT)
+		return tail_call(ctx, CALL_NODEPORT_REVNAT, &drop->ext_err);
+
+	/* 5. The answer to itself turns round here. */
 	if (out->ct->status == CT_REPLY && out->ct->state.flags & CT_F_LB_LOOPBACK) {
 		ret = hairpin_answer(ctx, out);
 		if (ret < 0)
 			return ret;
 	}
-	return route_from_lxc(ctx, out, remote);
+	return route_from_lxc(ctx, out, remote, drop);
 }
 
 /* May this packet be looked at at all? 0 or a DROP_*. */
@@ -216,6 +243,22 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	return hairpin_source(ctx, &flow);
 }
 
+/* A flow that NodePort translated on this node: its answers have to be translated back. */
+static __always_inline void nodeport_inherit(const struct flow4 *flow, struct ct_state *state)
+{
+	struct ipv4_ct_tuple tuple = flow->tuple;
+	const struct ct_entry *entry;
+
+	if (!enable_nodeport)
+		return;
+	tuple.flags = TUPLE_F_OUT;
+	entry = ct_find(&tuple);
+	if (entry && entry->flags & CT_F_NODE_PORT) {
+		state->flags |= CT_F_NODE_PORT;
+		state->rev_nat_index = entry->rev_nat_index;
+	}
+}
+
 /* What the pod is about to receive: answers of a service's backend come from the service. The
  * identity is the sender's whatever its address says. 0 or a DROP_*. */
 static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_buffer4 *ct,
@@ -224,7 +267,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	__u32 delivery = cb_get(ctx, CB_DELIVERY);
 	struct ct_state state = { .src_sec_id = trace->src_label };
 	struct iphdr *ip4 = ipv4_header(ctx);
-	struct flow4 flow;
+	struct flow4 flow = ct_buffer_flow(ct);
 	int ret;
 
 	if (!ip4)
@@ -236,7 +279,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	/* 1. Answers of a service. */
 	if (ct->status == CT_REPLY && ct->state.rev_nat_index &&
 	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
-		ret = lb4_rev_nat(ctx, ct, ct->state.rev_nat_index);
+		ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
 		if (ret < 0)
 			return ret;
 	}
@@ -259,7 +302,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 		return 0;
 	if (cb_get(ctx, CB_FROM_TUNNEL))
 		state.flags |= CT_F_FROM_TUNNEL;
-	flow = ct_buffer_flow(ct);
+	nodeport_inherit(&flow, &state);
 	return ct_create4(ctx, &flow, CT_INGRESS, &state);
 }
 
@@ -360,6 +403,38 @@ TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
 	return ret;
 }
 
+/* What this pod answers to a client of NodePort comes from the service, and leaves directly. */
+static __always_inline int nodeport_answer(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	const struct ct_buffer4 *ct = ct_buffer();
+	__u32 fib_err = 0;
+	struct flow4 flow;
+	int ret;
+
+	if (!ct)
+		return DROP_INVALID_TC_BUFFER;
+	flow = ct_buffer_flow(ct);
+	ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
+	if (ret < 0)
+		return ret;
+	ctx->mark = MARK_MAGIC_SNAT_DONE;
+	ret = fib_redirect4(ctx, &fib_err);
+	drop->ext_err = fib_err;
+	return ret;
+}
+
+TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
+{
+	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	int ret;
+
+	mind_enter(ctx, MIND_PROGRAM_NODEPORT_REVNAT);
+	ret = enable_nodeport ? nodeport_answer(ctx, &drop) : DROP_NAT_NOT_NEEDED;
+	if (ret < 0)
+		return drop_notify(ctx, ret, &drop);
+	return ret;
+}
+
 /* Ingress policy of this endpoint: called through cilium_call_policy by whoever delivers to it. */
 TAIL_CALL("cilium_call_policy/ENDPOINT_ID") int handle_policy(struct __sk_buff *ctx)
 {
@@ -389,6 +464,7 @@ TAIL_CALL("cilium_calls/11") int tail_ipv4_policy(struct __sk_buff *ctx)
 	struct drop_info drop = drop_to_lxc(ctx);
 	struct trace_info trace = trace_to_lxc(ctx);
 	struct ct_buffer4 *ct = ct_buffer();
+	__u32 delivery = cb_get(ctx, CB_DELIVERY);
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_IPV4_POLICY);
@@ -398,6 +474,9 @@ TAIL_CALL("cilium_calls/11") int tail_ipv4_policy(struct __sk_buff *ctx)
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	trace_notify(ctx, TRACE_TO_LXC, &trace);
+	/* Straight into the pod's namespace, where the hook we run on can; else to its veth. */
+	if (enable_host_routing && delivery & DELIVERY_PEER)
+		return bpf_redirect_peer(interface_ifindex, 0);
 	return bpf_redirect(interface_ifindex, 0);
 }
 

@@ -16,6 +16,7 @@
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/local_delivery.h"
+#include "lib/nodeport.h"
 #include "lib/tailcall.h"
 #include "lib/trace.h"
 
@@ -36,7 +37,7 @@ static __always_inline int identity_from_overlay(struct __sk_buff *ctx, __u32 *l
 /* A verdict or a DROP_*. */
 static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 label)
 {
-	struct delivery from = { .src_label = label, .from_tunnel = true };
+	struct delivery from = { .src_label = label, .flags = DELIVERY_PEER, .from_tunnel = true };
 	struct iphdr *ip4 = ipv4_header(ctx);
 	const struct endpoint_info *ep;
 
@@ -50,11 +51,24 @@ static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 lab
 	return redirect_to_host(ctx, label);
 }
 
+/* Answers of backends on other nodes come to the address NodePort gave their requests. */
+static __always_inline bool is_nodeport_answer(struct __sk_buff *ctx)
+{
+	struct iphdr *ip4 = ipv4_header(ctx);
+
+	return enable_nodeport && !cb_get(ctx, CB_NODEPORT) && ip4 && ip4->daddr == router_ipv4;
+}
+
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = cb_get(ctx, CB_SRC_LABEL), .dir = METRIC_INGRESS };
-	int ret = deliver_from_overlay(ctx, drop.src_label);
+	int ret;
 
+	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_OVERLAY);
+	if (is_nodeport_answer(ctx))
+		ret = tail_call(ctx, CALL_NODEPORT_NAT_INGRESS, &drop.ext_err);
+	else
+		ret = deliver_from_overlay(ctx, drop.src_label);
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	return ret;
@@ -67,6 +81,7 @@ SEC("to-overlay") int cil_to_overlay(struct __sk_buff *ctx)
 	struct bpf_tunnel_key key = {};
 
 	cb_clear(ctx);
+	mind_enter(ctx, MIND_PROGRAM_TO_OVERLAY);
 	/* 1. Only packets that one of our programs addressed may enter. */
 	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
 		return drop_notify(ctx, DROP_NO_TUNNEL_KEY, &drop);
@@ -85,6 +100,7 @@ SEC("from-overlay") int cil_from_overlay(struct __sk_buff *ctx)
 	/* 1. The mark of the outer packet is not the inner one's. */
 	cb_clear(ctx);
 	ctx->mark = 0;
+	mind_enter(ctx, MIND_PROGRAM_FROM_OVERLAY);
 
 	/* 2. Who sent it? */
 	ret = identity_from_overlay(ctx, &drop.src_label);

@@ -38,6 +38,10 @@ enum cb_slot {
 	CB_FROM_TUNNEL = 4, /* 1: the packet came out of the tunnel */
 	/* From service translation, through conntrack, to the rest of from-container: */
 	CB_LB_STATE = 4, /* rev_nat_index << 16 | 1 for a hairpin */
+	/* Around NodePort, in bpf_host and bpf_overlay: */
+	CB_NODEPORT = 1, /* 1: has been through NodePort translation, do not look again */
+	CB_DSR_ADDR = 3, /* service address and port for the DSR option */
+	CB_DSR_PORT = 4,
 };
 
 enum delivery_flag {

@@ -56,6 +56,35 @@ const volatile bool enable_tunnel = true;
 /* Pods have routes of their own; packets reach them through the stack and to-container. */
 const volatile bool enable_endpoint_routes;
 
+/* The eBPF host routing of Cilium 1.9: packets go from hook to device past the node's stack. Off:
+ * legacy, through the stack and, for pods, cilium_host. */
+const volatile bool enable_host_routing;
+
+/* --- NAT ------------------------------------------------------------------------------------- */
+
+/* Pods' packets to the world leave with the node's address, translated in to-netdev. */
+const volatile bool enable_masquerade;
+
+/* Destinations in this network are never masqueraded: the cluster's, where it is routed. */
+const volatile __be32 native_routing_cidr;
+const volatile __be32 native_routing_cidr_mask = bpf_htonl(0xffffffff);
+
+/* Ports translated sources are given, host byte order. */
+const volatile __u16 snat_port_min = 32768;
+const volatile __u16 snat_port_max = 65535;
+
+/* --- NodePort -------------------------------------------------------------------------------- */
+
+/* Services are reachable from outside on the uplink. */
+const volatile bool enable_nodeport;
+
+/* A remote backend gets the client's own packet and answers it directly; false: the node puts its
+ * own address as source. Needs routed pods (no tunnel). */
+const volatile bool enable_dsr;
+
+/* Largest packet the uplink takes, bytes from the IPv4 header on. */
+const volatile __u32 native_mtu = 1500;
+
 /* --- Conntrack ------------------------------------------------------------------------------- */
 
 /* Later fragments find their ports in cilium_ipv4_frag_datagrams; false: fragments are dropped. */

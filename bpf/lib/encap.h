@@ -13,6 +13,7 @@
 #include "trace.h"
 
 #define TUNNEL_TTL 64
+#define VXLAN_PORT 8472 /* Linux's default, not IANA's 4789 */
 
 /* 1.13's key: the network address of a pod CIDR. */
 struct tunnel_map_key {

@@ -57,12 +57,9 @@ static __always_inline bool ipv4_is_multicast(__be32 addr)
 	return (addr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000);
 }
 
-/*
- * One router hop: TTL - 1, both MACs. 0 or a DROP_*. The checksum of one changed 16-bit word is
- * updated as RFC 1624 does it, without a helper call.
- */
-static __always_inline int ipv4_hop(struct __sk_buff *ctx, const volatile __u8 *smac,
-				    const volatile __u8 *dmac)
+/* TTL - 1; 0 or a DROP_*. The checksum of one changed 16-bit word is updated as RFC 1624 does it,
+ * without a helper call. */
+static __always_inline int ipv4_dec_ttl(struct __sk_buff *ctx)
 {
 	struct iphdr *ip4 = ipv4_header(ctx);
 	__u32 sum;
@@ -74,5 +71,14 @@ static __always_inline int ipv4_hop(struct __sk_buff *ctx, const volatile __u8 *
 	ip4->ttl--;
 	sum = ip4->check + bpf_htons(0x0100);
 	ip4->check = sum + (sum >= 0xffff);
-	return eth_set_addrs(ctx, smac, dmac);
+	return 0;
+}
+
+/* One router hop: TTL - 1, both MACs. 0 or a DROP_*. */
+static __always_inline int ipv4_hop(struct __sk_buff *ctx, const volatile __u8 *smac,
+				    const volatile __u8 *dmac)
+{
+	int ret = ipv4_dec_ttl(ctx);
+
+	return ret < 0 ? ret : eth_set_addrs(ctx, smac, dmac);
 }

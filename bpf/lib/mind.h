@@ -66,6 +66,7 @@ enum mind_map {
 	MIND_MAP_NEIGH = 10,
 	MIND_MAP_REVERSE_NAT = 11,
 	MIND_MAP_IPMASQ = 12,
+	MIND_MAP_FIB = 13, /* the routing table; arg: BPF_FIB_LKUP_RET_* */
 };
 
 const volatile enum mind_kind btf_mind_kind = MIND_ENTER;

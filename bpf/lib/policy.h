@@ -14,13 +14,13 @@
 #include "config.h"
 #include "conntrack.h"
 #include "drop_reasons.h"
+#include "encap.h"
 #include "events.h"
 #include "identity.h"
 #include "mind.h"
 
 #define POLICY_STATIC_BITS 40
 #define POLICY_FULL_BITS 64
-#define VXLAN_PORT 8472
 
 struct policy_key {
 	__u32 prefixlen; /* 40 + 0, 8 (protocol) or 9..24 (and bits of the port) */
