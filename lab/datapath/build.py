@@ -138,6 +138,7 @@ def build(
     *,
     root: Path = SOURCES,
     flags: Sequence[str] = FLAGS,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Return the compiled object of each source, compiling those the cache does not hold.
@@ -148,6 +149,7 @@ def build(
         sources: C files; they find headers from ``root`` and ``root``/include.
         root: all ``*.h`` below it count as input.
         flags: of clang, before the include folders.
+        cache: folder for the objects; `cache_directory` if None.
         progress: told, from any thread, one line per source that is really compiled.
 
     Raises:
@@ -155,7 +157,7 @@ def build(
         BuildError: a source is missing or does not compile; carries clang's words.
     """
     shared = _tree_digest(root, flags)
-    folder = cache_directory()
+    folder = cache_directory() if cache is None else cache
     targets = [folder / f"{source.stem}-{_key(source, shared)}.o" for source in sources]
     missing = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
 
