@@ -120,6 +120,11 @@ const volatile bool enable_maglev;
 /* Source a pod sees when it reaches itself through a service: 169.254.42.1. */
 const volatile __be32 service_loopback_ipv4 = bpf_htonl(0xa9fe2a01);
 
+/* --- Prefilter ------------------------------------------------------------------------------- */
+
+/* XDP drops what comes from an address in cilium_cidr_v4_dyn or cilium_cidr_v4_fix. */
+const volatile bool enable_prefilter;
+
 /* --- Being looked at ------------------------------------------------------------------------- */
 
 /* Programs can be armed to tell what they look up and decide (mind.h). */
