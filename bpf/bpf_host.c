@@ -207,7 +207,7 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4_from_netdev(struct __sk_buff *c
 	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_NETDEV);
 	if (!ip4 || !ipv4_is_sane(ctx, ip4))
 		return drop_notify(ctx, DROP_INVALID, &drop);
-	if ((enable_nodeport || enable_masquerade) && !cb_get(ctx, CB_NODEPORT))
+	if (nat_enabled() && !cb_get(ctx, CB_NODEPORT))
 		ret = nodeport_from_netdev(ctx, &drop);
 	else
 		ret = route_from_netdev(ctx, &drop);
@@ -253,6 +253,8 @@ TAIL_CALL("cilium_calls/38") int tail_handle_snat_fwd_ipv4(struct __sk_buff *ctx
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_SNAT_FWD);
+	if (!nat_enabled())
+		return drop_notify(ctx, DROP_NAT_NOT_NEEDED, &drop);
 	ret = flow4_read(ctx, &flow);
 	if (!ret)
 		ret = snat_egress(ctx, &flow, masquerade_address(ctx, &flow));
@@ -317,7 +319,7 @@ SEC("to-netdev") int cil_to_netdev(struct __sk_buff *ctx)
 		drop.src_label = identity_of_mark(ctx->mark);
 
 	/* 2. The tunnel's outer packets and what NodePort translated are finished. */
-	if (!(enable_nodeport || enable_masquerade) || ctx->protocol != bpf_htons(ETH_P_IP) ||
+	if (!nat_enabled() || ctx->protocol != bpf_htons(ETH_P_IP) ||
 	    magic == MARK_MAGIC_OVERLAY || magic == MARK_MAGIC_SNAT_DONE)
 		return trace_to_network(ctx, drop.src_label);
 

@@ -39,7 +39,8 @@ struct leaving {
 	bool hairpin; /* the service chose the pod itself */
 };
 
-/* The conntrack entry for what the pod sends: made when new. 0 or a DROP_*. */
+/* The conntrack entry for what the pod sends: made when new, and anew when the pod reaches by a
+ * service what it reached directly before, or the other way round. 0 or a DROP_*. */
 static __always_inline int track_from_lxc(struct __sk_buff *ctx, const struct leaving *out)
 {
 	struct ct_state state = {
@@ -49,7 +50,9 @@ static __always_inline int track_from_lxc(struct __sk_buff *ctx, const struct le
 	};
 	struct flow4 flow = ct_buffer_flow(out->ct);
 
-	if (out->ct->status != CT_NEW)
+	if (out->ct->status == CT_REPLY || out->ct->status == CT_RELATED)
+		return 0;
+	if (out->ct->status != CT_NEW && out->ct->state.rev_nat_index == out->rev_nat_index)
 		return 0;
 	return ct_create4(ctx, &flow, CT_EGRESS, &state);
 }
@@ -277,7 +280,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	trace->quiet = !ct->monitor;
 
 	/* 1. Answers of a service. */
-	if (ct->status == CT_REPLY && ct->state.rev_nat_index &&
+	if ((ct->status == CT_REPLY || ct->status == CT_RELATED) && ct->state.rev_nat_index &&
 	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
 		ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
 		if (ret < 0)

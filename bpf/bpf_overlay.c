@@ -27,8 +27,8 @@ static __always_inline int identity_from_overlay(struct __sk_buff *ctx, __u32 *l
 
 	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
 		return DROP_NO_TUNNEL_KEY;
-	/* "host" is this very node: nobody may claim it from outside. */
-	if (key.tunnel_id == IDENTITY_HOST)
+	/* "host" is this very node, "unknown" nobody: neither may come from outside. */
+	if (key.tunnel_id == IDENTITY_HOST || key.tunnel_id == IDENTITY_UNKNOWN)
 		return DROP_INVALID_IDENTITY;
 	*label = key.tunnel_id;
 	return 0;

@@ -314,8 +314,10 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 		ret = bpf_map_update_elem(&cilium_ct4_global, &flow->tuple, &entry, BPF_ANY);
 	else
 		ret = bpf_map_update_elem(&cilium_ct_any4_global, &flow->tuple, &entry, BPF_ANY);
-	if (!ret)
+	if (!ret) {
+		runtime_count(RUNTIME_CONFIG_CT_CREATED);
 		return 0;
+	}
 	signal_send(ctx, SIGNAL_CT_FILL_UP);
 	return DROP_CT_CREATE_FAILED;
 }

@@ -32,6 +32,8 @@ enum runtime_config {
 	RUNTIME_CONFIG_AGGREGATION = 2, /* enum monitor_aggregation */
 	RUNTIME_CONFIG_MIND = 3, /* non-zero: tell the datapath's own mind, mind.h */
 	RUNTIME_CONFIG_MIND_LOST = 4, /* records of cilium_mind that found the ring full */
+	RUNTIME_CONFIG_CT_CREATED = 5, /* conntrack entries made so far; less those there are and */
+	RUNTIME_CONFIG_NAT_CREATED = 6, /* those the agent removed: evicted. NAT: the same, pairs */
 	RUNTIME_CONFIG_SLOTS = 16,
 };
 
@@ -75,6 +77,16 @@ static __always_inline __u64 runtime_config_get(enum runtime_config index)
 	__u64 *value = bpf_map_lookup_elem(&cilium_runtime_config, &key);
 
 	return value ? *value : 0;
+}
+
+/* One more of what `index` counts, on whatever CPU. */
+static __always_inline void runtime_count(enum runtime_config index)
+{
+	__u32 key = index;
+	__u64 *value = bpf_map_lookup_elem(&cilium_runtime_config, &key);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
 }
 
 static __always_inline struct event_header

@@ -405,7 +405,8 @@ static __always_inline int lb4_xlate(struct __sk_buff *ctx, const struct flow4 *
 	return rewrite4(ctx, &change);
 }
 
-/* Source of an answer: backend -> service, as the entry's rev_nat_index says. Without such a
+/* Source of an answer: backend -> service, as the entry's rev_nat_index says; of an ICMP error the
+ * destination of the packet it quotes. Without such a
  * service (it was deleted) the packet stays as it is. 0 or a DROP_*. */
 VERIFIED_ONCE int lb4_rev_nat(struct __sk_buff *ctx, const struct flow4 *flow, __u32 rev_nat_index)
 {
@@ -431,5 +432,5 @@ VERIFIED_ONCE int lb4_rev_nat(struct __sk_buff *ctx, const struct flow4 *flow, _
 		mind_fill(&note, &flow->tuple, sizeof(flow->tuple), service, sizeof(*service));
 		mind_write(ctx, &note);
 	}
-	return rewrite4(ctx, &change);
+	return flow->error ? rewrite4_quote(ctx, &change) : rewrite4(ctx, &change);
 }

@@ -127,15 +127,6 @@ static __always_inline bool mind_wants(struct __sk_buff *ctx)
 	return addrs[0] == wanted || addrs[1] == wanted;
 }
 
-static __always_inline void mind_count_lost(void)
-{
-	__u32 key = RUNTIME_CONFIG_MIND_LOST;
-	__u64 *lost = bpf_map_lookup_elem(&cilium_runtime_config, &key);
-
-	if (lost)
-		__sync_fetch_and_add(lost, 1);
-}
-
 VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note)
 {
 	struct mind_record *record;
@@ -144,7 +135,7 @@ VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note
 		return 0;
 	record = bpf_ringbuf_reserve(&cilium_mind, sizeof(*record), 0);
 	if (!record) {
-		mind_count_lost();
+		runtime_count(RUNTIME_CONFIG_MIND_LOST);
 		return 0;
 	}
 	record->ns = bpf_ktime_get_ns();

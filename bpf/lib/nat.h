@@ -43,6 +43,12 @@ struct {
 	__type(value, struct ipv4_nat_entry);
 } cilium_snat_v4_external SEC(".maps");
 
+/* Does any feature translate addresses on this node? Where none does, nothing is loaded for it. */
+static __always_inline bool nat_enabled(void)
+{
+	return enable_nodeport || enable_masquerade;
+}
+
 /* The packet's flow as NAT keys it. */
 static __always_inline struct ipv4_ct_tuple nat_tuple(const struct flow4 *flow, enum nat_flag dir)
 {
@@ -108,43 +114,14 @@ VERIFIED_ONCE int snat_create(struct __sk_buff *ctx, const struct ipv4_ct_tuple 
 			continue;
 		entry.to_addr = addr;
 		entry.to_port = in.dport;
-		if (!bpf_map_update_elem(&cilium_snat_v4_external, out, &entry, BPF_ANY))
+		if (!bpf_map_update_elem(&cilium_snat_v4_external, out, &entry, BPF_ANY)) {
+			runtime_count(RUNTIME_CONFIG_NAT_CREATED);
 			return 0;
+		}
 		bpf_map_delete_elem(&cilium_snat_v4_external, &in);
 		break;
 	}
 	return DROP_NAT_NO_MAPPING;
-}
-
-/*
- * Translates one side of a packet, and for an ICMP error the opposite side of the packet it
- * quotes. Of that only the header and the ports are there: the quoted IP checksum makes up for
- * the address, and the ICMP checksum is corrected for the port.
- */
-static __always_inline int nat_rewrite_quote(struct __sk_buff *ctx, const struct flow4 *flow,
-					     const struct rewrite4 *outer)
-{
-	struct rewrite4 quoted = *outer;
-	struct iphdr inner;
-	int port_off;
-
-	quoted.l3_off = flow->l4_off + sizeof(struct icmp_header);
-	if (bpf_skb_load_bytes(ctx, quoted.l3_off, &inner, sizeof(inner)))
-		return DROP_CT_INVALID_HDR;
-	quoted.side = outer->side == REWRITE_SRC ? REWRITE_DST : REWRITE_SRC;
-	if (rewrite4_addr(ctx, &quoted) < 0)
-		return DROP_CSUM_L3;
-	port_off = quoted.l3_off + inner.ihl * 4;
-	if (inner.protocol == IPPROTO_ICMP)
-		port_off += 4;
-	else if (quoted.side == REWRITE_DST)
-		port_off += 2;
-	if (bpf_skb_store_bytes(ctx, port_off, &quoted.new_port, sizeof(quoted.new_port), 0))
-		return DROP_WRITE_ERROR;
-	if (bpf_l4_csum_replace(ctx, flow->l4_off + offsetof(struct icmp_header, check),
-				quoted.old_port, quoted.new_port, 2))
-		return DROP_CSUM_L4;
-	return rewrite4_addr(ctx, outer);
 }
 
 /* 0 or a DROP_*. */
@@ -165,9 +142,7 @@ VERIFIED_ONCE int nat_rewrite(struct __sk_buff *ctx, const struct flow4 *flow,
 	change.has_l4 = flow->has_l4;
 	/* As read: the tuple's dport is the packet's source port. */
 	change.old_port = side == REWRITE_SRC ? flow4_sport(flow) : flow4_dport(flow);
-	if (flow->error)
-		return nat_rewrite_quote(ctx, flow, &change);
-	return rewrite4(ctx, &change);
+	return flow->error ? rewrite4_quote(ctx, &change) : rewrite4(ctx, &change);
 }
 
 /*

@@ -155,6 +155,8 @@ TAIL_CALL("cilium_calls/36") int tail_nodeport_nat_ingress_ipv4(struct __sk_buff
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_NODEPORT_NAT_INGRESS);
+	if (!nat_enabled())
+		return drop_notify(ctx, DROP_NAT_NOT_NEEDED, &drop);
 	ret = flow4_read(ctx, &flow);
 	if (!ret)
 		ret = snat_ingress(ctx, &flow);
@@ -173,7 +175,9 @@ TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_NODEPORT_REVNAT);
-	ret = enable_nodeport ? nodeport_rev_dnat(ctx) : 0;
+	if (!enable_nodeport)
+		return drop_notify(ctx, DROP_NAT_NOT_NEEDED, &drop);
+	ret = nodeport_rev_dnat(ctx);
 	if (!ret)
 		ret = nodeport_done(ctx, &drop.ext_err);
 	if (ret == 1) {

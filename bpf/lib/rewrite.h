@@ -82,3 +82,40 @@ VERIFIED_ONCE int rewrite4(struct __sk_buff *ctx, const struct rewrite4 *change)
 		return ret;
 	return rewrite4_l4(ctx, change);
 }
+
+/*
+ * The same for an ICMP error, where the translated address is the opposite side of the packet it
+ * quotes. Of that only the header and the ports are there: its own IP checksum makes up for the
+ * address, and the ICMP checksum is corrected for the port. The error's outer address follows if
+ * it is the one translated; an error may also come from a router on the way. 0 or a DROP_*.
+ */
+VERIFIED_ONCE int rewrite4_quote(struct __sk_buff *ctx, const struct rewrite4 *outer)
+{
+	struct rewrite4 quoted = {};
+	struct iphdr head, inner;
+	int port_off;
+
+	if (!outer)
+		return DROP_INVALID;
+	quoted = *outer;
+	quoted.l3_off = outer->l4_off + 8; /* behind the ICMP header */
+	if (bpf_skb_load_bytes(ctx, outer->l3_off, &head, sizeof(head)) ||
+	    bpf_skb_load_bytes(ctx, quoted.l3_off, &inner, sizeof(inner)))
+		return DROP_CT_INVALID_HDR;
+	quoted.side = outer->side == REWRITE_SRC ? REWRITE_DST : REWRITE_SRC;
+	if (rewrite4_addr(ctx, &quoted) < 0)
+		return DROP_CSUM_L3;
+	port_off = quoted.l3_off + inner.ihl * 4;
+	if (inner.protocol == IPPROTO_ICMP)
+		port_off += 4;
+	else if (quoted.side == REWRITE_DST)
+		port_off += 2;
+	if (bpf_skb_store_bytes(ctx, port_off, &quoted.new_port, sizeof(quoted.new_port), 0))
+		return DROP_WRITE_ERROR;
+	if (bpf_l4_csum_replace(ctx, outer->l4_off + l4_csum_off(IPPROTO_ICMP), quoted.old_port,
+				quoted.new_port, 2))
+		return DROP_CSUM_L4;
+	if ((outer->side == REWRITE_SRC ? head.saddr : head.daddr) != outer->old_addr)
+		return 0;
+	return rewrite4_addr(ctx, outer);
+}
