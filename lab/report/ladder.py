@@ -150,7 +150,7 @@ def _line_style(hop: Hop) -> str:
 
 
 def _bytes(hop: Hop) -> str:
-    data = hop.after if hop.after is not None else hop.before
+    data = hop.before if hop.before is not None else hop.after
     length = hop.length or len(data or b"")
     if not length:
         return ""
@@ -159,7 +159,7 @@ def _bytes(hop: Hop) -> str:
 
 
 def _outer(hop: Hop) -> str:
-    data = hop.after if hop.after is not None else hop.before
+    data = hop.before if hop.before is not None else hop.after
     found = tunnel(data, hop.link_layer) if data else None
     return str(found) if found else ""
 
