@@ -19,9 +19,12 @@
 #include "lib/lb.h"
 #include "lib/metrics.h"
 #include "lib/mind.h"
+#include "lib/nat.h"
 #include "lib/policy.h"
+#include "lib/prefilter.h"
 #include "lib/signal.h"
 #include "lib/trace.h"
+#include "lib/unused.h"
 
 /* A type lands in BTF when a global refers to it. A macro for the two names it makes of one. */
 #define CHECKED(name) const volatile struct name *checked_##name
@@ -39,6 +42,10 @@ CHECKED(policy_key);
 CHECKED(policy_entry);
 CHECKED(ipv4_ct_tuple);
 CHECKED(ct_entry);
+CHECKED(ipv4_nat_entry);
+CHECKED(cidr4_key);
+CHECKED(lb4_reverse_sk_key);
+CHECKED(lb4_reverse_sk);
 CHECKED(frag_key);
 CHECKED(frag_ports);
 CHECKED(lb4_key);

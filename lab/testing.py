@@ -6,6 +6,9 @@ Installing the package is enough; a test asks for ``lab`` and gets a running one
     def test_server_answers(lab):
         assert_reachable(lab, "client", "server")
 
+A test that asks for ``datapath`` gets the BPF programs without any network: it sets map entries,
+sends one packet through one hook, and looks at what came of it.
+
 Without the marker the lab is ``lab_topology``, one node with the pods *client* and *server*; a
 conftest.py may define a fixture of that name instead. Labs of tests that run at the same time
 (pytest-xdist) are strangers to each other.
@@ -20,6 +23,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from lab.datapath.testrun import Datapath
 from lab.errors import PrerequisiteError, UnsupportedError
 from lab.model import Node, Pod, Topology
 from lab.runtime import Lab
@@ -129,6 +133,21 @@ def lab(request: pytest.FixtureRequest, lab_topology: Topology) -> Iterator[Lab]
             live.close()
         else:
             live.stop()
+
+
+@pytest.fixture
+def datapath() -> Iterator[Datapath]:
+    """The BPF programs for single-packet runs, loaded at their first use, with empty maps.
+
+    The test is skipped, with the reason, without root or clang.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("needs root: loads BPF programs")
+    try:
+        with Datapath() as harness:
+            yield harness
+    except PrerequisiteError as error:
+        pytest.skip(str(error))
 
 
 def assert_reachable(

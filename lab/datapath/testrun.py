@@ -25,7 +25,15 @@ from lab.kernel.bpf import ConfigValue, Loaded, Program, RawRun, load_object
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.bpfring import PerfReader
 from lab.kernel.btf import read_object
-from lab.layouts.attach import ATTACH_POINTS, CALL_POLICY, CALLS, POLICY, XDP_OBJECTS, Hook
+from lab.layouts.attach import (
+    ATTACH_POINTS,
+    CALL_POLICY,
+    CALLS,
+    OBJECTS,
+    POLICY,
+    XDP_OBJECTS,
+    Hook,
+)
 from lab.layouts.core import MetricsKey, MetricsValue
 from lab.layouts.maps import map_layout
 
@@ -157,11 +165,14 @@ class Datapath:
 
     def __init__(self, **config: ConfigValue) -> None:
         self._config = {**DEFAULT_CONFIG, **config}
+        self._paths = build_objects([*OBJECTS, PRELUDE])
         self._stack = ExitStack()
         self._maps: dict[str, BpfMap] = {}
         self._instances: dict[str, _Instance] = {}
         self._events: PerfReader | None = None
         self._prelude: Loaded | None = None
+        for name in OBJECTS:
+            self._share(self._load(name, {}, only=()))
 
     def close(self) -> None:
         """Give every program and map back."""
@@ -181,17 +192,17 @@ class Datapath:
 
         Raises:
             VerifierError: the kernel refuses a program.
-            InputError: an unknown constant.
+            InputError: an unknown object or constant.
         """
-        path = build_objects([object_name])[object_name]
+        if object_name not in self._paths:
+            raise InputError(
+                f"no object {object_name!r} in the datapath", hint=f"known: {', '.join(OBJECTS)}"
+            )
+        path = self._paths[object_name]
         known = {symbol.name for symbol in read_object(path).variables}
         merged = {name: v for name, v in self._config.items() if name in known} | config
-        loaded = load_object(path, default_type=program_type(path), config=merged, reuse=self._maps)
-        self._stack.callback(loaded.close)
+        loaded = self._load(object_name, merged, only=None)
         made = _Instance(loaded, tail_calls(path, merged))
-        for name, bpf_map in loaded.maps.items():
-            if name not in (CALLS, POLICY) and not name.endswith((".rodata", ".bss", ".data")):
-                self._maps.setdefault(name, bpf_map)
         for call in made.calls:
             program = loaded.programs[call.program]
             loaded.maps[call.map].update(
@@ -199,6 +210,21 @@ class Datapath:
             )
         self._instances[instance or object_name] = made
         return self
+
+    def _load(
+        self, name: str, config: Mapping[str, ConfigValue], *, only: tuple[str, ...] | None
+    ) -> Loaded:
+        path = self._paths[name]
+        kind = program_type(path)
+        made = load_object(path, default_type=kind, config=config, reuse=self._maps, only=only)
+        self._stack.callback(made.close)
+        return made
+
+    def _share(self, loaded: Loaded) -> None:
+        """Make the maps that a node's objects share known to the objects loaded later."""
+        for name, bpf_map in loaded.maps.items():
+            if name not in (CALLS, POLICY) and not name.endswith((".rodata", ".bss", ".data")):
+                self._maps.setdefault(name, bpf_map)
 
     def _instance(self, name: str) -> _Instance:
         if name not in self._instances:
@@ -215,10 +241,9 @@ class Datapath:
         Raises:
             InputError: no loaded object has such a map, or its layout is unknown.
         """
-        if not self._instances:
-            self.load("bpf_lxc")
-        own = self._instance(instance or "bpf_lxc").loaded.maps
-        bpf_map = self._maps.get(name) or own.get(name)
+        bpf_map = self._maps.get(name)
+        if bpf_map is None:
+            bpf_map = self._instance(instance or "bpf_lxc").loaded.maps.get(name)
         layout = map_layout(name)
         if bpf_map is None or layout is None or layout.key is None or layout.value is None:
             known = ", ".join(sorted(self._maps))
@@ -326,7 +351,7 @@ class Datapath:
 
     def _with_prelude(self, program: Program, tunnel: Tunnel | None, tc_index: int) -> Program:
         if self._prelude is None:
-            path = build_objects([PRELUDE])[PRELUDE]
+            path = self._paths[PRELUDE]
             self._prelude = load_object(path, default_type=program_type(path))
             self._stack.callback(self._prelude.close)
         zero = struct.pack("<I", 0)

@@ -189,24 +189,24 @@ class PolicyEntry(Record):
 class CidrKey(Record):
     """Key of a set of IPv4 prefixes: ``cilium_ipmasq_v4``, the prefilter, ``world_cidrs4``."""
 
-    C_NAME: ClassVar[str] = "lpm_v4_key"
+    C_NAME: ClassVar[str] = "cidr4_key"
     prefixlen: int = u32(32)
-    ip4: IPv4Address = ipv4()
+    addr: IPv4Address = ipv4()
 
     @classmethod
     def of(cls, network: IPv4Network) -> CidrKey:
         """Return the key of a prefix."""
-        return cls(prefixlen=network.prefixlen, ip4=network.network_address)
+        return cls(prefixlen=network.prefixlen, addr=network.network_address)
 
     @property
     def network(self) -> IPv4Network:
         """The prefix itself."""
-        return IPv4Network((self.ip4, self.prefixlen))
+        return IPv4Network((self.addr, self.prefixlen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncryptConfig(Record):
     """Value of ``cilium_encrypt_state``: index of the key in use."""
 
-    C_NAME: ClassVar[str] = "encrypt_config"
+    C_NAME: ClassVar[str] = ""
     encrypt_key: int = u8()

@@ -276,7 +276,7 @@ class SourceRangeKey(Record):
 class ReverseSkKey(Record):
     """Key of ``cilium_lb4_reverse_sk``: a socket and the backend it was sent to."""
 
-    C_NAME: ClassVar[str] = "ipv4_revnat_tuple"
+    C_NAME: ClassVar[str] = "lb4_reverse_sk_key"
     cookie: int = u64()
     address: IPv4Address = ipv4()
     port: int = be16()
@@ -287,7 +287,7 @@ class ReverseSkKey(Record):
 class ReverseSk(Record):
     """Value of ``cilium_lb4_reverse_sk``: the service the socket asked for."""
 
-    C_NAME: ClassVar[str] = "ipv4_revnat_entry"
+    C_NAME: ClassVar[str] = "lb4_reverse_sk"
     address: IPv4Address = ipv4()
     port: int = be16()
     rev_nat_index: int = be16()
