@@ -1,8 +1,30 @@
 """A network emulation testbed and teaching lab for the eBPF datapath of Kubernetes."""
 
-from lab.model import Link, Node, Options, Pod, Topology
+from lab.model import (
+    Backend,
+    Link,
+    Namespace,
+    Node,
+    Options,
+    Pod,
+    Service,
+    ServicePort,
+    Topology,
+)
 
-__all__ = ["Lab", "Link", "Node", "Options", "Pod", "Topology", "scenario"]
+__all__ = [
+    "Backend",
+    "Lab",
+    "Link",
+    "Namespace",
+    "Node",
+    "Options",
+    "Pod",
+    "Service",
+    "ServicePort",
+    "Topology",
+    "scenario",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Any
 
-from lab.errors import TopologyError
+from lab.errors import InputError, TopologyError
 from lab.names import check_node_name, check_pod_name, did_you_mean
 
 FIRST_POD_OFFSET = 10
@@ -363,3 +363,141 @@ def _check_pod_addresses(topology: Topology) -> None:
                 f"node {node.name!r}: {count} pods do not fit {topology.pod_cidr(node)}",
                 hint="give it a larger pod_cidr",
             )
+
+
+SERVICE_KINDS = ("ClusterIP", "NodePort", "LoadBalancer")
+NODE_PORTS = range(30000, 32768)
+"""Where Kubernetes lets node ports be (``--service-node-port-range``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A Kubernetes namespace; its labels are part of its pods' identities."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        check_pod_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a service.
+
+    Attributes:
+        port: that clients ask for.
+        target: that backends listen on; 0 for the same.
+        protocol: ``TCP`` or ``UDP``.
+        node_port: on every node, for NodePort and LoadBalancer; 0 lets the lab choose.
+        name: needed where backends name the port they serve.
+    """
+
+    port: int
+    target: int = 0
+    protocol: str = "TCP"
+    node_port: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One backend given by hand; a pod's address and node follow from its name.
+
+    Attributes:
+        pod: name of a pod of the lab; or ``address`` is given.
+        port_name: the port of the service that it serves; empty for every one.
+        port: instead of the port's ``target``; 0 for that.
+        ready: takes new connections.
+        terminating: finishes the old ones and takes no new one.
+    """
+
+    pod: str = ""
+    address: str = ""
+    port_name: str = ""
+    port: int = 0
+    ready: bool = True
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A stable address in front of several backends, as in Kubernetes.
+
+    Attributes:
+        name: unique in its namespace.
+        ports: at least one; a plain number is a TCP port with an equal target.
+        selector: labels of its backends; or ``backends`` are given: pod names or `Backend`.
+        kind: ``ClusterIP``, ``NodePort`` or ``LoadBalancer``.
+        cluster_ip: of 10.96.0.0/16; empty lets the lab choose.
+        external_ips: further addresses, reachable from outside.
+        load_balancer_ip: of a LoadBalancer; empty lets the lab choose from 198.51.100.0/24.
+        source_ranges: CIDRs that may use the load balancer's address.
+        affinity_s: a client keeps its backend for so long, in seconds; 0 for not at all.
+        external_local: traffic from outside stays on the node it reached.
+        internal_local: traffic from pods stays on their node.
+    """
+
+    name: str
+    namespace: str = "default"
+    ports: tuple[ServicePort | int, ...]
+    selector: Mapping[str, str] = field(default_factory=dict, hash=False)
+    backends: tuple[Backend | str, ...] = ()
+    kind: str = "ClusterIP"
+    cluster_ip: str = ""
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ip: str = ""
+    source_ranges: tuple[str, ...] = ()
+    affinity_s: int = 0
+    external_local: bool = False
+    internal_local: bool = False
+
+    def __post_init__(self) -> None:
+        check_pod_name(self.name)
+        if self.kind not in SERVICE_KINDS:
+            raise InputError(
+                f"service {self.name!r}: kind {self.kind!r} is unknown",
+                hint=did_you_mean(self.kind, SERVICE_KINDS),
+            )
+        if not self.ports:
+            raise InputError(
+                f"service {self.name!r} has no ports", hint="add ports=(80,) or ServicePort(...)"
+            )
+        _check_service_ports(self)
+        for address in (self.cluster_ip, self.load_balancer_ip, *self.external_ips):
+            if address:
+                _address(address, f"service {self.name!r}")
+        for network in self.source_ranges:
+            _network(network, f"service {self.name!r}: source_ranges")
+        if not 0 <= self.affinity_s <= 86400:
+            raise InputError(
+                f"service {self.name!r}: affinity_s {self.affinity_s}", hint="use 0 to 86400 s"
+            )
+
+    @property
+    def title(self) -> str:
+        """``namespace/name``, unique in a lab."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def port_list(self) -> tuple[ServicePort, ...]:
+        """The ports, plain numbers written out."""
+        return tuple(ServicePort(port) if isinstance(port, int) else port for port in self.ports)
+
+
+def _check_service_ports(service: Service) -> None:
+    seen = set()
+    for item in service.port_list:
+        where = f"service {service.name!r}: port {item.port}/{item.protocol}"
+        if item.protocol not in ("TCP", "UDP"):
+            raise InputError(f"{where}: unknown protocol", hint="use TCP or UDP")
+        if not 1 <= item.port <= 65535 or not 0 <= item.target <= 65535:
+            raise InputError(f"{where} is impossible", hint="use 1 to 65535")
+        if item.node_port and (service.kind == "ClusterIP" or item.node_port not in NODE_PORTS):
+            raise InputError(
+                f"{where}: node port {item.node_port} is impossible",
+                hint="use 30000 to 32767 with kind='NodePort'",
+            )
+        if (item.port, item.protocol) in seen:
+            raise InputError(f"{where} is there twice", hint="remove one of them")
+        seen.add((item.port, item.protocol))

@@ -30,8 +30,6 @@ RESERVED_IDENTITIES = {
 }
 """Cilium's reserved security identities (facts: ``pkg/identity``)."""
 
-FIRST_ALLOCATED_IDENTITY = 256
-
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?\Z")
 
@@ -113,17 +111,6 @@ def mac_address(kind: int, address: IPv4Address) -> str:
 def endpoint_id(address: IPv4Address) -> int:
     """Return the endpoint id of an address: its low 16 bits, so ``10.0.1.10`` is endpoint 266."""
     return int(address) & 0xFFFF
-
-
-def allocate_identities(label_sets: Iterable[Mapping[str, str]]) -> dict[tuple[str, ...], int]:
-    """Give every distinct set of labels a security identity from 256 upwards.
-
-    Returns:
-        sorted ``key=value`` strings -> identity, numbered in the order of the sorted sets, so
-        that every node (and every run) arrives at the same numbers.
-    """
-    keys = sorted({label_key(labels) for labels in label_sets})
-    return {key: FIRST_ALLOCATED_IDENTITY + n for n, key in enumerate(keys)}
 
 
 def label_key(labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
@@ -10,13 +11,14 @@ from lab.errors import TopologyError
 from lab.model import FIRST_POD_OFFSET, WORLD_CLIENT, Node, Pod, Topology
 from lab.names import (
     RESERVED_IDENTITIES,
-    allocate_identities,
     did_you_mean,
     endpoint_id,
     label_key,
     lxc_interface,
     mac_address,
 )
+from lab.policy.identities import IdentityTable, Refinement, pod_labels
+from lab.policy.objects import Cluster, Machine, Semantics, Workload
 
 ETH0_INDEX = 2
 CILIUM_NET_INDEX = 3
@@ -90,7 +92,7 @@ class Inventory:
     """All facts of a lab.
 
     Attributes:
-        identities: sorted ``key=value`` labels -> security identity.
+        identities: sorted labels with their sources -> security identity.
         gateway: the underlay address of the ``world`` namespace, the nodes' default route.
     """
 
@@ -142,29 +144,70 @@ def _find(name: str, known: dict[str, T], what: str) -> T:
         ) from None
 
 
-def inventory(topology: Topology) -> Inventory:
+def inventory(
+    topology: Topology, identities: Mapping[tuple[str, ...], int] | None = None
+) -> Inventory:
     """Compute all names, addresses and numbers of a topology.
 
     Pods with an explicit address keep it; the others get the next free one of their node's
     CIDR, from ``.10`` on, in the order of the description.
+
+    Args:
+        topology: the description.
+        identities: of an earlier inventory, to keep those that are still in use.
     """
-    identities = allocate_identities(_identity_labels(pod) for pod in topology.pods)
     addresses = _pod_addresses(topology)
+    cluster = _cluster(topology, addresses)
+    labels = {
+        pod.full_name: pod_labels(cluster, workload, Semantics.K8S, Refinement())
+        for pod, workload in zip(topology.pods, cluster.workloads, strict=True)
+    }
+    table = IdentityTable(dict(identities or {}))
+    table.update(labels.values(), ())
+    numbers = {name: table.allocated[key] for name, key in labels.items()}
     underlay = IPv4Network(topology.underlay_cidr)
     return Inventory(
         topology=topology,
-        nodes=tuple(_node_facts(topology, node, addresses, identities) for node in topology.nodes),
-        identities=identities,
+        nodes=tuple(_node_facts(topology, node, addresses, numbers) for node in topology.nodes),
+        identities=dict(table.allocated),
         underlay=underlay,
         gateway=underlay.broadcast_address - 1,
         world_client=WORLD_CLIENT,
     )
 
 
-def _identity_labels(pod: Pod) -> dict[str, str]:
-    # The namespace is a label of the identity, as in Cilium: the same labels in two
-    # namespaces are two identities.
-    return {**pod.labels, "io.kubernetes.pod.namespace": pod.namespace}
+def settled(facts: Inventory) -> Topology:
+    """Return the topology with every pod's address written down, so that changes keep them."""
+    pods = tuple(
+        replace(pod, address=str(facts.pod(pod.full_name).address)) for pod in facts.topology.pods
+    )
+    return replace(facts.topology, pods=pods)
+
+
+def _cluster(topology: Topology, addresses: Mapping[str, IPv4Address]) -> Cluster:
+    workloads = tuple(
+        Workload(
+            name=pod.name,
+            namespace=pod.namespace,
+            node=pod.node,
+            address=str(addresses[pod.full_name]),
+            labels=pod.labels,
+        )
+        for pod in topology.pods
+    )
+    machines = tuple(
+        Machine(
+            node.name,
+            (str(topology.node_address(node)), str(topology.pod_cidr(node).network_address + 1)),
+        )
+        for node in topology.nodes
+    )
+    return Cluster(workloads=workloads, machines=machines)
+
+
+def cluster(facts: Inventory) -> Cluster:
+    """Return what policies need to know of a lab's pods and nodes."""
+    return _cluster(facts.topology, {pod.name: pod.address for pod in facts.pods})
 
 
 def _pod_addresses(topology: Topology) -> dict[str, IPv4Address]:
@@ -184,7 +227,7 @@ def _node_facts(
     topology: Topology,
     node: Node,
     addresses: dict[str, IPv4Address],
-    identities: dict[tuple[str, ...], int],
+    identities: Mapping[str, int],
 ) -> NodeFacts:
     cidr, address = topology.pod_cidr(node), topology.node_address(node)
     router = cidr.network_address + 1
@@ -211,11 +254,10 @@ def _pod_facts(
     pod: Pod,
     cidr: IPv4Network,
     address: IPv4Address,
-    identities: dict[tuple[str, ...], int],
+    identities: Mapping[str, int],
 ) -> PodFacts:
     offset = int(address) - int(cidr.network_address)
     reserved = [name for name in pod.labels if name.startswith("reserved:")]
-    identity = identities[label_key(_identity_labels(pod))]
     return PodFacts(
         name=pod.full_name,
         netns=pod.full_name.replace("/", "."),
@@ -228,5 +270,7 @@ def _pod_facts(
         lxc_mac=mac_address(0x06, address),
         lxc_index=FIRST_LXC_INDEX - FIRST_POD_OFFSET + offset,
         endpoint_id=endpoint_id(address),
-        identity=RESERVED_IDENTITIES[reserved[0].split(":")[1]] if reserved else identity,
+        identity=RESERVED_IDENTITIES[reserved[0].split(":")[1]]
+        if reserved
+        else identities[pod.full_name],
     )

@@ -14,6 +14,9 @@ from typing import Any
 NODES_DIR = "/run/nodes"
 """Where a lab's private mounts hold one directory per node: ``bpf`` and ``cilium``."""
 
+AGENT_SOCKET = f"{NODES_DIR}/agent.sock"
+"""Where the lab's agent listens, inside the lab's private mounts."""
+
 
 def bpffs(node: str) -> str:
     """Return the directory of a node's own BPF file system inside the lab."""
@@ -361,13 +364,13 @@ Plan = tuple[Step, ...]
 
 def to_json(step: Step) -> dict[str, Any]:
     """Return a step as JSON-ready data with its kind; :func:`from_json` reads it back."""
-    return {"kind": type(step).__name__, **asdict(step)}
+    return {"step": type(step).__name__, **asdict(step)}
 
 
 def from_json(data: dict[str, Any]) -> Step:
     """Build a step from what :func:`to_json` returned."""
     values = dict(data)
-    kind = {cls.__name__: cls for cls in Step.__subclasses__()}[values.pop("kind")]
+    kind = {cls.__name__: cls for cls in Step.__subclasses__()}[values.pop("step")]
     for name in ("config", "pins"):
         if name in values:
             values[name] = tuple((field, item) for field, item in values[name])

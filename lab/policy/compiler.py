@@ -210,9 +210,11 @@ class _Draft:
 class Compiler:
     """Compiles clusters and policies, one after the other, reusing what did not change."""
 
-    def __init__(self, semantics: Semantics = Semantics.K8S) -> None:
+    def __init__(
+        self, semantics: Semantics = Semantics.K8S, table: IdentityTable | None = None
+    ) -> None:
         self.semantics = semantics
-        self._table = IdentityTable()
+        self._table = table or IdentityTable()
         self._selectors = _Selectors()
         self._pieces: dict[Policy, _Pieces] = {}
         self._endpoints: dict[tuple[object, ...], tuple[tuple[object, ...], EndpointPolicy]] = {}

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ class Context:
         self.arguments = arguments
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child that the keeper keeps track of; it ends when ``connection`` is closed."""
+
+    pid: int
+    connection: int
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        with contextlib.suppress(ChildProcessError):
+            return os.waitpid(self.pid, os.WNOHANG)[0] == 0
+        return False
+
+
 class Keeper:
     """State of the keeper process after it entered its namespaces."""
 
@@ -71,6 +87,7 @@ class Keeper:
         self.clients: list[socket.socket] = []
         self.views: dict[str, int] = {}
         self.running = True
+        self.agent: Child | None = None
         self.prompting = 0
         self.seconds: dict[str, tuple[float, int]] = {}
         self.engine = _engine(request["engine"], self)
@@ -220,8 +237,11 @@ class Keeper:
                     self.engine.step(steps.from_json(step))
                 return {"ok": True}, ()
             case "topology":
-                self.facts = inventory(Topology.from_json(request["topology"]))
+                known = self.facts.identities
+                self.facts = inventory(Topology.from_json(request["topology"]), known)
                 return {"ok": True}, ()
+            case "agent":
+                return self._control_agent(request["action"]), ()
             case "remove":
                 mounts.forget_netns(request["netns"])
                 self._forget_view(request["netns"])
@@ -253,21 +273,54 @@ class Keeper:
         pod = self.facts.pod(target)
         return pod.netns, pod.node, str(Path(self.record.cgroup, pod.node, pod.netns))
 
+    # -- the agent --------------------------------------------------------------------------
+
+    def start_agent(self) -> None:
+        """Start the control plane; requests wait in its socket until it has taken over."""
+        Path(steps.AGENT_SOCKET).unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(steps.AGENT_SOCKET)
+            listener.listen(64)
+            arguments = {"listener": listener.fileno(), "objects": self.request["objects"]}
+            self.agent = self._fork("lab.agent.main", "", arguments)
+
+    def _control_agent(self, action: str) -> dict[str, Any]:
+        running = self.agent is not None and self.agent.running
+        if self.agent is not None and (action in ("kill", "restart") or not running):
+            if running:
+                os.kill(self.agent.pid, signal.SIGKILL)
+                os.waitpid(self.agent.pid, 0)
+            os.close(self.agent.connection)
+            self.agent = None
+            running = False
+        if action == "restart" or (action == "start" and not running):
+            if not self.facts.topology.options.datapath:
+                raise LabError("a lab without datapath has no agent", hint="set datapath=True")
+            self.start_agent()
+            running = True
+        return {"running": running}
+
+    # -- children ---------------------------------------------------------------------------
+
     def spawn(self, service: str, target: str, arguments: dict[str, Any]) -> int:
         """Fork a child that runs ``service`` inside ``target``; return the caller's end.
 
         Raises:
             LabError: unknown service or target.
         """
+        return self._fork(service, target, arguments).connection
+
+    def _fork(self, service: str, target: str, arguments: dict[str, Any]) -> Child:
         if service not in SERVICES:
             raise LabError(f"unknown service {service!r}", hint=f"known: {', '.join(SERVICES)}")
         place = self.place_of(target) if target else None
         ours, theirs = socket.socketpair()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             ours.close()
             self._become_child(theirs, service, target, place, arguments)
         theirs.close()
-        return ours.detach()
+        return Child(pid, ours.detach())
 
     def _become_child(
         self,
@@ -305,6 +358,8 @@ class Keeper:
         self.control.close()
         for client in self.clients:
             client.close()
+        if self.agent is not None:
+            os.close(self.agent.connection)
 
     def _enter_place(self, netns: str, node: str | None, group: str) -> None:
         cgroup.move_self(Path(group))
@@ -403,6 +458,8 @@ def main() -> None:
         keeper.build()
         if request.get("prompt"):
             keeper.prompting = keeper.start_prompt(fds[1:])
+        if keeper.facts.topology.options.datapath:
+            keeper.start_agent()
         send(control, {"ready": True, "seconds": time.perf_counter() - started})
         keeper.serve()
     except Closed:

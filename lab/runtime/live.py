@@ -16,6 +16,7 @@ from lab.names import did_you_mean
 from lab.packets import new_cookie, with_cookie
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
 from lab.runtime import registry
+from lab.runtime.control import Control, NodeAgent
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
 from lab.traffic.results import Connection, Datagram, Ping
@@ -227,6 +228,11 @@ class LiveNode(Place):
 
         return str(self._lab.keeper.root) + "/".join((bpffs(self.name), *parts))
 
+    @property
+    def agent(self) -> NodeAgent:
+        """The agent's view of this node."""
+        return NodeAgent(self._lab.agent, self.name)
+
 
 Destination = Place | str | IPv4Address
 
@@ -235,7 +241,7 @@ def _address(to: Destination) -> str:
     return str(to.address if isinstance(to, Place) else to)
 
 
-class Lab:
+class Lab(Control):
     """A running lab. ``with Lab(topology) as lab:`` builds it and takes it down after the block.
 
     The lab is owned by its keeper process: it also goes when this process dies, however it dies.
@@ -381,11 +387,17 @@ class Lab:
             hint=did_you_mean(name, nodes | pods | {"world", "underlay"}),
         )
 
+    def _let_go(self, name: str) -> None:
+        place = self._places.pop(name, None)
+        if place is not None:
+            place.close()
+
     def close(self) -> None:
         """Drop the connections; a lab of ``lab up`` stays up, one of this process ends."""
         for place in self._places.values():
             place.close()
         self._places.clear()
+        self.agent.close()
         if self._keeper is not None:
             self._keeper.close()
 
@@ -394,6 +406,7 @@ class Lab:
         for place in self._places.values():
             place.close()
         self._places.clear()
+        self.agent.close()
         if self._keeper is not None:
             self._keeper.stop()
             self._keeper = None

@@ -1,0 +1,317 @@
+"""The agent's state and what it does with it: adopt, apply, delete, add and remove pods."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lab.agent import endpoints, garbage, policies, tables
+from lab.agent.codec import Description
+from lab.agent.services import Frontend, Realiser, on_node
+from lab.agent.status import AgentStatus, Collected
+from lab.agent.store import State
+from lab.errors import InputError
+from lab.kernel.bpfmap import get_pinned
+from lab.kernel.netns import NetworkNamespace
+from lab.model import Namespace, Service, Topology
+from lab.plan.inventory import Inventory, NodeFacts, PodFacts, cluster, inventory
+from lab.plan.steps import globals_dir
+from lab.policy.compiler import Compiled, Compiler
+from lab.policy.identities import IdentityTable
+from lab.policy.objects import CiliumPolicy, Cluster, NetworkPolicy, Policy, Semantics
+
+
+@dataclass(slots=True)
+class Timer:
+    """When a node's garbage is collected next, on the monotonic clock."""
+
+    interval_s: float = garbage.FIRST_INTERVAL_S
+    due: float = 0.0
+
+
+class Agent:
+    """Control plane of a lab; every change is checked whole, then written, then remembered.
+
+    Args:
+        facts: of the lab.
+        paths: compiled objects by name.
+        namespaces: of the nodes, opened by this process.
+        state: what the agent before left.
+    """
+
+    def __init__(
+        self,
+        facts: Inventory,
+        paths: Mapping[str, Path],
+        namespaces: Mapping[str, NetworkNamespace],
+        state: State,
+    ) -> None:
+        self.facts = facts
+        self.paths = paths
+        self.namespaces = namespaces
+        self.state = state
+        self.born = time.monotonic()
+        self.compiled: Compiled | None = None
+        self.frontends: tuple[Frontend, ...] = ()
+        table = IdentityTable(dict(state.identities or facts.identities), dict(state.networks))
+        self.compiler = Compiler(Semantics(state.semantics), table)
+        self.endpoints = endpoints.Endpoints(self)
+        self.timers = {
+            node.name: Timer(due=self.born + garbage.FIRST_INTERVAL_S) for node in facts.nodes
+        }
+
+    # -- taking over -----------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Make the maps hold what the state says, writing differences only.
+
+        Exchanges of programs that the agent before did not finish are done again.
+        """
+        self.state.started += 1
+        self._enforce(self._compile(self.state))
+        self._serve(self._realise(self.state))
+        for node in self.facts.nodes:
+            self.endpoints.repair(node)
+        self._save()
+
+    def _save(self) -> None:
+        assert self.compiled is not None
+        known = self.compiled.identities
+        self.state.identities = {
+            known[number].labels: number for number in set(self.compiled.identity_of.values())
+        }
+        self.state.networks = dict(self.compiled.networks)
+        self.state.save()
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    def apply(self, items: Iterable[Description]) -> None:
+        """Realise services, policies and namespaces; one of the same name is replaced.
+
+        Raises:
+            InputError: one of them is impossible; then none has been applied.
+        """
+        following = replace(
+            self.state,
+            services=dict(self.state.services),
+            namespaces=dict(self.state.namespaces),
+            policies=dict(self.state.policies),
+        )
+        rules: dict[str, tuple[Policy, ...]] = {}
+        for item in items:
+            match item:
+                case Service():
+                    following.services[item.title] = item
+                case Namespace():
+                    following.namespaces[item.name] = item
+                case NetworkPolicy() | CiliumPolicy():
+                    rules[item.title] = (*rules.get(item.title, ()), item)
+                case Cluster():
+                    following.cluster = item
+        following.policies.update(rules)
+        self._move_to(following)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Take back objects by title: ``service/default/web``, ``networkpolicy/default/deny``.
+
+        Raises:
+            InputError: there is none of that title; then nothing has been deleted.
+        """
+        following = replace(
+            self.state,
+            services=dict(self.state.services),
+            namespaces=dict(self.state.namespaces),
+            policies=dict(self.state.policies),
+        )
+        gone = []
+        for name in names:
+            kind, _, title = name.partition("/")
+            if kind == "service" and title in following.services:
+                gone.append(following.services.pop(title))
+            elif kind == "namespace" and title in following.namespaces:
+                del following.namespaces[title]
+            elif name in following.policies:
+                del following.policies[name]
+            else:
+                raise InputError(f"there is no {name!r}", hint="see `lab get`")
+        self._move_to(following)
+        for service in gone:
+            Realiser(self.facts, following.numbers).forget(service)
+        self._save()
+
+    def _move_to(self, following: State) -> None:
+        frontends = self._realise(following)
+        compiled = self._compile(following)
+        changed = following.policies != self.state.policies
+        following.policy_revision += changed
+        self.state = following
+        self._enforce(compiled)
+        self._serve(frontends)
+        self._save()
+
+    # -- services --------------------------------------------------------------------------------
+
+    def _realise(self, state: State) -> tuple[Frontend, ...]:
+        return Realiser(self.facts, state.numbers).frontends(state.services.values())
+
+    def _serve(self, frontends: tuple[Frontend, ...]) -> None:
+        self.frontends = frontends
+        maglev = self.facts.topology.options.lb_algorithm == "maglev"
+        for node in self.facts.nodes:
+            if not _has_map(node.name, tables.SERVICES):
+                continue
+            mine = on_node(frontends, node)
+            tables.reconcile(node.name, tables.build(mine, node.name, maglev_tables=maglev))
+
+    # -- policy ----------------------------------------------------------------------------------
+
+    def cluster(self, state: State) -> Cluster:
+        """Return pods and namespaces as policies see them."""
+        plain = cluster(self.facts)
+        given = {pod.title: pod for pod in state.cluster.workloads} if state.cluster else {}
+        namespaces: dict[str, Mapping[str, str]] = {}
+        if state.cluster:
+            namespaces.update(state.cluster.namespaces)
+        namespaces.update({item.name: item.labels for item in state.namespaces.values()})
+        workloads = tuple(
+            replace(
+                pod,
+                ports=given[pod.title].ports,
+                service_account=given[pod.title].service_account,
+            )
+            if pod.title in given
+            else pod
+            for pod in plain.workloads
+        )
+        return replace(plain, namespaces=namespaces, workloads=workloads)
+
+    def _compile(self, state: State) -> Compiled:
+        rules = (rule for rules in state.policies.values() for rule in rules)
+        return self.compiler.compile(self.cluster(state), rules)
+
+    def _enforce(self, compiled: Compiled) -> None:
+        """Write a compilation: entries before the identities they name, removals last."""
+        before, self.compiled = self.compiled, compiled
+        changed = [
+            pod
+            for pod in self.facts.pods
+            if before is None or self._policy(before, pod) is not self._policy(compiled, pod)
+        ]
+        for pod in changed:
+            self.endpoints.allow(pod)
+        self._publish_identities(before, compiled)
+        for pod in self.facts.pods:
+            if before and self.identity(pod, before) != self.identity(pod):
+                self.endpoints.regenerate(pod, "its identity changed")
+        for pod in changed:
+            self.endpoints.disallow(pod)
+
+    def _policy(self, compiled: Compiled, pod: PodFacts) -> object:
+        return compiled.endpoints.get(title(pod))
+
+    def _publish_identities(self, before: Compiled | None, compiled: Compiled) -> None:
+        identities = {pod.name: self.identity(pod) for pod in self.facts.pods}
+        owned = set(endpoints.own_networks(self.facts))
+        networks = {k: n for k, n in compiled.networks.items() if k not in owned}
+        stale = [k for k in before.networks if k not in networks] if before else []
+        for node in self.facts.nodes:
+            rows = [policies.endpoint_row(pod, identities[pod.name]) for pod in node.pods]
+            policies.write(node.name, "cilium_lxc", rows)
+            wanted = policies.ipcache_rows(self.facts, node.name, identities, networks)
+            policies.write(node.name, "cilium_ipcache", wanted)
+            keys = [policies.network_key(k) for k in stale if k not in owned]
+            policies.delete(node.name, "cilium_ipcache", keys)
+
+    def identity(self, pod: PodFacts, compiled: Compiled | None = None) -> int:
+        """Return a pod's security identity: reserved by its labels, or allocated."""
+        known = compiled or self.compiled
+        if any(label.startswith("reserved:") for label in pod.labels) or known is None:
+            return pod.identity
+        return known.identity_of.get(title(pod), pod.identity)
+
+    # -- pods ------------------------------------------------------------------------------------
+
+    def change_pods(self, topology: Topology) -> None:
+        """Take over a topology with other pods: new ones get programs, gone ones lose them.
+
+        Raises:
+            LabError: a new pod could not be attached; the topology stays as it was.
+        """
+        old, new = self.facts, inventory(topology, self.facts.identities)
+        names = {pod.name for pod in new.pods}
+        had = {pod.name for pod in old.pods}
+        self.facts = new
+        try:
+            added = [pod for pod in new.pods if pod.name not in had]
+            for pod in added:
+                self.endpoints.prepare(pod)
+            compiled = self._compile(self.state)
+            frontends = self._realise(self.state)
+            for pod in added:
+                self.endpoints.attach(pod, compiled.identity_of[title(pod)])
+        except BaseException:
+            self.facts = old
+            raise
+        for pod in old.pods:
+            if pod.name not in names:
+                self.endpoints.remove(old, pod)
+        self._enforce(compiled)
+        self._serve(frontends)
+        self._save()
+
+    # -- garbage ---------------------------------------------------------------------------------
+
+    def collect(self, node: NodeFacts) -> Collected:
+        """Remove what has expired on a node, and say when the next time is."""
+        now = garbage.boot_s()
+        flows = garbage.collect_conntrack(node.name, now)
+        nat = garbage.collect_nat(node.name, now)
+        timer = self.timers[node.name]
+        timer.interval_s = garbage.next_interval_s(timer.interval_s, flows)
+        timer.due = time.monotonic() + timer.interval_s
+        return Collected(
+            node=node.name,
+            ct_seen=flows.seen,
+            ct_deleted=flows.deleted,
+            nat_seen=nat.seen,
+            nat_deleted=nat.deleted,
+            next_s=timer.interval_s,
+        )
+
+    def idle(self) -> float:
+        """Do what is due; return the seconds until something is."""
+        if self.endpoints.write_one_state():
+            return 0.0
+        now = time.monotonic()
+        for node in self.facts.nodes:
+            if self.timers[node.name].due <= now:
+                self.collect(node)
+        return min(timer.due for timer in self.timers.values()) - time.monotonic()
+
+    def status(self, pid: int) -> AgentStatus:
+        """Return what the agent says of itself."""
+        return AgentStatus(
+            pid=pid,
+            started=self.state.started,
+            up_s=time.monotonic() - self.born,
+            endpoints=len(self.facts.pods) + len(self.facts.nodes),
+            services=len(self.state.services),
+            policies=len(self.state.policies),
+            policy_revision=self.state.policy_revision,
+        )
+
+
+def title(pod: PodFacts) -> str:
+    """Return ``namespace/pod``, the name policies know a pod by."""
+    return f"{pod.namespace}/{pod.name.rpartition('/')[2]}"
+
+
+def _has_map(node: str, name: str) -> bool:
+    fd = get_pinned(Path(globals_dir(node), name))
+    if fd is None:
+        return False
+    os.close(fd)
+    return True

@@ -1,0 +1,108 @@
+"""Compiled policy into the maps: policy maps, identities in ``cilium_lxc`` and the ipcache.
+
+What is in a map is read from the map, never assumed: an agent that starts anew writes the
+difference only, and counters of entries that stay go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from lab.kernel.bpfmap import BpfMap
+from lab.plan import entries
+from lab.plan.inventory import Inventory, PodFacts
+from lab.plan.steps import globals_dir
+from lab.policy.entries import EntryKey, pack_value, unpack_value
+
+
+def policy_pin(node: str, endpoint_id: int) -> Path:
+    """Return where an endpoint's policy map is pinned, as the keeper sees it."""
+    return Path(globals_dir(node), f"cilium_policy_{endpoint_id:05d}")
+
+
+def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
+    """Write the entries that are missing or say something else; return how many.
+
+    Args:
+        pin: of the policy map.
+        wanted: key -> deny flag.
+
+    Raises:
+        KernelError: the map is not there or full.
+    """
+    with BpfMap.from_pin(pin) as policy:
+        have = {key: unpack_value(value)[0] for key, value in policy.items()}
+        missing = [
+            (key.pack(), pack_value(deny, key))
+            for key, deny in wanted.items()
+            if have.get(key.pack()) is not deny
+        ]
+        policy.update_many(missing)
+        return len(missing)
+
+
+def remove_others(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
+    """Delete the entries that are not wanted; return how many."""
+    keep = {key.pack() for key in wanted}
+    with BpfMap.from_pin(pin) as policy:
+        return sum(policy.delete(key) for key in list(policy.keys()) if key not in keep)
+
+
+def ipcache_rows(
+    facts: Inventory, node: str, identities: Mapping[str, int], networks: Mapping[str, int]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield key and value of the ipcache entries of pods and policies' networks on one node.
+
+    Args:
+        facts: of the lab.
+        node: whose ipcache it is.
+        identities: pod name -> identity.
+        networks: CIDR -> identity.
+    """
+    tunnel = facts.topology.options.routing == "vxlan"
+    for other in facts.nodes:
+        via = other.address if tunnel and other.name != node else None
+        for pod in other.pods:
+            yield ipcache_row(IPv4Network(pod.address), identities[pod.name], via)
+    for cidr, number in networks.items():
+        yield ipcache_row(IPv4Network(cidr), number, None)
+
+
+def ipcache_row(
+    network: IPv4Network, identity: int, via: IPv4Address | None
+) -> tuple[bytes, bytes]:
+    """Return key and value of one ipcache entry."""
+    return entries.ipcache_key(network), entries.ipcache_value(identity, via)
+
+
+def network_key(cidr: str) -> bytes:
+    """Return the ipcache key of a network."""
+    return entries.ipcache_key(IPv4Network(cidr))
+
+
+def write(node: str, name: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+    """Write those rows into a node's map that are missing or differ; return how many."""
+    with BpfMap.from_pin(Path(globals_dir(node), name)) as table:
+        changed = [(key, value) for key, value in rows if table.lookup(key) != value]
+        table.update_many(changed)
+        return len(changed)
+
+
+def delete(node: str, name: str, keys: Iterable[bytes]) -> int:
+    """Delete rows from a node's map; missing ones are fine; return how many there were."""
+    with BpfMap.from_pin(Path(globals_dir(node), name)) as table:
+        return sum(table.delete(key) for key in keys)
+
+
+def endpoint_row(pod: PodFacts, identity: int) -> tuple[bytes, bytes]:
+    """Return key and value of a pod's entry in ``cilium_lxc``."""
+    value = entries.lxc_value(
+        ifindex=pod.lxc_index,
+        endpoint_id=pod.endpoint_id,
+        mac=pod.mac,
+        node_mac=pod.lxc_mac,
+        identity=identity,
+    )
+    return entries.lxc_key(pod.address), value

@@ -1,0 +1,241 @@
+"""Talking to a lab's agent: what to apply and delete, and what there is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from lab.agent import codec
+from lab.agent.codec import Description, describe
+from lab.agent.status import (
+    AgentStatus,
+    Collected,
+    EndpointStatus,
+    IdentityStatus,
+    Parameter,
+    ServiceStatus,
+)
+from lab.errors import KernelError, TopologyError
+from lab.model import Pod, Topology
+from lab.plan import steps
+from lab.plan.build import pod_steps
+from lab.plan.inventory import Inventory, inventory, settled
+from lab.policy.objects import Policy
+from lab.runtime.messages import Closed, receive, send
+from lab.runtime.start import KeeperProcess, raise_error
+
+T = TypeVar("T")
+
+
+class AgentClient:
+    """A lab's agent, from outside; connects when first asked and again after a restart."""
+
+    def __init__(self, keeper: Callable[[], KeeperProcess]) -> None:
+        self._keeper = keeper
+        self._socket: socket.socket | None = None
+
+    def ask(self, op: str, **arguments: Any) -> Any:
+        """Send one request and return the decoded result.
+
+        Raises:
+            LabError: what the agent answered.
+            KernelError: no agent is running.
+        """
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._socket.connect(str(self._keeper().root) + steps.AGENT_SOCKET)
+            send(self._socket, {"op": op, **arguments})
+            answer, _ = receive(self._socket)
+        except (Closed, OSError) as error:
+            self.close()
+            raise KernelError(
+                f"the agent does not answer ({error})",
+                hint="the datapath goes on without it; start one: lab.agent.start()",
+            ) from None
+        raise_error(answer)
+        return codec.decode(answer["result"])
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an agent."""
+        return self._control("status")
+
+    def start(self) -> None:
+        """Start an agent if none is running; it adopts what is there."""
+        self._control("start")
+
+    def restart(self) -> None:
+        """Kill the agent, if there is one, and start a new one."""
+        self.close()
+        self._control("restart")
+
+    def kill(self) -> None:
+        """Kill the agent as ``kill -9`` would; the datapath goes on without it."""
+        self.close()
+        self._control("kill")
+
+    def _control(self, action: str) -> bool:
+        answer, _ = self._keeper().ask(op="agent", action=action)
+        return bool(answer["running"])
+
+    def status(self) -> AgentStatus:
+        """Return what the agent says of itself."""
+        return cast(AgentStatus, self.ask("status"))
+
+    def endpoints(self) -> tuple[EndpointStatus, ...]:
+        """Return every endpoint of every node."""
+        return cast(tuple[EndpointStatus, ...], self.ask("endpoints"))
+
+    def services(self) -> tuple[ServiceStatus, ...]:
+        """Return the services, in the order they were applied."""
+        return cast(tuple[ServiceStatus, ...], self.ask("services"))
+
+    def identities(self) -> tuple[IdentityStatus, ...]:
+        """Return the security identities, reserved ones first."""
+        return cast(tuple[IdentityStatus, ...], self.ask("identities"))
+
+    def policies(self) -> tuple[Policy, ...]:
+        """Return the policies in force."""
+        return cast(tuple[Policy, ...], self.ask("policies"))
+
+    def close(self) -> None:
+        """Drop the connection; idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class NodeAgent:
+    """The agent's view of one node."""
+
+    def __init__(self, client: AgentClient, node: str) -> None:
+        self.client = client
+        self.node = node
+
+    def endpoints(self) -> tuple[EndpointStatus, ...]:
+        """Return the node's endpoints, its own first."""
+        return tuple(item for item in self.client.endpoints() if item.node == self.node)
+
+    def regenerate(self, endpoint: str | int, why: str = "asked for") -> int:
+        """Exchange an endpoint's programs under load; return how often that has been done.
+
+        Args:
+            endpoint: its id, or the pod's or node's name.
+            why: for the endpoint's log.
+        """
+        return int(self.client.ask("regenerate", node=self.node, endpoint=endpoint, why=why))
+
+    def log(self, endpoint: str | int) -> tuple[str, ...]:
+        """Return the lines of an endpoint's log: boot clock in seconds, then what happened."""
+        text: str = self.client.ask("log", node=self.node, endpoint=endpoint)
+        return tuple(text.splitlines())
+
+    def config(self) -> tuple[Parameter, ...]:
+        """Return the node's parameters under ``init.sh``'s names."""
+        return cast(tuple[Parameter, ...], self.client.ask("config", node=self.node))
+
+    def collect(self) -> Collected:
+        """Remove expired conntrack and orphaned NAT entries now."""
+        return cast(Collected, self.client.ask("gc", node=self.node))
+
+
+class Control:
+    """The part of a lab that changes it while it runs."""
+
+    _facts: Inventory
+    topology: Topology
+
+    @property
+    def keeper(self) -> KeeperProcess:
+        """The process that owns the lab."""
+        raise NotImplementedError
+
+    @property
+    def agent(self) -> AgentClient:
+        """The lab's control plane."""
+        client: AgentClient | None = self.__dict__.get("_agent")
+        if client is None:
+            client = self.__dict__["_agent"] = AgentClient(lambda: self.keeper)
+        return client
+
+    def apply(self, *items: Description) -> None:
+        """Realise services, policies and namespaces; one of the same name is replaced.
+
+        All of them are in force when this returns, and none if one is impossible.
+
+        Raises:
+            InputError: one of them is impossible.
+            KernelError: no agent is running.
+        """
+        self.agent.ask("apply", items=[codec.encode(item) for item in items])
+
+    def delete(self, *items: Description | str) -> None:
+        """Take services, policies and namespaces back, given as such or by title.
+
+        Raises:
+            InputError: one of them is not there; then nothing has been deleted.
+        """
+        self.agent.ask("delete", names=[describe(item) for item in items])
+
+    def service(self, name: str) -> ServiceStatus:
+        """Return a service called ``NAME`` or ``NAMESPACE/NAME`` as it was realised.
+
+        Raises:
+            TopologyError: there is none.
+        """
+        title = name if "/" in name else f"default/{name}"
+        for item in self.agent.services():
+            if item.name == title:
+                return item
+        raise TopologyError(f"there is no service {name!r}", hint="apply it first")
+
+    def add_pod(self, pod: Pod) -> None:
+        """Attach one more pod: namespace, link, then its endpoint with its programs.
+
+        Raises:
+            TopologyError: the pod is impossible; nothing has changed.
+            LabError: the agent could not attach it; the pod's namespace is taken back.
+        """
+        kept = settled(self._facts)
+        following = replace(kept, pods=(*kept.pods, pod))
+        facts = inventory(following, self._facts.identities)
+        added = facts.pod(pod.full_name)
+        self._tell_keeper(following)
+        todo = pod_steps(facts, facts.node(pod.node), added)
+        self.keeper.ask(op="run", steps=[steps.to_json(step) for step in todo])
+        try:
+            self.agent.ask("pods", topology=following.to_json())
+        except BaseException:
+            self.keeper.ask(op="remove", netns=added.netns)
+            self._tell_keeper(kept)
+            raise
+        self._take_over(following, facts)
+
+    def remove_pod(self, name: str) -> None:
+        """Detach a pod: its endpoint first, then its link and namespace.
+
+        Raises:
+            TopologyError: there is no such pod.
+        """
+        gone = self._facts.pod(name)
+        kept = settled(self._facts)
+        pods = tuple(pod for pod in kept.pods if pod.full_name != gone.name)
+        following = replace(kept, pods=pods)
+        self._let_go(gone.name)
+        self.agent.ask("pods", topology=following.to_json())
+        self.keeper.ask(op="remove", netns=gone.netns)
+        self._tell_keeper(following)
+        self._take_over(following, inventory(following, self._facts.identities))
+
+    def _tell_keeper(self, topology: Topology) -> None:
+        self.keeper.ask(op="topology", topology=topology.to_json())
+
+    def _take_over(self, topology: Topology, facts: Inventory) -> None:
+        self.topology = topology
+        self._facts = facts
+
+    def _let_go(self, name: str) -> None:
+        raise NotImplementedError

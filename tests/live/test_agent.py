@@ -1,0 +1,119 @@
+"""The agent as a child of the keeper: it may go, the datapath stays, the next one takes over."""
+
+import pytest
+
+from lab import Lab, Pod
+from lab.errors import InputError, KernelError, TopologyError
+from lab.waiting import eventually
+from topologies.two_nodes import topology
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with Lab(topology) as lab:
+        yield lab
+
+
+def reaches(source, target):
+    return source.ping(target, timeout_s=0.5).ok
+
+
+def test_every_pod_and_node_is_an_endpoint(lab):
+    found = {(item.node, item.pod or item.node) for item in lab.agent.endpoints()}
+    assert found == {
+        ("alpha", "alpha"), ("alpha", "client"), ("alpha", "web"),
+        ("beta", "beta"), ("beta", "server"), ("beta", "other"),
+    }  # fmt: skip
+
+
+def test_identities_are_those_of_the_plan(lab):
+    of_pods = {item.pod: item.identity for item in lab.agent.endpoints() if item.pod}
+    assert of_pods == {pod.name: pod.identity for pod in lab.facts.pods}
+
+
+def test_state_directory_holds_header_object_and_map_list(lab):
+    client = lab.pod("client")
+    folder = f"/run/cilium/state/{client.facts.endpoint_id}"
+    node = lab.node("alpha")
+    eventually(lambda: node.run(["ls", folder]).returncode == 0, what="state directory")
+    listed = node.run(["ls", folder]).stdout.split()
+    assert {"ep_config.h", "bpf_lxc.o", "maps"} <= set(listed)
+    header = node.run(["cat", f"{folder}/ep_config.h"]).stdout
+    assert f"#define ENDPOINT_ID {client.facts.endpoint_id}\n" in header
+
+
+def test_datapath_goes_on_without_agent(lab):
+    lab.agent.kill()
+    assert not lab.agent.running
+    assert reaches(lab.pod("client"), lab.pod("server"))
+    with pytest.raises(KernelError, match="agent does not answer"):
+        lab.agent.endpoints()
+    lab.agent.start()
+    assert lab.agent.status().started == 2
+
+
+def test_regeneration_exchanges_programs_and_is_logged(lab):
+    client, node = lab.pod("client"), lab.node("alpha")
+    before = node.run(["tc", "filter", "show", "dev", "lxcclient", "ingress"]).stdout
+    revision = node.agent.regenerate("client", "a test asked")
+    after = node.run(["tc", "filter", "show", "dev", "lxcclient", "ingress"]).stdout
+    assert before != after
+    assert f"regenerated: a test asked; revision {revision}" in node.agent.log("client")[-1]
+    assert reaches(client, lab.pod("server"))
+    assert reaches(lab.pod("web"), client)
+
+
+def test_node_endpoint_can_be_regenerated_too(lab):
+    lab.node("beta").agent.regenerate("beta")
+    assert reaches(lab.pod("client"), lab.pod("server"))
+    assert reaches(lab.node("beta"), lab.pod("client"))
+
+
+def test_pod_comes_and_goes():
+    with Lab(topology) as lab:
+        lab.add_pod(Pod("late", node="beta", labels={"app": "late"}))
+        late = lab.pod("late")
+        assert reaches(lab.pod("client"), late)
+        assert reaches(late, lab.pod("other"))
+        lab.remove_pod("late")
+        assert not reaches(lab.pod("client"), late.address)
+        assert "lxclate" not in lab.node("beta").run(["ip", "-br", "link"]).stdout
+        assert reaches(lab.pod("client"), lab.pod("server"))
+
+
+def test_pod_added_after_restart_of_the_agent():
+    with Lab(topology) as lab:
+        lab.agent.restart()
+        lab.add_pod(Pod("late", node="alpha", labels={"app": "late"}))
+        assert reaches(lab.pod("server"), lab.pod("late"))
+
+
+def test_without_agent_a_pod_is_refused_and_nothing_is_left():
+    with Lab(topology) as lab:
+        lab.agent.kill()
+        with pytest.raises(KernelError):
+            lab.add_pod(Pod("late", node="beta"))
+        assert "lxclate" not in lab.node("beta").run(["ip", "-br", "link"]).stdout
+        lab.agent.start()
+        lab.add_pod(Pod("late", node="beta"))
+        assert reaches(lab.pod("client"), lab.pod("late"))
+
+
+def test_impossible_pod_is_refused(lab):
+    with pytest.raises(TopologyError, match="two pods are called 'client'"):
+        lab.add_pod(Pod("client", node="alpha"))
+
+
+def test_unknown_endpoint_is_refused_with_a_suggestion(lab):
+    with pytest.raises(InputError, match="no endpoint 'clinet'") as caught:
+        lab.node("alpha").agent.regenerate("clinet")
+    assert "client" in caught.value.hint
+
+
+def test_node_config_has_the_names_of_init_sh(lab):
+    values = {item.name: item.value for item in lab.node("alpha").agent.config()}
+    assert (values["IP4_HOST"], values["MODE"], values["RUNDIR"], values["NATIVE_DEVS"]) == (
+        "10.0.1.1", "vxlan", "/run/cilium/state", "eth0",
+    )  # fmt: skip
