@@ -148,7 +148,8 @@ def sweep() -> tuple[str, ...]:
             swept.append(record.name)
     for group in cgroup.unified_root().glob("lab-*-*-*"):
         name, pid, started = group.name.removeprefix("lab-").rsplit("-", 2)
-        if pid.isdecimal() and start_time(int(pid)) != int(started) and cgroup.remove(group):
+        ours = pid.isdecimal() and started.isdecimal()
+        if ours and start_time(int(pid)) != int(started) and cgroup.remove(group):
             swept.append(name)
     return tuple(dict.fromkeys(swept))
 

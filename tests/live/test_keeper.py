@@ -1,9 +1,12 @@
 """The keeper owns a lab: whatever ends it, the kernel removes the lab."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,81 @@ def test_sigkill_after_any_step_leaves_nothing(step):
     os.kill(lab.keeper.record.pid, signal.SIGKILL)
     lab.close()
     eventually(lambda: as_before(before), what="the machine is as before")
+
+
+WHOLE = Topology(name="whole", nodes=(Node("alpha"),), pods=(Pod("client", node="alpha"),))
+DATAPATH_STEPS = range(
+    len(plan(replace(WHOLE, options=Options(datapath=False)))) + 1, len(plan(WHOLE)) + 1
+)
+
+
+def held_objects(pid):
+    """Ids of the BPF programs, maps and links that a process holds."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # loads go on in the background
+            for line in entry.read_text().splitlines():
+                kind, _, number = line.partition(":")
+                if kind in ("prog_id", "map_id", "link_id"):
+                    found.add((kind.removesuffix("_id"), int(number)))
+    return found
+
+
+def existing_objects():
+    """Ids of all BPF programs, maps and links of the machine.
+
+    By id only: a tool that opens a dying tail-call map (bpftool does) holds up its end.
+    """
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    found = set()
+    for kind in ("prog", "map", "link"):
+        number = ctypes.c_uint32(0)
+        while not getattr(libbpf, f"bpf_{kind}_get_next_id")(number.value, ctypes.byref(number)):
+            found.add((kind, number.value))
+    return found
+
+
+@pytest.mark.parametrize("step", DATAPATH_STEPS)
+def test_sigkill_after_any_datapath_step_leaves_no_program_and_no_map(step):
+    before = machine()
+    lab = Lab(WHOLE, fault={"after": step, "kind": "hold"}).start()
+    held = held_objects(lab.keeper.record.pid)
+    assert held & existing_objects()
+    os.kill(lab.keeper.record.pid, signal.SIGKILL)
+    lab.close()
+    # The kernel takes rings of programs and tail-call maps apart in deferred work.
+    eventually(
+        lambda: not held & existing_objects(),
+        within_s=30,
+        every_s=0.1,
+        what="programs and maps are gone",
+    )
+    eventually(lambda: as_before(before), what="the machine is as before")
+
+
+@pytest.mark.parametrize("step", DATAPATH_STEPS)
+def test_an_exception_after_any_datapath_step_leaves_nothing(step):
+    before = machine()
+    with pytest.raises(KernelError, match="provoked"):
+        Lab(WHOLE, fault={"after": step, "kind": "raise"}).start()
+    eventually(lambda: as_before(before), what="the machine is as before")
+
+
+def test_strangers_objects_are_untouched(tmp_path):
+    stranger = Path("/sys/fs/cgroup/unified/lab-someone-1-1x")
+    stranger.mkdir()
+    try:
+        subprocess.run(["ip", "netns", "add", "lab-stranger"], check=True)
+        lab = Lab(BARE).start()
+        os.kill(lab.keeper.record.pid, signal.SIGKILL)
+        lab.close()
+        registry.sweep()
+        names = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
+        assert "lab-stranger" in names
+        assert stranger.is_dir()
+    finally:
+        subprocess.run(["ip", "netns", "del", "lab-stranger"], check=True)
+        stranger.rmdir()
 
 
 def test_two_labs_of_the_same_topology_run_side_by_side():
