@@ -47,6 +47,7 @@ ROWS: tuple[Row, ...] = (
     Row("mn", "mn", "Open a topology at the mininet> prompt.", LABS),
     Row("bench", "bench", "Print figures, measured side by side in one run.", MACHINE),
     Row("configure", "configure", "Write a BPF object with its constants filled in.", DATAPATH),
+    Row("graph", "graph", "Draw a topology: text, SVG, a page, Mermaid.", LOOK),
     # Row("trace", "trace", "Follow one packet hook by hook.", LOOK),
     # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
     # Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 from lab.model import Topology
@@ -26,6 +27,8 @@ CSS = """
 .lab .way{fill:none;stroke:#0072b2;stroke-width:5;stroke-linejoin:round;opacity:.75}
 .lab .stop circle{fill:#0072b2;stroke:#fff;stroke-width:2}
 .lab .stop text{fill:#fff;font-size:14px;font-weight:700;text-anchor:middle}
+.lab .way.second{stroke:#e69f00;stroke-dasharray:14 7}
+.lab .stop.second circle{fill:#b87a00}
 .lab .stop.drop circle{fill:#d55e00}
 .lab .stop path{stroke:#fff;stroke-width:4.5;stroke-linecap:round}
 """
@@ -44,9 +47,32 @@ def trace_svg(trace: Trace, topology: Topology | None = None) -> str:
     """
     drawing = scene(topology, trace)
     stops = _stops(drawing, trace)
-    marks = "".join(_stop(number, at, hop) for number, (at, hop) in enumerate(stops, start=1))
+    marks = "".join(_stop(str(n), at, hop) for n, (at, hop) in enumerate(stops, start=1))
     content = ink(drawing, below=_line(stops)) + marks
     return document(drawing, content, f"Trace of {trace.packet}")
+
+
+def ways_svg(
+    left: Trace,
+    right: Trace,
+    topology: Topology | None = None,
+    *,
+    names: tuple[str, str] = ("left", "right"),
+) -> str:
+    """Return one drawing with the ways of two packets, the second dashed and in orange."""
+    drawing = scene(topology, replace(left, hops=left.hops + right.hops))
+    first, second = _stops(drawing, left), _stops(drawing, right, aside=34)
+    ends = "".join(
+        _stop("✓", *stops[-1], way) for way, stops in enumerate((first, second)) if stops
+    )
+    lines = _line(first) + _line(second, "way second")
+    legend = "".join(
+        f'<g class="key"><path class="way{" second" * n}" d="M{40 + 330 * n} 14h60"/>'
+        f"{_text('note', 110 + 330 * n, 19, name, 'start')}</g>"
+        for n, name in enumerate(names)
+    )
+    content = ink(drawing, below=lines) + ends + legend
+    return document(drawing, content, f"{names[0]} and {names[1]}")
 
 
 def document(drawing: Scene, content: str, title: str) -> str:
@@ -112,12 +138,12 @@ def _text(kind: str, x: float, y: float, words: str, anchor: str = "middle") -> 
     return f'<text class="{kind}" {at}>{escape(words)}</text>'
 
 
-def _line(stops: list[tuple[tuple[float, float], Hop]]) -> str:
+def _line(stops: list[tuple[tuple[float, float], Hop]], kind: str = "way") -> str:
     points = " ".join(f"{x:.0f},{y:.0f}" for (x, y), _ in stops)
-    return f'<polyline class="way" points="{points}"/>'
+    return f'<polyline class="{kind}" points="{points}"/>'
 
 
-def _stops(drawing: Scene, trace: Trace) -> list[tuple[tuple[float, float], Hop]]:
+def _stops(drawing: Scene, trace: Trace, aside: float = 0) -> list[tuple[tuple[float, float], Hop]]:
     """Return one stop per visit of a place; of its hops the drop, else the last one."""
     stops: list[tuple[tuple[float, float], Hop]] = []
     for hop in trace.taken:
@@ -126,22 +152,22 @@ def _stops(drawing: Scene, trace: Trace) -> list[tuple[tuple[float, float], Hop]
             stops[-1] = (at, stops[-1][1] if stops[-1][1].dropped else hop)
         else:
             stops.append((at, hop))
-    return _beside(stops)
+    return _beside(stops, aside)
 
 
 def _beside(
-    stops: list[tuple[tuple[float, float], Hop]],
+    stops: list[tuple[tuple[float, float], Hop]], aside: float
 ) -> list[tuple[tuple[float, float], Hop]]:
     # Numbers stand at the left edge of a box and step aside where one stands already.
     taken: dict[tuple[float, float], int] = {}
     placed = []
     for (x, y), hop in stops:
         visits = taken[x, y] = taken.get((x, y), 0) + 1
-        placed.append(((x + 12 + 30 * (visits - 1), y - 20), hop))
+        placed.append(((x + 12 + 30 * (visits - 1) + aside, y - 20), hop))
     return placed
 
 
-def _stop(number: int, at: tuple[float, float], hop: Hop) -> str:
+def _stop(number: str, at: tuple[float, float], hop: Hop, way: int = 0) -> str:
     x, y = at
     words = f"{style.title(hop)} on {hop.device or hop.namespace}"
     drop = hop.dropped
@@ -151,6 +177,6 @@ def _stop(number: int, at: tuple[float, float], hop: Hop) -> str:
     else:
         sign = f'<text x="{x:.0f}" y="{y + 5:.0f}">{number}</text>'
     return (
-        f'<g class="stop{" drop" if drop else ""}"><title>{escape(words)}</title>'
+        f'<g class="stop{" drop" * drop}{" second" * way}"><title>{escape(words)}</title>'
         f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{19 if drop else 13}"/>{sign}</g>'
     )
