@@ -50,7 +50,7 @@ ROWS: tuple[Row, ...] = (
     Row("graph", "graph", "Draw a topology: text, SVG, a page, Mermaid.", LOOK),
     # Row("trace", "trace", "Follow one packet hook by hook.", LOOK),
     # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
-    # Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),
+    Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),
     Row("vm", "vm", "Run a command on Debian's kernel, in a virtual machine.", MACHINE),
     Row("version", "version", "Versions of the lab, the kernel and the tools it uses.", MACHINE),
 )

@@ -64,7 +64,8 @@ def find(program: str) -> str | None:
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SBIN]
     for folder in filter(None, folders):
         candidate = Path(folder) / program
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        # A folder of the PATH may be closed to this user (root's own, under su): access() says no.
+        if os.access(candidate, os.X_OK) and candidate.is_file():
             return str(candidate)
     return None
 

@@ -23,6 +23,7 @@ from lab.errors import KernelError, PrerequisiteError
 from lab.kernel import process
 
 INSIDE = "LAB_IN_VM"
+OUTBOX = Path("/run/lab-outbox")
 BOOT = Path("/boot")
 MODULES = Path("/lib/modules")
 KVM = Path("/dev/kvm")
@@ -80,10 +81,11 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A host folder that appears in the guest under the same path, writable."""
+    """A host folder that appears in the guest, writable; under the same path unless told."""
 
     tag: str
     path: Path
+    inside: Path | None = None
 
 
 def inside() -> bool:
@@ -144,6 +146,7 @@ def run_inside(
     repository: Path,
     on_wait: Callable[[float, bool], None],
     memory_mib: int = MEMORY_MIB,
+    outbox: Path | None = None,
 ) -> int:
     """Boot the guest, run one command as its root and return the command's exit code.
 
@@ -158,12 +161,15 @@ def run_inside(
         on_wait: called several times a second with the seconds since the start and whether the
             command is running yet.
         memory_mib: the guest's memory.
+        outbox: a folder that appears inside as OUTBOX, writable; for results.
 
     Raises:
         KernelError: the guest ended without running the command to its end.
         KeyboardInterrupt: Ctrl-C; qemu has been stopped.
     """
-    shares = shared_folders(cwd, repository, Path(sys.prefix))
+    shares = list(shared_folders(cwd, repository, Path(sys.prefix)))
+    if outbox:
+        shares.append(Share("outbox", outbox, OUTBOX))
     with tempfile.TemporaryDirectory(prefix="lab-vm-") as folder:
         control = Path(folder)
         (control / "boot.sh").write_text(boot_script(argv, cwd, shares))
@@ -201,8 +207,9 @@ def shared_folders(cwd: Path, repository: Path, environment: Path) -> tuple[Shar
 def boot_script(argv: Sequence[str], cwd: Path, shares: Sequence[Share]) -> str:
     """Return the shell text that the guest's root runs: mounts, modules, then the command."""
     mounts = [
-        f"mkdir -p {shlex.quote(str(share.path))}\n"
-        f"mount -t 9p -o rw,{_9P},cache=loose {share.tag} {shlex.quote(str(share.path))}"
+        f"mkdir -p {shlex.quote(str(share.inside or share.path))}\n"
+        f"mount -t 9p -o rw,{_9P},cache=loose {share.tag} "
+        + shlex.quote(str(share.inside or share.path))
         for share in shares
     ]
     passed = {name: value for name, value in os.environ.items() if PASSED_ON.match(name)}
