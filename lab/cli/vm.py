@@ -63,7 +63,7 @@ def vm(
 
 def _compare(guest: machine.Guest, output: Format) -> int:
     here = {line.ability: line for line in doctor.report()}
-    with tempfile.TemporaryDirectory(prefix="lab-vm-outbox-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lab-outbox-") as folder:
         ask = f'"$0" -P -m lab doctor -o json >{machine.OUTBOX}/answers.json'
         code = machine.run_inside(
             ["sh", "-c", ask, sys.executable],

@@ -157,14 +157,19 @@ def _kernel_reasons() -> dict[str, str]:
             return dict(stored["reasons"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing kept, or not by us: ask again
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *process.SBIN])
-    done = process.run([sys.executable, "-P", "-m", _CHILD], env={**os.environ, "PATH": path})
-    reasons: dict[str, str] = json.loads(done.stdout)
+    reasons = _ask_kernel()
     with suppress(OSError):  # a read-only home: the next command asks again
         kept.parent.mkdir(parents=True, exist_ok=True)
         draft = kept.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps({"key": key, "reasons": reasons}))
         draft.replace(kept)
+    return reasons
+
+
+def _ask_kernel() -> dict[str, str]:
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *process.SBIN])
+    done = process.run([sys.executable, "-P", "-m", _CHILD], env={**os.environ, "PATH": path})
+    reasons: dict[str, str] = json.loads(done.stdout)
     return reasons
 
 

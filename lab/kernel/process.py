@@ -146,12 +146,11 @@ def call(
         PrerequisiteError: the program is not installed.
     """
     command = [require(argv[0]), *argv[1:]]
-    with _deaf_to_interrupts() as interrupted:
+    with _deaf_to(signal.SIGINT) as interrupted:
         code = subprocess.Popen(
             command, env=env, cwd=cwd, preexec_fn=_default_interrupt
         ).wait()  # the child is never abandoned: wait() is not interrupted by SIGINT here
-    if interrupted:
-        raise KeyboardInterrupt
+    _pass_on(interrupted)
     return 128 - code if code < 0 else code
 
 
@@ -167,7 +166,7 @@ def relay(
 
     For programs that must not open our output themselves (qemu would truncate a file). Standard
     input is empty. On Ctrl-C the program, which got it too, has ``grace_s`` seconds to end before
-    it is killed; then KeyboardInterrupt.
+    it is killed; then KeyboardInterrupt. On SIGTERM it is killed, then SystemExit.
 
     Args:
         argv: program and arguments.
@@ -179,7 +178,7 @@ def relay(
     Raises:
         PrerequisiteError: the program is not installed.
     """
-    with _deaf_to_interrupts() as interrupted:
+    with _deaf_to(signal.SIGINT, signal.SIGTERM) as interrupted:
         child = subprocess.Popen(
             [require(argv[0]), *argv[1:]],
             stdin=subprocess.DEVNULL,
@@ -203,13 +202,12 @@ def relay(
                 tick()
             if interrupted:
                 deadline = deadline or time.monotonic() + grace_s
-                if time.monotonic() > deadline:
+                if signal.SIGTERM in interrupted or time.monotonic() > deadline:
                     child.kill()
         for copier in copiers:
             copier.join(timeout=grace_s)
         tick()
-    if interrupted:
-        raise KeyboardInterrupt
+    _pass_on(interrupted)
     return 128 - child.returncode if child.returncode < 0 else child.returncode
 
 
@@ -261,13 +259,28 @@ def running(
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[list[int]]:
+def _deaf_to(*numbers: int) -> Iterator[list[int]]:
+    """Collect these signals instead of being interrupted by them, in the main thread."""
     received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {
+        number: signal.signal(number, lambda got, _frame: received.append(got))
+        for number in numbers
+    }
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pass_on(received: list[int]) -> None:
+    if signal.SIGTERM in received:
+        raise SystemExit(128 + signal.SIGTERM)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _default_interrupt() -> None:

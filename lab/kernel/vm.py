@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ GUEST_MODULES = (
 )
 PASSED_ON = re.compile(r"^(LAB_.*|PYTEST_.*|CI|COLUMNS|HOME|LANG|LC_.*|NO_COLOR|PATH|TERM|USER)$")
 _KVM_GET_API_VERSION, _KVM_CREATE_VM, _KVM_VERSION = 0xAE00, 0xAE01, 12
+_CONTROL = "lab-vm-"
 _9P = "version=9p2000.L,trans=virtio,access=any,msize=512000"
 
 # Runs as the guest's root once, before the command. $1 is the folder shared with the host.
@@ -170,7 +172,8 @@ def run_inside(
     shares = list(shared_folders(cwd, repository, Path(sys.prefix)))
     if outbox:
         shares.append(Share("outbox", outbox, OUTBOX))
-    with tempfile.TemporaryDirectory(prefix="lab-vm-") as folder:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_CONTROL}{os.getpid()}-") as folder:
         control = Path(folder)
         (control / "boot.sh").write_text(boot_script(argv, cwd, shares))
         command = [*_dies_with_us(), *_virtme_command(guest, shares, control, memory_mib)]
@@ -181,7 +184,7 @@ def run_inside(
 
         # virtme-run looks for helpers of its own next to itself and in the system's folders.
         path = os.pathsep.join([str(_virtme().parent), os.environ.get("PATH", ""), *process.SBIN])
-        process.relay(command, tick=tick, env={**os.environ, "PATH": path})
+        process.relay(command, tick=tick, env={**os.environ, "PATH": path, "TMPDIR": folder})
         try:
             return int((control / "code").read_text())
         except (FileNotFoundError, ValueError):
@@ -189,6 +192,14 @@ def run_inside(
                 f"the virtual machine ({guest.release}) ended before the command did",
                 hint="its last console lines are above; `lab vm -- true` tries the boot alone",
             ) from None
+
+
+def _sweep() -> None:
+    """Remove the folders of runs that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_CONTROL}*"):
+        owner = folder.name.removeprefix(_CONTROL).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def shared_folders(cwd: Path, repository: Path, environment: Path) -> tuple[Share, ...]:
