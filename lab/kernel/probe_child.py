@@ -20,7 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from lab.errors import KernelError, LabError
 from lab.kernel import cgroup, process, rawbpf
 from lab.kernel.bpf import Program
-from lab.kernel.bpfattach import Direction, XdpMode, attach_tc, attach_xdp
+from lab.kernel.bpfattach import Direction, XdpMode, attach_tc, attach_xdp, detach_xdp
 from lab.kernel.rawbpf import loaded, returning
 from lab.kernel.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
@@ -52,92 +52,100 @@ class Bench:
             cgroup.remove(path)
 
 
+def _tracing(name: str, kind: int, attach: int) -> None:
+    wanted = rawbpf.kernel_type(name, kind)
+    with loaded(26, returning(0), expected_attach=attach, kernel_type=wanted) as fd:
+        rawbpf.trace(fd)
+
+
+def _lsm() -> None:
+    if "bpf" not in Path("/sys/kernel/security/lsm").read_text().split(","):
+        raise FileNotFoundError(2, "bpf is not among the active security modules")
+    wanted = rawbpf.kernel_type("bpf_lsm_socket_create", rawbpf.BTF_FUNC)
+    with loaded(29, returning(0), expected_attach=27, kernel_type=wanted) as fd:
+        rawbpf.trace(fd)
+
+
+def _kprobe() -> None:
+    with loaded(2, returning(0)) as fd:
+        rawbpf.kprobe(fd, "ip_rcv")
+
+
+def _kern_ctx() -> None:
+    wanted = rawbpf.kernel_type("bpf_cast_to_kern_ctx", rawbpf.BTF_FUNC)
+    with loaded(3, rawbpf.calling_kfunc(wanted)):
+        pass
+
+
+def tracing_probes() -> Mapping[str, Callable[[], None]]:
+    """Return the probes that attach a program to the kernel's own code, by ability."""
+    return {
+        "tp_btf": lambda: _tracing("btf_trace_kfree_skb", rawbpf.BTF_TYPEDEF, 23),
+        "tp_sk_data_ready": lambda: _tracing("btf_trace_sk_data_ready", rawbpf.BTF_TYPEDEF, 23),
+        "fentry": lambda: _tracing("ip_rcv", rawbpf.BTF_FUNC, 24),
+        "kprobe": _kprobe,
+        "lsm": _lsm,
+        "kern_ctx": _kern_ctx,
+    }
+
+
+def _linked(kind: int, attach: int, target: int, *, result: int = 0, extra: bytes = b"") -> None:
+    with loaded(kind, returning(result), expected_attach=attach) as fd:
+        rawbpf.link(fd, target, attach, extra)
+
+
+def _sk_msg() -> None:
+    with loaded(16, returning(1)) as fd:
+        rawbpf.attach_to_sockmap(fd, 7)
+
+
+def _sk_lookup() -> None:
+    namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        _linked(30, 36, namespace, result=1)
+    finally:
+        os.close(namespace)
+
+
+def _netfilter() -> None:
+    hook = (_NFPROTO_IPV4, _NF_INET_PRE_ROUTING, 1, 0)
+    _linked(32, 45, 0, result=1, extra=b"".join(part.to_bytes(4, "little") for part in hook))
+
+
 def program_probes(bench: Bench) -> Mapping[str, Callable[[], None]]:
-    """Return the probes that load and attach a program, by ability."""
-
-    def tracing(name: str, kind: int, attach: int) -> None:
-        wanted = rawbpf.kernel_type(name, kind)
-        with loaded(26, returning(0), expected_attach=attach, kernel_type=wanted) as fd:
-            rawbpf.trace(fd)
-
-    def lsm() -> None:
-        if "bpf" not in Path("/sys/kernel/security/lsm").read_text().split(","):
-            raise FileNotFoundError(2, "bpf is not among the active security modules")
-        wanted = rawbpf.kernel_type("bpf_lsm_socket_create", rawbpf.BTF_FUNC)
-        with loaded(29, returning(0), expected_attach=27, kernel_type=wanted) as fd:
-            rawbpf.trace(fd)
-
-    def kprobe() -> None:
-        with loaded(2, returning(0)) as fd:
-            rawbpf.kprobe(fd, "ip_rcv")
+    """Return the probes that put a program into a hook of the network, by ability."""
 
     def xdp(mode: XdpMode) -> None:
         with loaded(6, returning(2)) as fd:
             attach_xdp(Program(os.dup(fd)), bench.index, mode)
-            attach_xdp_off(bench.index, mode)
+            detach_xdp(bench.index, mode)
 
     def clsact() -> None:
         with loaded(3, returning(0)) as fd:
             attach_tc(Program(os.dup(fd)), bench.index, Direction.INGRESS)
 
-    def linked(kind: int, attach: int, target: int, *, result: int = 0, extra: bytes = b"") -> None:
-        with loaded(kind, returning(result), expected_attach=attach) as fd:
-            rawbpf.link(fd, target, attach, extra)
-
     def grouped(kind: int, attach: int) -> None:
         with bench.group() as group:
-            linked(kind, attach, group, result=1)
-
-    def sk_msg() -> None:
-        with loaded(16, returning(1)) as fd:
-            rawbpf.attach_to_sockmap(fd, 7)
-
-    def sk_lookup() -> None:
-        namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
-        try:
-            linked(30, 36, namespace, result=1)
-        finally:
-            os.close(namespace)
-
-    def kfunc() -> None:
-        wanted = rawbpf.kernel_type("bpf_cast_to_kern_ctx", rawbpf.BTF_FUNC)
-        with loaded(3, rawbpf.calling_kfunc(wanted)):
-            pass
+            _linked(kind, attach, group, result=1)
 
     def lwt() -> None:
         with loaded(10, returning(0)) as fd:
             encap = {"type": "bpf", "in": {"fd": fd, "name": "lab"}}
             bench.netlink.route("add", dst="192.0.2.0/24", oif=bench.index, encap=encap)
 
-    hook = b"".join(
-        number.to_bytes(4, "little") for number in (_NFPROTO_IPV4, _NF_INET_PRE_ROUTING, 1, 0)
-    )
     return {
-        "tp_btf": lambda: tracing("btf_trace_kfree_skb", rawbpf.BTF_TYPEDEF, 23),
-        "tp_sk_data_ready": lambda: tracing("btf_trace_sk_data_ready", rawbpf.BTF_TYPEDEF, 23),
-        "fentry": lambda: tracing("ip_rcv", rawbpf.BTF_FUNC, 24),
-        "kprobe": kprobe,
-        "lsm": lsm,
-        "kern_ctx": kfunc,
         "xdp_native": lambda: xdp(XdpMode.NATIVE),
         "xdp_generic": lambda: xdp(XdpMode.GENERIC),
         "tc_clsact": clsact,
-        "tcx": lambda: linked(3, 46, bench.index),
-        "netfilter_link": lambda: linked(32, 45, 0, result=1, extra=hook),
+        "tcx": lambda: _linked(3, 46, bench.index),
+        "netfilter_link": _netfilter,
         "cgroup_skb": lambda: grouped(8, 0),
         "cgroup_connect4": lambda: grouped(18, 10),
         "sock_ops": lambda: grouped(13, 3),
-        "sk_msg": sk_msg,
-        "sk_lookup": sk_lookup,
+        "sk_msg": _sk_msg,
+        "sk_lookup": _sk_lookup,
         "lwt": lwt,
     }
-
-
-def attach_xdp_off(index: int, mode: XdpMode) -> None:
-    """Take XDP off an interface, so that the other mode can be tried."""
-    from lab.kernel.bpfattach import detach_xdp
-
-    detach_xdp(index, mode)
 
 
 def network_probes(bench: Bench) -> Mapping[str, Callable[[], object]]:
@@ -200,7 +208,12 @@ def reason(probe: Callable[[], object]) -> str:
 def main() -> None:
     """Try everything and print the reasons as JSON on standard output."""
     bench = Bench()
-    probes = {**program_probes(bench), **network_probes(bench), "bpffs": bpffs}
+    probes = {
+        **tracing_probes(),
+        **program_probes(bench),
+        **network_probes(bench),
+        "bpffs": bpffs,
+    }
     json.dump({name: reason(probe) for name, probe in probes.items()}, sys.stdout)
 
 
