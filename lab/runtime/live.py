@@ -6,8 +6,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import CheckFailed, InputError, KernelError
 from lab.kernel.process import Completed
@@ -20,6 +21,9 @@ from lab.runtime.control import Control, NodeAgent
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
 from lab.traffic.results import Connection, Datagram, Ping
+
+if TYPE_CHECKING:
+    from lab.datapath.maps import MapView
 
 WORKER = "lab.traffic.worker"
 
@@ -227,6 +231,20 @@ class LiveNode(Place):
         from lab.plan.steps import bpffs
 
         return str(self._lab.keeper.root) + "/".join((bpffs(self.name), *parts))
+
+    def map(self, name: str) -> MapView[Any, Any]:
+        """Open one of this node's pinned maps with its own structures; close it after use.
+
+        Args:
+            name: of the pin, for example ``cilium_ipcache`` or ``cilium_policy_00266``.
+
+        Raises:
+            InputError: the lab knows no layout for it.
+            KernelError: it is not pinned here.
+        """
+        from lab.datapath.maps import open_view
+
+        return open_view(Path(self.pin()), name)
 
     @property
     def agent(self) -> NodeAgent:

@@ -209,3 +209,10 @@ MISTAKES = {
 def test_mistakes_end_with_2_and_a_hint(lab, words, hint):
     done = run(lab, *words, check=False)
     assert (done.returncode, hint in done.stderr) == (2, True)
+
+
+def test_a_nodes_map_is_read_in_structures(lab):
+    with lab.node("alpha").map("cilium_lxc") as endpoints:
+        found = {key.ip4: value.lxc_id for key, value in endpoints.items()}
+    client = lab.pod("client")
+    assert found[client.address] == client.facts.endpoint_id
