@@ -20,6 +20,7 @@ from lab.kernel.netns import NetworkNamespace
 from lab.kernel.tap import open_tap
 from lab.waiting import eventually
 from lab.wire.endpoint import Endpoint, SocketOptions
+from lab.wire.events import EventPrograms
 from lab.wire.hosts import PINNED, Host, Medium, TwoHosts
 from lab.wire.ingress import IngressPrograms
 from lab.wire.line import Line
@@ -198,6 +199,7 @@ class Bench:
             segments=segments,
             flights=flights,
             passages=journal.passages if journal else (),
+            events=self._events.events(),
             script=self._script,
             unmet=journal.unmet if journal else self._programs.unmet(),
             counters=(self.client.counters(), self.server.counters()),
@@ -226,6 +228,8 @@ class Bench:
             self._set_up(name, space)
         self._programs = IngressPrograms()
         stack.callback(self._programs.close)
+        self._events = EventPrograms(*(space.inode for space in spaces.values()))
+        stack.callback(self._events.close)
         for name, space in spaces.items():
             self._programs.attach(space, IFINDEX[name])
         self.impair(*self.hosts.rules)

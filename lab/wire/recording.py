@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lab.wire.events import CongestionState, TcpEvent, TcpState, What
 from lab.wire.frames import Flag
 from lab.wire.hosts import Counters
 from lab.wire.loop import Passage
@@ -30,6 +31,7 @@ class Recording:
         segments: one row per packet and end, in the kernel's order.
         flights: one per packet sent, in the order of sending.
         passages: the TAP wire's journal; empty over veth.
+        events: what TCP itself reported.
         script: the rules in force at the end.
         unmet: rules whose packet never came, as sentences.
         counters: of the client and of the server.
@@ -40,6 +42,7 @@ class Recording:
     segments: tuple[Segment, ...]
     flights: tuple[Flight, ...]
     passages: tuple[Passage, ...]
+    events: tuple[TcpEvent, ...]
     script: Script
     unmet: tuple[str, ...]
     counters: tuple[Counters, Counters]
@@ -96,6 +99,22 @@ class Recording:
                 repeats.append(flight)
             last[sent.port] = said
         return tuple(repeats)
+
+    def congestion_states(self, *, at_client: bool = True) -> tuple[CongestionState, ...]:
+        """Return the congestion states one host's sockets went through, in order."""
+        return tuple(
+            CongestionState(event.after)
+            for event in self.events
+            if event.what is What.CONGESTION and event.at_client is at_client
+        )
+
+    def tcp_states(self, *, at_client: bool = True) -> tuple[TcpState, ...]:
+        """Return the connection states one host's sockets entered, in order."""
+        return tuple(
+            TcpState(event.after)
+            for event in self.events
+            if event.what is What.STATE and event.at_client is at_client
+        )
 
     def flags(self) -> tuple[str, ...]:
         """Return direction and flags of each TCP packet, such as ``> SYN`` and ``< SYN|ACK``."""
