@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.plot import tcp_sequence, tcp_text
+from lab.plot import tcp_sequence, tcp_text, tcp_time, tcp_window
 from lab.wire.picture import Look, Picture
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 110
 _DRAWERS: dict[Look, Callable[[Picture], Figure]] = {
     Look.SEQUENCE: tcp_sequence.draw,
+    Look.TIME_SEQUENCE: tcp_time.draw,
+    Look.WINDOW: tcp_window.draw,
 }
 
 

@@ -120,7 +120,7 @@ def _draw_line(axes: Axes, line: Line, clock: _Clock) -> None:
 
 
 def _draw_lost(axes: Axes, start: tuple[float, float], end_x: float) -> None:
-    x = start[0] + (end_x - start[0]) * 0.55
+    x = start[0] + (end_x - start[0]) * 0.42
     y = start[1] + 0.9 * _ROW
     axes.plot([start[0], x], [start[1], y], color=LOST, linewidth=2.2, linestyle=(0, (4, 2)))
     axes.plot([x], [y], marker="X", markersize=17, color=LOST, markeredgecolor="white", zorder=5)

@@ -7,6 +7,7 @@ with it, however it ends.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -114,9 +115,8 @@ class Bench:
                     f"no connection to the server's port {port}: {error}",
                     hint="look at the ladder: which part of the handshake was lost?",
                 ) from None
-        theirs = Endpoint(SERVER, accepted)
-        self._sockets.append(theirs)
-        return ours, theirs
+        server.apply(accepted)
+        return ours, self.adopt(SERVER, accepted)
 
     def listen(
         self, options: SocketOptions = _DEFAULT, *, port: int = PORT, backlog: int = 16
@@ -144,6 +144,27 @@ class Bench:
         made = Endpoint(host, raw)
         self._sockets.append(made)
         return made
+
+    def transfer(self, sender: Endpoint, receiver: Endpoint, count: int) -> None:
+        """Send so many bytes of the known stream while the receiver reads as fast as it can.
+
+        Raises:
+            CheckFailed: nothing moved for 20 s.
+        """
+        wanted = sender.sent + count
+        begun = receiver.received
+        while receiver.received - begun < count:
+            writers = [sender.raw] if sender.sent < wanted else []
+            readable, writable, _ = select.select([receiver.raw], writers, [], 20.0)
+            if not readable and not writable:
+                raise CheckFailed(
+                    f"{receiver.received - begun} of {count} bytes came, then nothing for 20 s",
+                    hint="look at the ladder: where did the last segment go?",
+                )
+            if writable:
+                sender.send_some(wanted - sender.sent)
+            if readable:
+                receiver.receive_once()
 
     def wait_ms(self, duration_ms: float) -> None:
         """Let time pass: the think time of an application."""

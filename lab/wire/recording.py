@@ -50,6 +50,16 @@ class Recording:
     delay_ms: float
 
     @property
+    def client(self) -> Counters:
+        """The client's kernel counters."""
+        return self.counters[0]
+
+    @property
+    def server(self) -> Counters:
+        """The server's kernel counters."""
+        return self.counters[1]
+
+    @property
     def start_ns(self) -> int:
         """Monotonic time of the first packet; pictures count from it."""
         return self.segments[0].time_ns if self.segments else 0
@@ -115,6 +125,31 @@ class Recording:
             for event in self.events
             if event.what is What.STATE and event.at_client is at_client
         )
+
+    def most_in_flight(self, way: Way = Way.TO_SERVER) -> int:
+        """Return the most bytes that were sent and not yet acknowledged to their sender."""
+        moments: list[tuple[int, int, int]] = []
+        for flight in self.flights:
+            if flight.sent.way is way:
+                moments.append((flight.sent.time_ns, flight.sent.last, 0))
+            else:
+                moments += [(at, 0, flight.sent.ack - 1) for at in flight.arrived_ns]
+        sent = acknowledged = most = 0
+        for _, last, ack in sorted(moments):
+            sent, acknowledged = max(sent, last), max(acknowledged, ack)
+            most = max(most, sent - acknowledged)
+        return most
+
+    def rounds(self, way: Way = Way.TO_SERVER) -> tuple[int, ...]:
+        """Return how many data segments left in each burst; half a round trip parts two bursts."""
+        counts: list[int] = []
+        before_ns = -(10**18)
+        for flight in self.data(way):
+            if flight.sent.time_ns - before_ns > self.delay_ms * 1e6:
+                counts.append(0)
+            counts[-1] += 1
+            before_ns = flight.sent.time_ns
+        return tuple(counts)
 
     def flags(self) -> tuple[str, ...]:
         """Return direction and flags of each TCP packet, such as ``> SYN`` and ``< SYN|ACK``."""
