@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from lab.wire.frames import Flag
@@ -72,7 +72,7 @@ def lines(picture: Picture) -> tuple[Line, ...]:
                 Line(
                     flight,
                     role,
-                    label(flight, role, repeated.get(id(flight), 0)),
+                    label(flight, role, repeated.get(id(flight), 0), picture.skip_bytes),
                     recording.at_ms(sent.time_ns),
                     tuple(recording.at_ms(at) for at in flight.arrived_ns),
                 )
@@ -80,9 +80,13 @@ def lines(picture: Picture) -> tuple[Line, ...]:
     return tuple(result)
 
 
-def label(flight: Flight, role: Role, repeat: int = 0) -> str:
+def label(flight: Flight, role: Role, repeat: int = 0, skip_bytes: int = 0) -> str:
     """Return the words beside one segment: its bytes, or what it acknowledges."""
     sent = flight.sent
+    if sent.way is Way.TO_SERVER:
+        sent = replace(sent, seq=sent.seq - skip_bytes)
+    else:
+        sent = replace(sent, ack=sent.ack - skip_bytes)
     if role is Role.CONTROL:
         words = flag_names(sent.flags)
         return (

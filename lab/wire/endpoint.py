@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -252,6 +253,11 @@ class Endpoint:
         eventually(
             lambda: self.info().unacked == 0, within_s=WITHIN_S, what="everything acknowledged"
         )
+
+    def error(self) -> str:
+        """Return and clear the socket's pending error as its name, such as ``ETIMEDOUT``."""
+        number = self.raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.errorcode[number] if number else ""
 
     def end(self) -> None:
         """Close the sending direction (FIN); receiving goes on."""

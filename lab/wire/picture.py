@@ -35,6 +35,7 @@ class Picture:
         name: of its file, without folder and ending.
         from_ms: where it begins, in milliseconds since the first packet.
         to_ms: where it ends.
+        skip_bytes: of the client's stream; the picture counts from the byte after them.
     """
 
     look: Look
@@ -45,6 +46,7 @@ class Picture:
     name: str = ""
     from_ms: float = 0.0
     to_ms: float = float("inf")
+    skip_bytes: int = 0
 
     def flights(self) -> tuple[Flight, ...]:
         """Return the TCP segments to draw, in the order of sending."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.wire.events import CongestionState, TcpEvent, TcpState, What
 from lab.wire.frames import Flag
@@ -37,6 +37,7 @@ class Recording:
         counters: of the client and of the server.
         mss_bytes: payload of a full-size segment.
         delay_ms: one way.
+        begun_ns: where time 0 is; the first packet if 0.
     """
 
     segments: tuple[Segment, ...]
@@ -48,6 +49,7 @@ class Recording:
     counters: tuple[Counters, Counters]
     mss_bytes: int
     delay_ms: float
+    begun_ns: int = 0
 
     @property
     def client(self) -> Counters:
@@ -62,11 +64,23 @@ class Recording:
     @property
     def start_ns(self) -> int:
         """Monotonic time of the first packet; pictures count from it."""
+        if self.begun_ns:
+            return self.begun_ns
         return self.segments[0].time_ns if self.segments else 0
 
     def at_ms(self, time_ns: int) -> float:
         """Milliseconds since the first packet."""
         return (time_ns - self.start_ns) / 1e6
+
+    def connection(self, port: int) -> Recording:
+        """Return what belongs to the connection of one client port; times stay as they are."""
+        return replace(
+            self,
+            segments=tuple(row for row in self.segments if row.port == port),
+            flights=tuple(flight for flight in self.flights if flight.sent.port == port),
+            events=tuple(event for event in self.events if event.port == port),
+            begun_ns=self.start_ns,
+        )
 
     def of(self, kind: Kind, way: Way) -> tuple[Flight, ...]:
         """Return the packets of one kind and direction in the order of sending."""
@@ -94,6 +108,33 @@ class Recording:
                 again.append(flight)
             furthest[sent.port] = max(furthest.get(sent.port, 0), sent.last)
         return tuple(again)
+
+    def probes(self, way: Way = Way.TO_SERVER) -> tuple[Flight, ...]:
+        """Return the empty segments that begin before a byte already sent: they ask for an ACK."""
+        furthest: dict[int, int] = {}
+        asking = []
+        for flight in self.flights:
+            sent = flight.sent
+            if sent.way is not way:
+                continue
+            if sent.kind is Kind.PURE_ACK and sent.seq < furthest.get(sent.port, 0):
+                asking.append(flight)
+            furthest[sent.port] = max(furthest.get(sent.port, 0), sent.next_byte)
+        return tuple(asking)
+
+    def answer_ms(self, flight: Flight) -> float:
+        """Return how long after its arrival a segment was acknowledged, infinite if never."""
+        arrived_ns = min(flight.arrived_ns, default=0)
+        for other in self.flights:
+            answer = other.sent
+            if (
+                answer.way is flight.sent.way.back
+                and answer.port == flight.sent.port
+                and answer.time_ns > arrived_ns > 0
+                and answer.ack >= flight.sent.next_byte
+            ):
+                return (answer.time_ns - arrived_ns) / 1e6
+        return float("inf")
 
     def duplicate_acks(self, way: Way = Way.TO_CLIENT) -> tuple[Flight, ...]:
         """Return pure ACKs that repeat number and window of the last ACK while data is missing."""

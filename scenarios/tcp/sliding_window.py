@@ -10,7 +10,9 @@ hosts = TwoHosts(delay_ms=20)
 @scenario(hosts)
 def sliding_window(lab):
     """The receiver's window holds three segments of 1000 bytes."""
-    client, server = lab.connect(server=SocketOptions(receive_buffer_bytes=60_000, window_clamp_bytes=WINDOW))
+    client, server = lab.connect(
+        server=SocketOptions(receive_buffer_bytes=60_000, window_clamp_bytes=WINDOW)
+    )
     server.set_quick_ack(False)
     client.send(1000)
     server.wait_readable()
