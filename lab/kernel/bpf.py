@@ -29,6 +29,7 @@ from lab.kernel.libbpf import check, check_pointer, lib
 ConfigValue = int | bytes | IPv4Address | IPv6Address
 _LOG_BYTES = 16 << 20  # reserved address space; pages are touched only when a program is refused
 _LOG_TAIL = 15
+_ATTACH_NETFILTER = 45
 _MEMBARRIER = {"x86_64": 324, "generic": 283}
 _MEMBARRIER_GLOBAL = 1
 _PACKET_ROOM = 256 + 512  # how much a program may add in front of and behind a packet
@@ -318,6 +319,9 @@ def _configure_programs(
         if lib().bpf_program__type(program) == ProgramType.UNSPEC:
             code = lib().bpf_program__set_type(program, default_type)
             check(code, f"setting the type of {name}")
+            if default_type is ProgramType.NETFILTER:  # the kernel insists, libbpf 1.1 cannot know
+                code = lib().bpf_program__set_expected_attach_type(program, _ATTACH_NETFILTER)
+                check(code, f"setting the attach type of {name}")
         code = lib().bpf_program__set_log_buf(program, buffer, _LOG_BYTES)
         check(code, f"preparing the log of {name}")
 

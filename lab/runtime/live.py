@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from ipaddress import IPv4Address
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,8 @@ from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, star
 from lab.traffic.results import Connection, Datagram, Ping
 
 if TYPE_CHECKING:
-    from lab.datapath.maps import MapView
+    from lab.observe.recording import Recording
+    from lab.observe.tracer import Flow
 
 WORKER = "lab.traffic.worker"
 
@@ -232,20 +232,6 @@ class LiveNode(Place):
 
         return str(self._lab.keeper.root) + "/".join((bpffs(self.name), *parts))
 
-    def map(self, name: str) -> MapView[Any, Any]:
-        """Open one of this node's pinned maps with its own structures; close it after use.
-
-        Args:
-            name: of the pin, for example ``cilium_ipcache`` or ``cilium_policy_00266``.
-
-        Raises:
-            InputError: the lab knows no layout for it.
-            KernelError: it is not pinned here.
-        """
-        from lab.datapath.maps import open_view
-
-        return open_view(Path(self.pin()), name)
-
     @property
     def agent(self) -> NodeAgent:
         """The agent's view of this node."""
@@ -409,6 +395,42 @@ class Lab(Control):
         place = self._places.pop(name, None)
         if place is not None:
             place.close()
+
+    def trace(
+        self, *, flow: Flow | None = None, stacks: bool = True
+    ) -> AbstractContextManager[Recording]:
+        """Record every packet of the lab (or one flow's) while the block runs.
+
+        The recording is complete, and can be asked, after the block.
+        """
+        from lab.observe.recording import record
+
+        return record(self, flow=flow, stacks=stacks)
+
+    def follow(
+        self,
+        sender: str,
+        receiver: str,
+        *,
+        protocol: str = "udp",
+        port: int = 5000,
+        payload: bytes = b"hello",
+        listen: bool = True,
+    ) -> Recording:
+        """Send one packet and return its trace first, then those of what it caused.
+
+        Args:
+            sender: pod, node or ``world``.
+            receiver: the same, or an address.
+            protocol: ``udp``, ``tcp`` or ``icmp``.
+            port: destination port.
+            payload: what the packet carries in front of its cookie.
+            listen: open a receiver at the destination first.
+        """
+        from lab.observe.recording import Shot, follow
+
+        shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen)
+        return follow(self, sender, receiver, shot)
 
     def close(self) -> None:
         """Drop the connections; a lab of ``lab up`` stays up, one of this process ends."""

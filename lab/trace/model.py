@@ -40,7 +40,8 @@ class PacketId:
         source, destination: addresses of the innermost header at the first hop.
         source_port, destination_port: ports; ICMP type and identifier for ICMP; 0 if none.
         length: bytes of the frame at the first hop.
-        sender, receiver: ``LAB/POD`` names where known, else empty.
+        sender, receiver: names of pod or node where known, else empty.
+        info: TCP flags (``SYN,ACK``), ICMP type (``echo request``) or empty.
     """
 
     cookie: str = ""
@@ -52,6 +53,7 @@ class PacketId:
     length: int = 0
     sender: str = ""
     receiver: str = ""
+    info: str = ""
 
     def __str__(self) -> str:
         return (

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The few kernel structures that the probes read.
+ *
+ * Only the fields named here are needed; the loader relocates each access to where the running
+ * kernel keeps the field (CO-RE), so this header replaces a vmlinux.h of several megabytes. A
+ * field that some kernels lack is guarded by bpf_core_field_exists() where it is used.
+ */
+#ifndef LAB_PROBES_KERNEL_H
+#define LAB_PROBES_KERNEL_H
+
+#include <stdbool.h>
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_tracing.h>
+
+/* BPF_PROG names arguments that not every program uses. */
+#pragma clang diagnostic ignored "-Wunused-parameter"
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct nf_hook_entries;
+struct bpf_prog;
+struct bpf_mprog_entry;
+struct mini_Qdisc;
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct netns_nf {
+	struct nf_hook_entries *hooks_ipv4[5];
+	struct nf_hook_entries *hooks_ipv6[5];
+};
+
+struct netns_xfrm {
+	unsigned int policy_count[6];
+	u8 policy_default[3];
+};
+
+struct net {
+	struct ns_common ns;
+	struct netns_nf nf;
+	struct netns_xfrm xfrm;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct bpf_xdp_entity {
+	struct bpf_prog *prog;
+};
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+	struct bpf_prog *xdp_prog;
+	struct bpf_xdp_entity xdp_state[3];
+	void *rx_handler;
+	struct nf_hook_entries *nf_hooks_ingress;
+	struct bpf_mprog_entry *tcx_ingress;
+	struct mini_Qdisc *miniq_ingress;
+	struct list_head ptype_all;
+};
+
+struct sock_common {
+	unsigned short skc_family;
+	possible_net_t skc_net;
+	unsigned short skc_num;
+};
+
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev;
+	__u32 qlen;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	void *sk_data_ready;
+	u16 sk_protocol;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned long _skb_refdst;
+	unsigned long _nfct;
+	unsigned int len;
+	unsigned int data_len;
+	__u32 hash;
+	__u32 mark;
+	__be16 protocol;
+	__u16 transport_header;
+	__u16 network_header;
+	__u16 mac_header;
+	__u32 tail;
+	__u32 end;
+	unsigned char *head;
+	unsigned char *data;
+};
+
+struct napi_struct {
+	struct net_device *dev;
+	void *poll;
+};
+
+struct flowi_common {
+	__u8 flowic_proto;
+};
+
+union flowi_uli {
+	struct {
+		__be16 dport;
+		__be16 sport;
+	} ports;
+};
+
+struct flowi4 {
+	struct flowi_common __fl_common;
+	__be32 saddr;
+	__be32 daddr;
+	union flowi_uli uli;
+};
+
+struct fib_nh_common {
+	struct net_device *nhc_dev;
+	union {
+		__be32 ipv4;
+	} nhc_gw;
+};
+
+struct nf_hook_state {
+	u8 hook;
+	u8 pf;
+	struct net_device *in;
+	struct net_device *out;
+	struct net *net;
+};
+
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+struct dst_entry {
+	void *input;
+	void *output;
+};
+
+struct rtable {
+	struct dst_entry dst;
+	__u16 rt_type;
+};
+
+#pragma clang attribute pop
+
+/* Gives a hook program the kernel's own buffer instead of the copy of fields it is shown. */
+extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
+
+#endif

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Tracepoints and hook programs that watch a packet on a kernel without function probes.
+ *
+ * Each program: is the packet wanted (filter.h), then one record (record.h) into one ring.
+ * The collector loads those whose tracepoint the running kernel has.
+ */
+#include "sight.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define AF_INET 2
+#define AF_PACKET 17
+#define TCX_NEXT (-1)
+#define NF_ACCEPT 1
+#define NF_LOCAL_OUT 3
+
+/* The packet last seen on this processor: events that name no buffer belong to it. */
+struct current {
+	u64 skb;
+	u64 ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct current);
+} trace_current SEC(".maps");
+
+/* An event without a buffer is told only this soon after the packet was seen here. */
+#define CURRENT_NS 1000000
+
+static __always_inline void remember(const struct record *record)
+{
+	u32 zero = 0;
+	struct current *current = bpf_map_lookup_elem(&trace_current, &zero);
+
+	if (current) {
+		current->skb = record->skb;
+		current->ns = record->ns;
+	}
+}
+
+static __always_inline u64 recent_buffer(void)
+{
+	u32 zero = 0;
+	struct current *current;
+
+	if (trace_filter.mode == MODE_OFF)
+		return 0;
+	current = bpf_map_lookup_elem(&trace_current, &zero);
+	if (!current || !current->skb || bpf_ktime_get_ns() - current->ns > CURRENT_NS)
+		return 0;
+	return current->skb;
+}
+
+static __always_inline void finish(struct record *record)
+{
+	remember(record);
+	record_end(record);
+}
+
+SEC("tp_btf/napi_poll")
+int BPF_PROG(on_napi_poll, struct napi_struct *napi, int work, int budget)
+{
+	struct record *record;
+	u64 skb = recent_buffer();
+
+	if (!skb)
+		return 0;
+	record = record_begin(KIND_NAPI_POLL);
+	if (!record)
+		return 0;
+	record->skb = skb;
+	record->location = (u64)napi->poll;
+	record->arg = work;
+	record->netns = netns_of(napi->dev);
+	record->ifindex = napi->dev ? napi->dev->ifindex : 0;
+	record_end(record);
+	return 0;
+}
+
+SEC("tp_btf/napi_gro_receive_entry")
+int BPF_PROG(on_gro_receive, const struct sk_buff *skb)
+{
+	struct record *record = sight(KIND_GRO_RECEIVE, skb, skb->dev);
+
+	if (!record)
+		return 0;
+	record->config = receive_config(skb->dev);
+	record_stack(ctx, record);
+	finish(record);
+	return 0;
+}
+
+SEC("tp_btf/napi_gro_receive_exit")
+int BPF_PROG(on_gro_result, int result)
+{
+	struct record *record;
+	u64 skb = recent_buffer();
+
+	if (!skb)
+		return 0;
+	record = record_begin(KIND_GRO_RESULT);
+	if (!record)
+		return 0;
+	record->skb = skb;
+	record->verdict = result;
+	record_end(record);
+	return 0;
+}
+
+SEC("tp_btf/netif_rx")
+int BPF_PROG(on_netif_rx, struct sk_buff *skb)
+{
+	struct record *record = sight(KIND_NETIF_RX, skb, skb->dev);
+
+	if (record)
+		finish(record);
+	return 0;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int BPF_PROG(on_receive_skb, struct sk_buff *skb)
+{
+	struct record *record = sight(KIND_RECEIVE_SKB, skb, skb->dev);
+
+	if (!record)
+		return 0;
+	record->config = receive_config(skb->dev);
+	record_stack(ctx, record);
+	finish(record);
+	return 0;
+}
+
+SEC("tp_btf/net_dev_queue")
+int BPF_PROG(on_dev_queue, struct sk_buff *skb)
+{
+	struct record *record = sight(KIND_DEV_QUEUE, skb, skb->dev);
+
+	if (!record)
+		return 0;
+	record_stack(ctx, record);
+	finish(record);
+	return 0;
+}
+
+SEC("tp_btf/net_dev_start_xmit")
+int BPF_PROG(on_dev_xmit, const struct sk_buff *skb, const struct net_device *dev)
+{
+	struct record *record = sight(KIND_DEV_XMIT, skb, dev);
+
+	if (record)
+		finish(record);
+	return 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_free, struct sk_buff *skb, void *location, u32 reason)
+{
+	struct record *record = sight(KIND_FREE, skb, skb->dev);
+
+	if (!record)
+		return 0;
+	record->location = (u64)location;
+	record->reason = reason;
+	record_stack(ctx, record);
+	finish(record);
+	forget(skb);
+	return 0;
+}
+
+/* The buffer ends, the packet need not: XDP and segmentation copy it into others. */
+SEC("tp_btf/consume_skb")
+int BPF_PROG(on_consume, struct sk_buff *skb, void *location)
+{
+	struct record *record = sight(KIND_CONSUME, skb, skb->dev);
+
+	if (!record)
+		return 0;
+	record->location = (u64)location;
+	record_stack(ctx, record);
+	finish(record);
+	forget(skb);
+	return 0;
+}
+
+static __always_inline bool route_wanted(const struct flowi4 *flow)
+{
+	const struct tuple *want = &trace_filter.flow;
+
+	if (recent_buffer())
+		return true;
+	/* the sender's own look-up comes before there is a buffer */
+	return trace_filter.mode != MODE_OFF && want->destination &&
+	       want->destination == flow->daddr &&
+	       (!want->protocol || want->protocol == flow->__fl_common.flowic_proto);
+}
+
+SEC("tp_btf/fib_table_lookup")
+int BPF_PROG(on_route, u32 table, const struct flowi4 *flow, const struct fib_nh_common *next,
+	     int error)
+{
+	struct record *record;
+
+	if (!route_wanted(flow))
+		return 0;
+	record = record_begin(KIND_ROUTE);
+	if (!record)
+		return 0;
+	record->skb = recent_buffer();
+	record->verdict = error;
+	record->arg = table;
+	record->hash = flow->daddr;
+	if (next) {
+		record->netns = netns_of(next->nhc_dev);
+		record->ifindex = next->nhc_dev ? next->nhc_dev->ifindex : 0;
+		record->mark = next->nhc_gw.ipv4;
+	}
+	record_stack(ctx, record);
+	record_end(record);
+	return 0;
+}
+
+/* The newest packet of the queue is the one that the socket is woken for. */
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(on_data_ready, const struct sock *sk)
+{
+	const struct sk_buff *skb = sk->sk_receive_queue.prev;
+	u32 netns = sk->__sk_common.skc_net.net->ns.inum;
+	u16 family = sk->__sk_common.skc_family;
+	struct record *record;
+
+	/* netlink and unix sockets carry no packets */
+	if (family != AF_INET && family != AF_PACKET)
+		return 0;
+	if ((u64)skb == (u64)&sk->sk_receive_queue || !wanted(skb, netns))
+		return 0;
+	record = record_begin(KIND_DATA_READY);
+	if (!record)
+		return 0;
+	record->netns = netns;
+	record->location = (u64)sk->sk_data_ready;
+	record->arg = ((u64)family << 32) | sk->__sk_common.skc_num;
+	record->verdict = sk->sk_receive_queue.qlen;
+	fill_buffer(record, skb);
+	record_stack(ctx, record);
+	finish(record);
+	/* the reader's free is not seen on newer kernels: here the address stops being ours */
+	if (family == AF_INET)
+		forget(skb);
+	return 0;
+}
+
+SEC("tp_btf/sock_rcvqueue_full")
+int BPF_PROG(on_queue_full, struct sock *sk, struct sk_buff *skb)
+{
+	u32 netns = sk->__sk_common.skc_net.net->ns.inum;
+	struct record *record;
+
+	if (!wanted(skb, netns))
+		return 0;
+	record = record_begin(KIND_QUEUE_FULL);
+	if (!record)
+		return 0;
+	record->netns = netns;
+	record->arg = sk->__sk_common.skc_num;
+	fill_buffer(record, skb);
+	finish(record);
+	return 0;
+}
+
+SEC("tp_btf/icmp_send")
+int BPF_PROG(on_icmp_send, const struct sk_buff *skb, int type, int code)
+{
+	struct record *record = sight(KIND_ICMP_SEND, skb, skb->dev);
+
+	if (!record)
+		return 0;
+	record->verdict = type << 8 | code;
+	record_stack(ctx, record);
+	finish(record);
+	return 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(on_tcp_reset, const struct sock *sk, const struct sk_buff *skb)
+{
+	struct record *record;
+
+	if (!skb)
+		return 0;
+	record = sight(KIND_TCP_RESET, skb, skb->dev);
+	if (!record)
+		return 0;
+	record_stack(ctx, record);
+	finish(record);
+	return 0;
+}
+
+SEC("tp_btf/qdisc_enqueue")
+int BPF_PROG(on_qdisc_enqueue, void *qdisc, const void *queue, struct sk_buff *skb)
+{
+	struct record *record = sight(KIND_QDISC_ENQUEUE, skb, skb->dev);
+
+	if (record)
+		finish(record);
+	return 0;
+}
+
+static __always_inline struct record *xdp_record(u16 kind, const struct net_device *dev)
+{
+	struct record *record;
+	u64 skb = recent_buffer();
+
+	if (!skb)
+		return NULL;
+	record = record_begin(kind);
+	if (!record)
+		return NULL;
+	record->skb = skb;
+	record->netns = netns_of(dev);
+	record->ifindex = dev->ifindex;
+	return record;
+}
+
+SEC("tp_btf/xdp_exception")
+int BPF_PROG(on_xdp_exception, const struct net_device *dev, const void *program, u32 action)
+{
+	struct record *record = xdp_record(KIND_XDP_EXCEPTION, dev);
+
+	if (!record)
+		return 0;
+	record->verdict = action;
+	record_end(record);
+	return 0;
+}
+
+SEC("tp_btf/xdp_redirect")
+int BPF_PROG(on_xdp_redirect, const struct net_device *dev, const void *program,
+	     const void *target, int error)
+{
+	struct record *record = xdp_record(KIND_XDP_REDIRECT, dev);
+
+	if (!record)
+		return 0;
+	record->verdict = error;
+	record_end(record);
+	return 0;
+}
+
+SEC("tp_btf/xdp_redirect_err")
+int BPF_PROG(on_xdp_redirect_err, const struct net_device *dev, const void *program,
+	     const void *target, int error)
+{
+	struct record *record = xdp_record(KIND_XDP_REDIRECT, dev);
+
+	if (!record)
+		return 0;
+	record->verdict = error;
+	record_end(record);
+	return 0;
+}
+
+/* One netfilter program before and one behind every chain of a hook: what passes the first and
+ * not the last was judged by a rule in between.
+ */
+static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
+{
+	const struct nf_hook_state *state = ctx->state;
+	const struct net_device *dev = state->hook < NF_LOCAL_OUT ? state->in : state->out;
+	u32 netns = state->net->ns.inum;
+	struct sk_buff *skb = ctx->skb;
+	struct record *record;
+
+	if (!wanted(skb, netns))
+		return NF_ACCEPT;
+	record = record_begin(kind);
+	if (!record)
+		return NF_ACCEPT;
+	record->netns = netns;
+	record->ifindex = dev ? dev->ifindex : 0;
+	record->arg = state->hook;
+	fill_buffer(record, skb);
+	finish(record);
+	return NF_ACCEPT;
+}
+
+SEC("netfilter")
+int netfilter_first(struct bpf_nf_ctx *ctx)
+{
+	return netfilter(ctx, KIND_NETFILTER_FIRST);
+}
+
+SEC("netfilter")
+int netfilter_last(struct bpf_nf_ctx *ctx)
+{
+	return netfilter(ctx, KIND_NETFILTER_LAST);
+}
+
+static __always_inline void hook_sight(struct __sk_buff *ctx, u16 kind)
+{
+	struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
+	struct record *record = sight(kind, skb, skb->dev);
+
+	if (record)
+		finish(record);
+}
+
+SEC("tc")
+int tc_ingress(struct __sk_buff *ctx)
+{
+	hook_sight(ctx, KIND_TC_INGRESS);
+	return TCX_NEXT;
+}
+
+SEC("tc")
+int tc_egress(struct __sk_buff *ctx)
+{
+	hook_sight(ctx, KIND_TC_EGRESS);
+	return TCX_NEXT;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The one record that every probe writes, whatever it sits on. */
+#ifndef LAB_PROBES_RECORD_H
+#define LAB_PROBES_RECORD_H
+
+#include "kernel.h"
+
+#define RECORD_PACKET_BYTES 192
+#define RECORD_STACK_FRAMES 32
+
+/* What a record is about. lab/observe/records.py names the same numbers; a test compares both. */
+enum record_kind {
+	KIND_NAPI_POLL = 1,
+	KIND_GRO_RECEIVE = 2,
+	KIND_GRO_RESULT = 3,
+	KIND_NETIF_RX = 4,
+	KIND_RECEIVE_SKB = 5,
+	KIND_DEV_QUEUE = 6,
+	KIND_DEV_XMIT = 7,
+	KIND_FREE = 8,
+	KIND_CONSUME = 9,
+	KIND_ROUTE = 10,
+	KIND_DATA_READY = 11,
+	KIND_QUEUE_FULL = 12,
+	KIND_ICMP_SEND = 13,
+	KIND_XDP_EXCEPTION = 14,
+	KIND_XDP_REDIRECT = 15,
+	KIND_NETFILTER_FIRST = 16,
+	KIND_NETFILTER_LAST = 17,
+	KIND_TC_INGRESS = 18,
+	KIND_TC_EGRESS = 19,
+	KIND_CGROUP_INGRESS = 20,
+	KIND_CGROUP_EGRESS = 21,
+	KIND_TCP_RESET = 22,
+	KIND_FUNCTION = 23,
+	KIND_QDISC_ENQUEUE = 24,
+	KIND_NEIGHBOUR = 25,
+};
+
+/* How the device and its namespace were set up when the packet came by: the reasons for steps
+ * that are not taken. Valid only with CONFIG_KNOWN.
+ */
+enum record_config {
+	CONFIG_KNOWN = 1 << 0,
+	CONFIG_XDP_DRIVER = 1 << 1,
+	CONFIG_XDP_GENERIC = 1 << 2,
+	CONFIG_TAPS = 1 << 3,
+	CONFIG_TC_INGRESS = 1 << 4,
+	CONFIG_NF_INGRESS = 1 << 5,
+	CONFIG_NF_PREROUTING = 1 << 6,
+	CONFIG_NF_INPUT = 1 << 7,
+	CONFIG_XFRM_POLICY_IN = 1 << 8,
+	CONFIG_RX_HANDLER = 1 << 9,
+};
+
+/* What the packet bytes begin with. */
+enum record_link {
+	LINK_NONE = 0,
+	LINK_ETHERNET = 1,
+	LINK_IP = 2,
+};
+
+struct record {
+	u64 ns;		/* CLOCK_MONOTONIC */
+	u64 skb;	/* address of the buffer, 0 if there is none */
+	u64 head;	/* address of its storage: survives XDP and clones */
+	u64 cookie;	/* at the end of the payload; 0 if there is none or it is not readable */
+	u64 location;	/* a kernel function: where freed, which poll, which routing input */
+	u64 arg;	/* by kind: work done, netfilter hook, socket family and port ... */
+	u32 netns;	/* inode number of the network namespace */
+	u32 ifindex;	/* of the device concerned, in that namespace; 0 if none */
+	u32 len;	/* whole length of the packet, bytes */
+	u32 mark;
+	u32 hash;
+	u32 reason;	/* kernel drop reason (numbers differ between kernels) */
+	__s32 verdict;	/* return value, by kind */
+	u32 cpu;
+	u32 config;	/* enum record_config */
+	u16 kind;	/* enum record_kind */
+	u16 captured;	/* bytes valid in packet[] */
+	u16 stack_bytes; /* bytes valid in stack[] */
+	u16 link;	/* enum record_link */
+	u32 pad;
+	u8 packet[RECORD_PACKET_BYTES];
+	u64 stack[RECORD_STACK_FRAMES];
+};
+
+_Static_assert(sizeof(struct record) == 96 + RECORD_PACKET_BYTES + 8 * RECORD_STACK_FRAMES,
+	       "lab/observe/records.py unpacks these bytes");
+
+/* One ring for all sources keeps them in the order in which they happened on each processor. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} trace_ring SEC(".maps");
+
+/* Records that found the ring full, counted per processor: a trace with losses says so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} trace_lost SEC(".maps");
+
+/* Set before loading: a stack costs microseconds, so a measurement may leave it out. */
+const volatile u8 take_stacks = 1;
+
+static __always_inline struct record *record_begin(u16 kind)
+{
+	struct record *record;
+	u64 *lost;
+	u32 zero = 0;
+
+	record = bpf_ringbuf_reserve(&trace_ring, sizeof(*record), 0);
+	if (!record) {
+		lost = bpf_map_lookup_elem(&trace_lost, &zero);
+		if (lost)
+			*lost += 1;
+		return NULL;
+	}
+	__builtin_memset(record, 0, __builtin_offsetof(struct record, packet));
+	record->ns = bpf_ktime_get_ns();
+	record->cpu = bpf_get_smp_processor_id();
+	record->kind = kind;
+	return record;
+}
+
+static __always_inline void record_stack(void *ctx, struct record *record)
+{
+	long got;
+
+	if (!take_stacks)
+		return;
+	got = bpf_get_stack(ctx, record->stack, sizeof(record->stack), 0);
+	if (got > 0)
+		record->stack_bytes = got;
+}
+
+static __always_inline void record_end(struct record *record)
+{
+	bpf_ringbuf_submit(record, 0);
+}
+
+#endif

@@ -1,0 +1,223 @@
+"""What a tracer needs of the kernel beyond loading: attaching to hooks that libbpf 1.1 does not
+know, reading a ring buffer in bulk, and the names behind addresses and numbers.
+
+Nothing here is pinned: links and rings go with the process that holds them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+
+from lab.errors import KernelError, UnsupportedError
+from lab.kernel.bpf import Program
+from lab.kernel.bpfattach import Direction, Link
+from lab.kernel.bpfmap import BpfMap
+from lab.kernel.btf import Btf
+
+KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
+KALLSYMS = Path("/proc/kallsyms")
+
+_SYS_BPF = 321
+_BPF_LINK_CREATE = 28
+_ATTACH_NETFILTER = 45
+_ATTACH_TCX = {Direction.INGRESS: 46, Direction.EGRESS: 47}
+_BEFORE = 1 << 3
+_PF_INET = 2
+_INT_MIN = -(1 << 31)
+_ENOTSUPP = 524
+
+
+class NetfilterHook(IntEnum):
+    """``enum nf_inet_hooks``."""
+
+    PREROUTING = 0
+    LOCAL_IN = 1
+    FORWARD = 2
+    LOCAL_OUT = 3
+    POSTROUTING = 4
+
+
+_FIRST_PRIORITY = _INT_MIN + 1
+_LAST_PRIORITY = -_INT_MIN - 2
+_TRACERS = 16
+
+
+class _TakenError(Exception):
+    """The place in the hook is held by somebody else."""
+
+
+@cache
+def _btf_bytes() -> bytes:
+    try:
+        return KERNEL_BTF.read_bytes()
+    except OSError as error:
+        raise UnsupportedError(
+            f"the kernel describes no types in {KERNEL_BTF}: {error.strerror}",
+            hint="use a kernel with CONFIG_DEBUG_INFO_BTF: lab vm -- ...",
+        ) from error
+
+
+def kernel_knows(name: str) -> bool:
+    """Return whether the running kernel's own BTF has something of this name.
+
+    Args:
+        name: of a type, function or tracepoint (``btf_trace_sk_data_ready``).
+
+    Raises:
+        UnsupportedError: the kernel carries no BTF at all.
+    """
+    return b"\0" + name.encode() + b"\0" in _btf_bytes()
+
+
+def _link_create(program: Program, target: int, kind: int, what: str, rest: bytes) -> Link:
+    # union bpf_attr, link_create: program, target, attach type, then flags and the type's own
+    attributes = struct.pack("<III", program.fd, target, kind) + rest
+    buffer = ctypes.create_string_buffer(attributes.ljust(64, b"\0"), 64)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(_SYS_BPF, _BPF_LINK_CREATE, buffer, len(buffer))
+    if fd < 0:
+        number = ctypes.get_errno()
+        if number == errno.EBUSY:
+            raise _TakenError
+        text = os.strerror(number) if number != _ENOTSUPP else "not supported"
+        raise KernelError(
+            f"attaching {program.name} to {what}: {text} ({errno.errorcode.get(number, number)})",
+            hint="see `lab doctor` for what this kernel can attach",
+        )
+    return Link(fd)
+
+
+def attach_netfilter(program: Program, hook: NetfilterHook, *, first: bool) -> Link:
+    """Attach to an IPv4 netfilter hook of the calling thread's network namespace.
+
+    Args:
+        program: loaded as ``ProgramType.NETFILTER``.
+        hook: where.
+        first: before every chain; else behind every chain. Several tracers take their places
+            side by side.
+
+    Raises:
+        KernelError: the kernel (before 6.4) has no such links, or there are too many tracers.
+    """
+    what = f"netfilter {hook.name.lower()}"
+    start, step = (_FIRST_PRIORITY, 1) if first else (_LAST_PRIORITY, -1)
+    for place in range(_TRACERS):
+        rest = struct.pack("<IIIiI", 0, _PF_INET, hook, start + place * step, 0)
+        try:
+            return _link_create(program, 0, _ATTACH_NETFILTER, what, rest)
+        except _TakenError:
+            continue
+    raise KernelError(
+        f"{_TRACERS} tracers hold {what} already", hint="end one of them: each holds its own places"
+    )
+
+
+def attach_tcx(program: Program, ifindex: int, direction: Direction) -> Link:
+    """Attach in front of every other tc program of an interface, clsact's included.
+
+    The program passes on to the others by returning -1 (``TCX_NEXT``).
+
+    Raises:
+        KernelError: no such interface in this namespace, or the kernel (before 6.6) has no tcx.
+    """
+    what = f"tc {direction.name.lower()} of interface {ifindex}"
+    rest = struct.pack("<I", _BEFORE)
+    return _link_create(program, ifindex, _ATTACH_TCX[direction], what, rest)
+
+
+class Ring:
+    """Bulk reader of a BPF ring buffer, without a call per record.
+
+    Args:
+        ring: a map of type ``RINGBUF``; must outlive the reader's creation only.
+        size: its capacity in bytes (``max_entries``).
+
+    Raises:
+        KernelError: the map cannot be mapped.
+    """
+
+    _BUSY, _DISCARD = 1 << 31, 1 << 30
+
+    def __init__(self, ring: BpfMap, size: int) -> None:
+        page = mmap.PAGESIZE
+        self.fd = ring.fd
+        self._size = size
+        try:
+            self._consumer = mmap.mmap(ring.fd, page, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            self._producer = mmap.mmap(ring.fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+        except (OSError, ValueError) as error:
+            raise KernelError(
+                f"mapping the ring buffer {ring.name}: {error}", hint="is it a ring buffer?"
+            ) from error
+        self._position = ctypes.c_uint64.from_buffer(self._consumer)
+
+    def take(self) -> list[bytes]:
+        """Return the finished records in order and give their room back; empty if none."""
+        taken: list[bytes] = []
+        at = self._position.value
+        (end,) = struct.unpack_from("<Q", self._producer, 0)
+        base = mmap.PAGESIZE
+        while at < end:
+            offset = base + (at & (self._size - 1))
+            (head,) = struct.unpack_from("<I", self._producer, offset)
+            if head & self._BUSY:
+                break
+            length = head & ~self._DISCARD
+            if not head & self._DISCARD:
+                taken.append(self._producer[offset + 8 : offset + 8 + length])
+            at += (length + 8 + 7) & ~7
+        self._position.value = at
+        return taken
+
+    def close(self) -> None:
+        """Unmap; idempotent."""
+        if self._producer.closed:
+            return
+        del self._position
+        self._consumer.close()
+        self._producer.close()
+
+
+@cache
+def _symbols() -> tuple[list[int], list[str]]:
+    addresses: list[int] = []
+    names: list[str] = []
+    with KALLSYMS.open() as lines:
+        for line in lines:
+            address, kind, name = line.split(None, 2)
+            if kind in "tTwW":
+                addresses.append(int(address, 16))
+                names.append(name.split()[0])
+    return addresses, names
+
+
+def symbol(address: int) -> str:
+    """Return the name of the kernel function that ``address`` is in, empty if unknown.
+
+    Compiler suffixes (``.constprop.0``) are kept off.
+    """
+    addresses, names = _symbols()
+    place = bisect.bisect_right(addresses, address) - 1
+    if place < 0 or not addresses[place]:
+        return ""
+    return names[place].split(".")[0]
+
+
+@cache
+def drop_reasons() -> dict[int, str]:
+    """Return the running kernel's packet drop reasons by number, without ``SKB_DROP_REASON_``.
+
+    Raises:
+        UnsupportedError: the kernel carries no BTF.
+    """
+    enums = Btf(_btf_bytes()).enums
+    table = enums.get("skb_drop_reason", {})
+    return {number: name.removeprefix("SKB_DROP_REASON_") for name, number in table.items()}

@@ -1,0 +1,169 @@
+"""Why a packet did not take a step: from how the device was set up, and from how the walk ended."""
+
+from __future__ import annotations
+
+from lab.observe.records import Config
+from lab.observe.walk import Walk
+from lab.trace import Evidence, Hop, Side, Step
+
+HOOK_OF_STEP = {
+    Step.NAPI_POLL: "napi_poll",
+    Step.XDP_DRIVER: "xdp",
+    Step.CLEAN_RX: "clean_rx",
+    Step.GRO_RECEIVE: "gro_receive",
+    Step.RECEIVE_SKB: "receive_skb",
+    Step.GENERIC_XDP: "generic_xdp",
+    Step.CHECK_TAPS: "check_taps",
+    Step.TC_INGRESS: "tc_ingress",
+    Step.NETFILTER_INGRESS: "nf_ingress",
+    Step.IP_RCV: "ip_rcv",
+    Step.NETFILTER_PREROUTING: "nf_prerouting",
+    Step.IP_RCV_FINISH: "ip_rcv_finish",
+    Step.IP_ROUTING: "ip_routing",
+    Step.IP_LOCAL_DELIVER: "ip_local_deliver",
+    Step.XFRM_POLICY: "xfrm_policy",
+    Step.L4_RECEIVE: "udp_rcv",
+    Step.XFRM_POLICY_L4: "xfrm_policy_l4",
+    Step.RECEIVE_QUEUE: "socket_queue",
+    Step.DATA_READY: "data_ready",
+}
+_PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP"}
+_CHECK_LATER = frozenset(_PROTOCOLS)
+
+
+def fill(walk: Walk, ended_by: str, *, tunnel: bool = False) -> list[Hop]:
+    """Return a receive walk's lines with one more for each step without any, in step order.
+
+    Args:
+        walk: of the receiving side.
+        ended_by: how the walk ended, in words; empty if the packet is still there.
+        tunnel: it ended in a tunnel's socket: the packet comes in again, unpacked.
+    """
+    imply(walk, tunnel)
+    last = max((hop.step for hop in walk.hops if hop.step), default=Step.NAPI_POLL)
+    if walk.config & Config.RX_HANDLER and last < Step.NETFILTER_INGRESS and walk.drop is None:
+        last = Step.NETFILTER_INGRESS  # a bridge takes frames behind this step
+    lines = list(walk.hops)
+    for step in Step:
+        if any(hop.step is step for hop in walk.hops):
+            continue
+        lines.append(_absent(walk, step, _reason(walk, step, last, ended_by)))
+    return _in_order(lines)
+
+
+def _in_order(lines: list[Hop]) -> list[Hop]:
+    """Lines with a step by its number; the others stay behind the line they followed."""
+    keyed: list[tuple[int, Hop]] = []
+    step = 0
+    for hop in lines:
+        step = hop.step.number if hop.step else step
+        keyed.append((step, hop))
+    return [hop for _, hop in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _absent(walk: Walk, step: Step, reason: str) -> Hop:
+    return Hop(
+        step=step,
+        hook=HOOK_OF_STEP[step],
+        evidence=Evidence.NOT_TAKEN,
+        side=Side.RECEIVE,
+        node=walk.place.node,
+        namespace=walk.place.namespace,
+        device=walk.place.device,
+        ifindex=walk.ifindex,
+        reason=reason,
+    )
+
+
+def imply(walk: Walk, tunnel: bool) -> None:
+    """Add the steps that nothing reports but that later ones cannot happen without."""
+    routed = walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER)
+    if walk.taken(Step.NETFILTER_PREROUTING) and routed and not walk.taken(Step.IP_RCV_FINISH):
+        _implied(walk, Step.IP_RCV_FINISH, "prerouting let it pass and delivery followed")
+    if walk.config & Config.NF_INGRESS and _went_beyond(walk, Step.NETFILTER_INGRESS):
+        _implied(walk, Step.NETFILTER_INGRESS, "a chain hooks ingress and the packet went on")
+    if tunnel:
+        _implied(walk, Step.L4_RECEIVE, "the tunnel's socket unpacked it, as it comes in again")
+    if walk.config & Config.XFRM_POLICY_IN and walk.taken(Step.RECEIVE_QUEUE):
+        _implied(walk, Step.XFRM_POLICY_L4, "the namespace has an IPsec policy and let it pass")
+
+
+def _went_beyond(walk: Walk, step: Step) -> bool:
+    return not walk.taken(step) and any(hop.step and hop.step > step for hop in walk.hops)
+
+
+def _implied(walk: Walk, step: Step, reason: str) -> None:
+    later = (hop for hop in walk.hops if hop.step and hop.step > step)
+    after = next(later, walk.hops[-1])
+    walk.hops.append(
+        Hop(
+            step=step,
+            hook=HOOK_OF_STEP[step],
+            evidence=Evidence.IMPLIED,
+            side=Side.RECEIVE,
+            node=walk.place.node,
+            namespace=walk.place.namespace,
+            device=walk.place.device,
+            ifindex=walk.ifindex,
+            reason=reason,
+            ns=after.ns,
+            cpu=after.cpu,
+            skb=after.skb,
+            packet=after.packet,
+            mark=after.mark,
+            object=after.object,
+        )
+    )
+
+
+def _reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
+    if step > last and ended_by:
+        return ended_by
+    device, place = walk.place.device or "the device", walk.place.namespace or "the namespace"
+    early = _early_reason(walk, step, device)
+    if early:
+        return early
+    protocol = _PROTOCOLS.get(walk.protocol, f"protocol {walk.protocol}")
+    match step:
+        case Step.IP_ROUTING:
+            return "no look-up: the packet's socket was found early and carries its route"
+        case Step.XFRM_POLICY if walk.protocol in _CHECK_LATER:
+            return f"{protocol} makes its IPsec check later, when it knows the ports"
+        case Step.XFRM_POLICY:
+            return f"no IPsec policy in {place}"
+        case Step.XFRM_POLICY_L4 if not walk.config & Config.XFRM_POLICY_IN:
+            return f"no IPsec policy in {place}: the check returns at once"
+    return ended_by or "no evidence: nothing reported it and nothing explains its absence"
+
+
+def _early_reason(walk: Walk, step: Step, device: str) -> str:
+    """Reasons for steps 1 to 9, from the device's own state when the packet came."""
+    if not walk.config & Config.KNOWN:
+        return "" if step > Step.NETFILTER_INGRESS else f"the state of {device} was not seen"
+    match step:
+        case Step.NAPI_POLL:
+            return "no poll: the packet came without a softirq, or stacks were left out"
+        case Step.XDP_DRIVER:
+            if walk.config & Config.XDP_DRIVER:
+                return f"{device} has an XDP program, but the packet came past its poll"
+            return f"no XDP program in the driver of {device}"
+        case Step.CLEAN_RX:
+            if walk.poll == "gro_cell_poll":
+                return f"{device} passes on the buffer it unpacked: none is built"
+            return f"{device} hands over the sender's buffer: none is built"
+        case Step.GRO_RECEIVE:
+            return (
+                f"no GRO: {device} has no NAPI of its own (gro off and no XDP), "
+                "the packet came through the processor's backlog"
+            )
+        case Step.RECEIVE_SKB:
+            return f"redirected into {device} behind this point (bpf_redirect_peer)"
+        case Step.GENERIC_XDP:
+            return f"no generic XDP program on {device}"
+        case Step.CHECK_TAPS:
+            return f"no packet socket listens on {device}"
+        case Step.TC_INGRESS:
+            return f"no classifier program on ingress of {device}"
+        case Step.NETFILTER_INGRESS:
+            return f"no netdev chain hooks ingress of {device}"
+    return ""

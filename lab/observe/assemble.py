@@ -1,0 +1,156 @@
+"""Records in, traces out: pure, without root, so that a recording can be assembled anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lab.observe.absent import fill
+from lab.observe.headers import ICMP, TCP
+from lab.observe.identify import Journey, journeys
+from lab.observe.ladder import Ladder
+from lab.observe.mind import annotate
+from lab.observe.names import Names
+from lab.observe.records import Config, Kind, MindRecord, Record
+from lab.observe.walk import Walk
+from lab.trace import Hop, PacketId, Side, Step, Trace
+
+_IP_OFFSET = {"ethernet": 14, "ip": 0}
+
+
+def assemble(
+    records: Iterable[Record],
+    notes: Sequence[MindRecord],
+    names: Names,
+    *,
+    lost: int = 0,
+    lab: str = "",
+    topology: str = "",
+    kernel: str = "",
+    wall_ns: int = 0,
+    missing: tuple[str, ...] = (),
+) -> tuple[Trace, ...]:
+    """Return one trace per packet, in the order in which each was first seen.
+
+    Args:
+        records: of the probes, in any order.
+        notes: of the datapath programs.
+        names: for everything that is a number in them.
+        lost: records that the kernel could not hand over.
+        lab: name of the lab.
+        topology: name of its topology.
+        kernel: release of the kernel.
+        wall_ns: what to add to kernel time for the time since 1970.
+        missing: evidence this kernel could not give.
+    """
+    sources = tuple(f"{name}: prog {number}" for name, number in names.programs.items())
+    known = sorted(records, key=lambda record: record.ns)
+    polls = [record for record in known if record.kind is Kind.NAPI_POLL]
+    found = [journey for journey in journeys(known) if journey.packet is not None]
+    lines = annotate([_hops(journey, names, polls) for journey in found], notes, names)
+    return tuple(
+        Trace(
+            packet=_packet_id(journey, names),
+            hops=_with_changes(hops),
+            lost=lost,
+            lab=lab,
+            topology=topology,
+            kernel=kernel,
+            wall_ns=wall_ns,
+            sources=sources,
+            missing=missing,
+        )
+        for journey, hops in zip(found, lines, strict=True)
+    )
+
+
+def _hops(journey: Journey, names: Names, polls: Sequence[Record]) -> tuple[Hop, ...]:
+    walks = Ladder(journey, names, polls).walks
+    lines: list[Hop] = []
+    for index, walk in enumerate(walks):
+        following = walks[index + 1] if index + 1 < len(walks) else None
+        walk.judge(following is not None)
+        if walk.side is Side.RECEIVE:
+            tunnel = _into_tunnel(walk, following)
+            lines += fill(walk, _ended_by(walk, following, tunnel), tunnel=tunnel)
+        else:
+            lines += walk.hops
+    begin = min((hop.ns for hop in lines if hop.taken), default=0)
+    return tuple(replace(hop, us=(hop.ns - begin) / 1000) if hop.taken else hop for hop in lines)
+
+
+def _into_tunnel(walk: Walk, following: Walk | None) -> bool:
+    """Whether the packet comes in again in the same namespace without having been sent."""
+    return (
+        following is not None
+        and walk.taken(Step.IP_LOCAL_DELIVER)
+        and walk.drop is None
+        and following.side is Side.RECEIVE
+        and following.netns == walk.netns
+    )
+
+
+def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
+    """Say in words how a receive walk ended."""
+    if walk.drop is not None:
+        where = f"step {walk.drop.step}" if walk.drop.step else walk.drop.hook
+        return f"the packet was dropped at {where}"
+    if walk.taken(Step.DATA_READY):
+        return ""
+    if following is None:
+        return _end_inside(walk)
+    to = following.place.device or following.place.namespace
+    if tunnel:
+        return f"the tunnel's socket took the packet: unpacked, it comes in again at {to}"
+    if walk.taken(Step.IP_ROUTING):
+        return f"routed onwards to {to}"
+    if walk.config & Config.RX_HANDLER:
+        return f"the bridge took the frame and forwarded it to {to}"
+    last = max((hop.step for hop in walk.hops if hop.step), default=None)
+    program = next((hop.program for hop in reversed(walk.hops) if hop.program), "")
+    by = program or "a program"
+    return f"{by} redirected the packet to {to} at step {last}"
+
+
+def _end_inside(walk: Walk) -> str:
+    """Say what becomes of a packet that was not seen again."""
+    if walk.taken(Step.L4_RECEIVE) and walk.protocol == ICMP:
+        return "ICMP answers an echo request itself: no socket's queue is involved"
+    if walk.taken(Step.L4_RECEIVE) and walk.protocol == TCP:
+        return "TCP took it in itself: a segment without data wakes nobody"
+    return "nothing was seen of the packet behind this point"
+
+
+def _with_changes(lines: tuple[Hop, ...]) -> tuple[Hop, ...]:
+    """Set ``after`` where the next sight of the packet shows other network-layer bytes."""
+    changed = list(lines)
+    seen = [index for index, hop in enumerate(lines) if hop.before]
+    for index, following in zip(seen, seen[1:], strict=False):
+        before, after = lines[index], lines[following]
+        if _network(before) != _network(after):
+            changed[index] = replace(before, after=_network(after), link_layer="ip",
+                                     before=_network(before))  # fmt: skip
+    return tuple(changed)
+
+
+def _network(hop: Hop) -> bytes:
+    return (hop.before or b"")[_IP_OFFSET[hop.link_layer] :]
+
+
+def _packet_id(journey: Journey, names: Names) -> PacketId:
+    packet = journey.packet
+    assert packet is not None
+    first = next(record for record in journey.records if record.packet)
+    source, destination = str(packet.source), str(packet.destination)
+    return PacketId(
+        cookie=f"{journey.cookie:016x}" if journey.cookie else "",
+        protocol=packet.name,
+        source=source,
+        destination=destination,
+        source_port=packet.ports[0],
+        destination_port=packet.ports[1],
+        length=first.length,
+        sender=names.owners.get(source, ""),
+        receiver=names.owners.get(destination, ""),
+        info=packet.info,
+    )

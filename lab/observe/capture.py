@@ -1,0 +1,63 @@
+"""A trace as a capture file: one interface per hook, the verdict as the packet's comment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.packets import pcapng
+from lab.trace import Hop, Side, Trace
+
+_LINK_TYPES = {"ethernet": pcapng.LinkType.ETHERNET, "ip": pcapng.LinkType.RAW_IP}
+
+
+def write_pcapng(trace: Trace, path: Path) -> int:
+    """Write every line that has bytes; return how many packets the file holds.
+
+    Wireshark and tshark show ``NAMESPACE/DEVICE HOOK`` as the interface and, as comment, step,
+    evidence, program, verdict, mark and identity.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    hops = [hop for hop in trace.taken if hop.before]
+    names = list(dict.fromkeys(map(_interface, hops)))
+    interfaces = [
+        pcapng.Interface(name=name, link_type=_LINK_TYPES[link_layer]) for name, link_layer in names
+    ]
+    packets = [
+        pcapng.Packet(
+            interface=names.index(_interface(hop)),
+            time_ns=hop.ns + trace.wall_ns,
+            data=hop.before or b"",
+            length=max(hop.length, len(hop.before or b"")),
+            direction=pcapng.Direction.OUTBOUND
+            if hop.side is Side.SEND
+            else pcapng.Direction.INBOUND,
+            comment=comment(hop),
+        )
+        for hop in hops
+    ]
+    pcapng.write(path, interfaces, packets, comment=f"lab trace: {trace.packet}")
+    return len(packets)
+
+
+def _interface(hop: Hop) -> tuple[str, str]:
+    where = "/".join(filter(None, (hop.namespace, hop.device)))
+    return f"{where} {hop.hook}", hop.link_layer
+
+
+def comment(hop: Hop) -> str:
+    """Return one line about a hop: step, evidence, program, verdict, mark, identity."""
+    parts = [
+        f"step {hop.step}" if hop.step else hop.hook,
+        f"evidence {hop.evidence} ({hop.object})",
+    ]
+    if hop.program:
+        parts.append(hop.program)
+    if hop.verdict:
+        parts.append(f"verdict {hop.verdict}" + (f": {hop.drop_reason}" if hop.dropped else ""))
+    if hop.mark:
+        parts.append(f"mark {hop.mark:#x}")
+    if hop.identity is not None:
+        parts.append(f"identity {hop.identity}")
+    return ", ".join(parts)

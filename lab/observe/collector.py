@@ -1,0 +1,303 @@
+"""The tracer's part inside a lab: a child of the keeper that loads, attaches and reads probes.
+
+It interprets nothing: raw records go to the caller, who assembles them. It pins nothing, so that
+its end, however it comes, is the end of every probe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import KernelError, LabError
+from lab.kernel import tracing
+from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
+from lab.kernel.bpfattach import Direction, Link, attach_tracing, query_tc, query_xdp
+from lab.kernel.bpfmap import BpfMap
+from lab.kernel.btf import read_object
+from lab.kernel.netns import NetworkNamespace
+from lab.observe.programs import Probe, Where, usable
+from lab.plan.steps import globals_dir
+from lab.runtime.messages import receive, send
+
+if TYPE_CHECKING:
+    from lab.runtime.keeper import Context
+
+RING_BYTES = 4 << 20
+MIND_RING_BYTES = 256 << 10
+MIND_SLOT, MIND_LOST_SLOT = 3, 4
+POLL_S = 0.02
+MOST_BYTES = 512 << 20
+_FILTER = struct.Struct("<IIQ4s4sHHIQ")
+_NO_CHAINS = frozenset({"underlay"})
+"""The underlay is a bridge: it has no IP hooks of its own."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """A ring, what came out of it, and how to ask how much did not."""
+
+    ring: tracing.Ring
+    records: list[bytes]
+    size: int = 0
+
+
+class Collector:
+    """Owner of all probes of one tracing caller.
+
+    Args:
+        context: of the keeper's child process.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.stack = ExitStack()
+        self.namespaces: dict[str, NetworkNamespace] = context.namespaces
+        self.inodes = {name: space.inode for name, space in self.namespaces.items()}
+        self.links: dict[str, list[Link]] = {}
+        self.refused: list[str] = []
+        self.minds: dict[int, tuple[BpfMap, _Source]] = {}
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Load what the kernel can load and attach it everywhere in the lab; nothing records yet.
+
+        Raises:
+            LabError: the kernel refused a program it should know.
+        """
+        arguments = self.context.arguments
+        self.probes = usable(tracing.kernel_knows)
+        wanted = [probe.name for probe in self.probes]
+        path = arguments["object"]
+        self.loaded: Loaded = self.stack.enter_context(
+            load_object(
+                path,
+                default_type=ProgramType.NETFILTER,
+                config={"take_stacks": int(arguments.get("stacks", True))},
+                only=wanted,
+            )
+        )
+        ring = tracing.Ring(self.loaded.maps["trace_ring"], RING_BYTES)
+        self.stack.callback(ring.close)
+        self.source = _Source(ring, [])
+        self._find_filter(path)
+        for inode in self.inodes.values():
+            self.loaded.maps["trace_netns"].update(struct.pack("<I", inode), b"\1")
+        for probe in self.probes:
+            self._attach(probe)
+        self._open_minds()
+
+    def _find_filter(self, path: str) -> None:
+        symbols = {s.name: s for s in read_object(path).variables if s.section == ".bss"}
+        self.bss = next(m for name, m in self.loaded.maps.items() if name.endswith(".bss"))
+        self.filter_at = symbols["trace_filter"].offset
+
+    def _attach(self, probe: Probe) -> None:
+        program = self.loaded.programs[probe.name]
+        links = self.links.setdefault(probe.name, [])
+        if probe.where is Where.TRACEPOINT:
+            links.append(attach_tracing(program))
+        else:
+            for name, space in self.namespaces.items():
+                with space.entered():
+                    self._attach_inside(probe, name, links)
+        for link in links:
+            self.stack.callback(link.close)
+
+    def _attach_inside(self, probe: Probe, name: str, links: list[Link]) -> None:
+        program = self.loaded.programs[probe.name]
+        if probe.where is Where.NETFILTER:
+            if name in _NO_CHAINS:
+                return
+            first = probe.name == "netfilter_first"
+            for hook in tracing.NetfilterHook:
+                links.append(tracing.attach_netfilter(program, hook, first=first))
+            return
+        side = Direction.INGRESS if probe.where is Where.TC_INGRESS else Direction.EGRESS
+        for ifindex, device in socket.if_nameindex():
+            # only beside programs of the lab: the probe itself must not make a step be taken
+            if device != "lo" and query_tc(ifindex, side) is not None:
+                links.append(tracing.attach_tcx(program, ifindex, side))
+
+    def _open_minds(self) -> None:
+        for node in self.context.facts.nodes:
+            folder = Path(globals_dir(node.name))
+            if not (folder / "cilium_mind").exists():
+                continue
+            with BpfMap.from_pin(folder / "cilium_mind") as mind:
+                ring = tracing.Ring(mind, MIND_RING_BYTES)
+            self.stack.callback(ring.close)
+            config = self.stack.enter_context(BpfMap.from_pin(folder / "cilium_runtime_config"))
+            self.minds[self.inodes[node.name]] = (config, _Source(ring, []))
+
+    # -- serving ------------------------------------------------------------------------------
+
+    def answer(self, request: dict[str, Any], connection: socket.socket) -> None:
+        """Do what one request asks for and send the answer.
+
+        Raises:
+            Closed: the caller is gone.
+        """
+        match request["op"]:
+            case "filter":
+                self.set_filter(**request["filter"])
+                send(connection, {"ok": True})
+            case "collect":
+                self._send_records(connection, places=bool(request.get("places")))
+            case "detach":
+                for link in self.links.pop(request["program"], []):
+                    link.close()
+                send(connection, {"ok": True})
+            case other:
+                send(connection, {"error": "InputError", "message": f"unknown request {other}"})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the assembly needs to name places and programs."""
+        return {
+            "ready": True,
+            "programs": {p.name: self.loaded.programs[p.name].info().id for p in self.probes},
+            "places": self._places(),
+            "hooks": self._hooks(),
+            "refused": self.refused,
+            "kernel": os.uname().release,
+        }
+
+    def _places(self) -> list[list[Any]]:
+        nodes = {node.name: node.name for node in self.context.facts.nodes}
+        nodes |= {pod.netns: pod.node for pod in self.context.facts.pods}
+        places: list[list[Any]] = []
+        for name, space in self.namespaces.items():
+            with space.entered():
+                for ifindex, device in socket.if_nameindex():
+                    places.append([space.inode, ifindex, nodes.get(name, ""), name, device])
+        return places
+
+    def _hooks(self) -> list[list[Any]]:
+        hooks: list[list[Any]] = []
+        for space in self.namespaces.values():
+            with space.entered():
+                for ifindex, _ in socket.if_nameindex():
+                    for side in Direction:
+                        if (number := query_tc(ifindex, side)) is not None:
+                            name = _name_of(number)
+                            hooks.append([space.inode, ifindex, side.name.lower(), number, name])
+                    with contextlib.suppress(KernelError):
+                        if (number := query_xdp(ifindex)) is not None:
+                            hooks.append([space.inode, ifindex, "xdp", number, _name_of(number)])
+        return hooks
+
+    def set_filter(
+        self,
+        mode: int,
+        cookie: int = 0,
+        entry: str = "",
+        flow: tuple[str, str, int, int, int] = ("0.0.0.0", "0.0.0.0", 0, 0, 0),
+        linger_jiffies: int = 50,
+        mind: bool = True,
+    ) -> None:
+        """Say which packets are recorded from now on; mode 0 stops recording.
+
+        Args:
+            mode: ``enum filter_mode``.
+            cookie: for mode 1.
+            entry: namespace in which the packet begins; empty for anywhere in the lab.
+            flow: source, destination, source port, destination port, protocol; 0 matches all.
+            linger_jiffies: how long after its last sight a packet is looked for.
+            mind: also let the datapath tell what it looks up.
+        """
+        source, destination, source_port, destination_port, protocol = flow
+        packed = _FILTER.pack(
+            mode,
+            self.inodes[entry] if entry else 0,
+            cookie,
+            IPv4Address(source).packed,
+            IPv4Address(destination).packed,
+            socket.htons(source_port),
+            socket.htons(destination_port),
+            protocol,
+            linger_jiffies,
+        )
+        value = bytearray(self.bss.spec.value_size)
+        value[self.filter_at : self.filter_at + len(packed)] = packed
+        self.bss.update(struct.pack("<I", 0), bytes(value))
+        for config, _ in self.minds.values():
+            told = struct.pack("<Q", 1 if mode and mind else 0)
+            config.update(struct.pack("<I", MIND_SLOT), told)
+
+    def drain(self) -> None:
+        """Move what the rings hold into memory; beyond a bound records count as lost."""
+        for source in (self.source, *(mind for _, mind in self.minds.values())):
+            taken = source.ring.take()
+            if source.size > MOST_BYTES:
+                self.dropped += len(taken)
+                continue
+            source.records += taken
+            source.size += sum(map(len, taken))
+
+    def lost(self) -> int:
+        """Return how many records found a ring full since the start."""
+        counts = self.loaded.maps["trace_lost"].lookup_percpu(struct.pack("<I", 0))
+        total = sum(struct.unpack("<Q", count)[0] for count in counts or ())
+        for config, _ in self.minds.values():
+            told = config.lookup(struct.pack("<I", MIND_LOST_SLOT))
+            total += struct.unpack("<Q", told)[0] if told else 0
+        return int(total + self.dropped)
+
+    def _send_records(self, connection: socket.socket, *, places: bool) -> None:
+        self.drain()
+        packets, self.source.records, self.source.size = b"".join(self.source.records), [], 0
+        minds: list[tuple[int, bytes]] = []
+        for inode, (_, source) in self.minds.items():
+            minds.append((inode, b"".join(source.records)))
+            source.records, source.size = [], 0
+        send(
+            connection,
+            {
+                "lost": self.lost(),
+                "bytes": len(packets),
+                "minds": [[inode, len(data)] for inode, data in minds],
+                "places": self._places() if places else [],
+            },
+        )
+        for data in (packets, *(data for _, data in minds)):
+            connection.sendall(data)
+
+    def close(self) -> None:
+        """Take every probe out of the kernel; the datapath stops telling."""
+        with contextlib.suppress(LabError):
+            self.set_filter(0)
+        self.stack.close()
+
+
+def _name_of(program_id: int) -> str:
+    with Program.from_id(program_id) as program:
+        return program.info().name
+
+
+def serve(connection: socket.socket, context: Context) -> None:
+    """Trace for one caller until it closes the connection.
+
+    Raises:
+        Closed: the caller is gone; the keeper ends the process.
+    """
+    collector = Collector(context)
+    try:
+        collector.start()
+        send(connection, collector.describe())
+        while True:
+            readable, _, _ = select.select([connection], [], [], POLL_S)
+            if readable:
+                request, _ = receive(connection)
+                collector.answer(request, connection)
+            else:
+                collector.drain()
+    finally:
+        collector.close()

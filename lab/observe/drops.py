@@ -1,0 +1,96 @@
+"""Where in the ladder a freed buffer ended, from the kernel function that freed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lab.trace import SendHook, Side, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A place in the ladder where the packet ended."""
+
+    step: Step | None
+    hook: str
+
+
+_PEACEFUL = frozenset({"CONSUMED", "NOT_DROPPED_YET"})
+_BY_REASON = {
+    "TC_INGRESS": Drop(Step.TC_INGRESS, "tc_ingress"),
+    "TC_EGRESS": Drop(None, SendHook.TC_EGRESS.value),
+    "SOCKET_RCVBUFF": Drop(Step.RECEIVE_QUEUE, "socket_queue"),
+    "SOCKET_FILTER": Drop(Step.RECEIVE_QUEUE, "socket_filter"),
+    "NO_SOCKET": Drop(Step.L4_RECEIVE, "udp_rcv"),
+    "UDP_CSUM": Drop(Step.L4_RECEIVE, "udp_rcv"),
+    "TCP_CSUM": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
+    "NEIGH_FAILED": Drop(None, SendHook.NEIGHBOUR.value),
+    "NEIGH_QUEUEFULL": Drop(None, SendHook.NEIGHBOUR.value),
+    "NEIGH_DEAD": Drop(None, SendHook.NEIGHBOUR.value),
+    "QDISC_DROP": Drop(None, "qdisc_enqueue"),
+    "QDISC_OVERLIMIT": Drop(None, "qdisc_enqueue"),
+    "CPU_BACKLOG": Drop(None, "netif_rx"),
+    "XDP": Drop(Step.XDP_DRIVER, "xdp"),
+    "IP_RPFILTER": Drop(Step.IP_ROUTING, "ip_routing"),
+    "IP_OUTNOROUTES": Drop(None, SendHook.ROUTE.value),
+    "IP_INNOROUTES": Drop(Step.IP_ROUTING, "ip_routing"),
+    "IP_INADDRERRORS": Drop(Step.IP_ROUTING, "ip_routing"),
+    "IP_INVALID_SOURCE": Drop(Step.IP_ROUTING, "ip_routing"),
+    "IP_INVALID_DEST": Drop(Step.IP_ROUTING, "ip_routing"),
+    "IP_LOCAL_SOURCE": Drop(Step.IP_ROUTING, "ip_routing"),
+    "IP_LOCALNET": Drop(Step.IP_ROUTING, "ip_routing"),
+    "PKT_TOO_BIG": Drop(None, "ip_fragment"),
+}
+_BY_FUNCTION = {
+    "veth_xdp_rcv_skb": Drop(Step.XDP_DRIVER, "xdp"),
+    "do_xdp_generic": Drop(Step.GENERIC_XDP, "generic_xdp"),
+    "ip_rcv_core": Drop(Step.IP_RCV, "ip_rcv"),
+    "ip_rcv_finish_core": Drop(Step.IP_RCV_FINISH, "ip_rcv_finish"),
+    "ip_error": Drop(Step.IP_ROUTING, "ip_routing"),
+    "ip_route_input_slow": Drop(Step.IP_ROUTING, "ip_routing"),
+    "ip_forward": Drop(None, "ip_forward"),
+    "ip_protocol_deliver_rcu": Drop(Step.IP_LOCAL_DELIVER, "ip_local_deliver"),
+    "ip_local_deliver_finish": Drop(Step.IP_LOCAL_DELIVER, "ip_local_deliver"),
+    "__udp4_lib_rcv": Drop(Step.L4_RECEIVE, "udp_rcv"),
+    "udp_queue_rcv_one_skb": Drop(Step.RECEIVE_QUEUE, "socket_queue"),
+    "tcp_v4_rcv": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
+    "tcp_v4_do_rcv": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
+    "tcp_rcv_state_process": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
+    "icmp_rcv": Drop(Step.L4_RECEIVE, "icmp_rcv"),
+    "arp_process": Drop(None, "arp_rcv"),
+    "ip_finish_output": Drop(None, SendHook.NF_POSTROUTING.value),
+    "vxlan_rcv": Drop(Step.L4_RECEIVE, "udp_rcv"),
+    "vxlan_xmit_one": Drop(None, SendHook.DEV_XMIT.value),
+    "veth_xmit": Drop(None, SendHook.DEV_XMIT.value),
+    "br_forward_finish": Drop(None, "bridge"),
+}
+_XFRM = {
+    "ip_local_deliver_finish": Drop(Step.XFRM_POLICY, "xfrm_policy"),
+    "ip_protocol_deliver_rcu": Drop(Step.XFRM_POLICY, "xfrm_policy"),
+}
+
+
+def classify(location: str, reason: str, *, side: Side, entered: str) -> Drop | None:
+    """Return where a packet was dropped; None if its buffer was freed in peace.
+
+    Args:
+        location: the kernel function that freed the buffer.
+        reason: the kernel's drop reason, without its prefix.
+        side: what the packet was doing.
+        entered: the netfilter hook entered last, empty if none.
+    """
+    if reason in _PEACEFUL:
+        return None
+    if reason == "XFRM_POLICY":
+        return _XFRM.get(location, Drop(Step.XFRM_POLICY_L4, "xfrm_policy_l4"))
+    if reason == "NETFILTER_DROP":
+        return _netfilter(side, entered)
+    known = _BY_REASON.get(reason) or _BY_FUNCTION.get(location)
+    return known or Drop(None, location or "kfree_skb")
+
+
+def _netfilter(side: Side, entered: str) -> Drop:
+    if side is Side.RECEIVE and not entered:
+        return Drop(Step.NETFILTER_INGRESS, "nf_ingress")
+    steps = {"nf_prerouting": Step.NETFILTER_PREROUTING, "nf_input": Step.IP_LOCAL_DELIVER}
+    return Drop(steps.get(entered), entered or SendHook.NF_OUTPUT.value)

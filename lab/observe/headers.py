@@ -1,0 +1,138 @@
+"""Reading captured bytes: the headers from the outside in, and what identifies a packet."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from lab.observe.records import Link, Record
+
+ETHERNET_BYTES = 14
+VXLAN_PORT = 8472
+_IPV4, _ARP = 0x0800, 0x0806
+_IP = struct.Struct("!BBHHHBBH4s4s")
+ICMP, TCP, UDP, ESP = 1, 6, 17, 50
+PROTOCOLS = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ESP: "esp", 2: "igmp"}
+_FLAGS = ((2, "SYN"), (16, "ACK"), (8, "PSH"), (1, "FIN"), (4, "RST"))
+_ICMP_NAMES = {
+    0: "echo reply", 3: "destination unreachable", 5: "redirect", 8: "echo request",
+    11: "time exceeded", 12: "parameter problem",
+}  # fmt: skip
+_ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One IPv4 packet (or ARP message), as far as its bytes were captured.
+
+    Attributes:
+        protocol: number; 0 for ARP.
+        ident: IP identification.
+        ports: source and destination; for ICMP type * 256 + code and the identifier.
+        serial: what tells packets of one flow apart: TCP sequence, acknowledgement and flags;
+            ICMP sequence number.
+        vni: network identifier of the VXLAN header it came out of, None without one.
+        quoted: the packet that an ICMP error quotes.
+    """
+
+    protocol: int
+    source: IPv4Address
+    destination: IPv4Address
+    ident: int
+    ports: tuple[int, int]
+    serial: tuple[int, ...] = ()
+    vni: int | None = None
+    quoted: Packet | None = None
+
+    @property
+    def fingerprint(self) -> tuple[object, ...]:
+        """What no other packet of the lab has within a fraction of a second."""
+        return (
+            self.protocol, self.source, self.destination, self.ident, self.ports, self.serial,
+        )  # fmt: skip
+
+    @property
+    def info(self) -> str:
+        """What tells it apart, in words: TCP flags, ICMP type; empty for others."""
+        if self.protocol == TCP and self.serial:
+            flags = [word for bit, word in _FLAGS if self.serial[2] & bit]
+            return ",".join(flags)
+        if self.protocol == ICMP:
+            kind, code = divmod(self.ports[0], 256)
+            return _ICMP_NAMES.get(kind, f"type {kind} code {code}")
+        return ""
+
+    @property
+    def name(self) -> str:
+        """``udp``, ``tcp``, ``icmp``, ``arp`` ... or ``ip-NUMBER``."""
+        return "arp" if not self.protocol else PROTOCOLS.get(self.protocol, f"ip-{self.protocol}")
+
+
+def network_bytes(record: Record) -> bytes:
+    """Return the captured bytes from the network header on; empty for a frame of another kind."""
+    if record.link is not Link.ETHERNET:
+        return record.packet
+    if len(record.packet) < ETHERNET_BYTES:
+        return b""
+    (kind,) = struct.unpack_from("!H", record.packet, 12)
+    return record.packet[ETHERNET_BYTES:] if kind in (_IPV4, _ARP) else b""
+
+
+def innermost(record: Record) -> Packet | None:
+    """Return the packet that a record is about, looking through VXLAN; None if unreadable."""
+    return parse(network_bytes(record))
+
+
+def outermost(record: Record) -> Packet | None:
+    """Return the outer packet of a record, None if unreadable."""
+    return parse(network_bytes(record), through=False)
+
+
+def parse(data: bytes, *, through: bool = True, vni: int | None = None) -> Packet | None:
+    """Parse an IPv4 packet or ARP message from its first byte.
+
+    Args:
+        data: may be cut short.
+        through: follow VXLAN to the packet inside.
+        vni: of the VXLAN header in front of it.
+    """
+    if data[:4] == b"\0\1\x08\0" and len(data) >= 28:
+        source, destination = IPv4Address(data[14:18]), IPv4Address(data[24:28])
+        return Packet(0, source, destination, 0, (data[7], 0), vni=vni)
+    if len(data) < _IP.size or data[0] >> 4 != 4:
+        return None
+    first, _, _, ident, _, _, protocol, _, source, destination = _IP.unpack_from(data)
+    body = data[(first & 15) * 4 :]
+    ports, serial, quoted = _transport(protocol, body)
+    if through and protocol == UDP and ports[1] == VXLAN_PORT and len(body) >= 16:
+        inner_vni = int.from_bytes(body[12:15], "big")
+        inside = parse(body[16 + ETHERNET_BYTES :], vni=inner_vni)
+        if inside is not None:
+            return inside
+    return Packet(
+        protocol,
+        IPv4Address(source),
+        IPv4Address(destination),
+        ident,
+        ports,
+        serial,
+        vni,
+        quoted,
+    )
+
+
+def _transport(
+    protocol: int, body: bytes
+) -> tuple[tuple[int, int], tuple[int, ...], Packet | None]:
+    if protocol == ICMP and len(body) >= 8:
+        kind, code, _, ident, sequence = struct.unpack_from("!BBHHH", body)
+        quoted = parse(body[8:], through=False) if kind in _ICMP_ERRORS else None
+        return (kind << 8 | code, 0 if quoted else ident), (sequence,), quoted
+    if protocol == TCP and len(body) >= 14:
+        source, destination, sequence, acknowledged, _, flags = struct.unpack_from("!HHIIBB", body)
+        return (source, destination), (sequence, acknowledged, flags), None
+    if protocol in (TCP, UDP) and len(body) >= 4:
+        source, destination = struct.unpack_from("!HH", body)
+        return (source, destination), (), None
+    return (0, 0), (), None

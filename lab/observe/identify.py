@@ -1,0 +1,131 @@
+"""Which records are about the same packet.
+
+Contents decide: a packet's innermost addresses, ports, identification and sequence numbers. The
+buffer's address bridges what contents cannot (translated addresses, unreadable payload), but only
+while the buffer is known to be alive and its IP identification has not changed: the kernel uses an
+address again within milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lab.observe.headers import Packet, innermost
+from lab.observe.records import Kind, Record
+
+SAME_PACKET_NS = 500_000_000
+"""A retransmission may repeat every number of its original; it comes later than this."""
+
+ROUTE_BEFORE_NS = 200_000
+"""How long before its buffer exists a sender may have asked for the route."""
+
+_ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
+_AF_INET = 2
+
+
+@dataclass(slots=True)
+class Journey:
+    """All records of one packet, in order of time.
+
+    Attributes:
+        number: in order of first sight, from 0.
+        packet: as first read; None while unreadable.
+        cookie: of its payload, 0 if none was seen.
+    """
+
+    number: int
+    packet: Packet | None = None
+    cookie: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def last_ns(self) -> int:
+        """Time of the last record."""
+        return self.records[-1].ns if self.records else 0
+
+
+class _Identifier:
+    def __init__(self) -> None:
+        self.journeys: list[Journey] = []
+        self.by_buffer: dict[int, Journey] = {}
+        self.by_contents: dict[tuple[object, ...], Journey] = {}
+        self.waiting: dict[int, list[Record]] = {}
+
+    def take(self, record: Record) -> None:
+        if record.kind in (Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT) or not record.packet:
+            self._without_contents(record)
+            return
+        packet = innermost(record)
+        journey = self._find(record, packet)
+        if journey.packet is None:
+            journey.packet = packet
+        journey.cookie = journey.cookie or record.cookie
+        if not journey.records:
+            journey.records += self._routes_before(record)
+        journey.records.append(record)
+        self.by_buffer[record.skb] = journey
+        if packet is not None:
+            self.by_contents[packet.fingerprint] = journey
+        if _ends(record):
+            self.by_buffer.pop(record.skb, None)
+
+    def _find(self, record: Record, packet: Packet | None) -> Journey:
+        known = self.by_buffer.get(record.skb)
+        if packet is None:
+            return known or self._new()
+        same = self.by_contents.get(packet.fingerprint)
+        if same is not None and record.ns - same.last_ns < SAME_PACKET_NS:
+            return same
+        if known is not None and _translated(known.packet, packet):
+            return known
+        return self._new()
+
+    def _new(self) -> Journey:
+        journey = Journey(len(self.journeys))
+        self.journeys.append(journey)
+        return journey
+
+    def _without_contents(self, record: Record) -> None:
+        journey = self.by_buffer.get(record.skb)
+        if journey is not None:
+            journey.records.append(record)
+        elif record.kind is Kind.ROUTE:
+            # the sender's own question: it belongs to the packet that leaves this processor next
+            self.waiting.setdefault(record.cpu, []).append(record)
+        elif record.kind is Kind.NAPI_POLL:
+            self._poll_of_the_past(record)
+
+    def _poll_of_the_past(self, record: Record) -> None:
+        """A poll is reported when it is over, and so may be the buffer's life."""
+        for journey in reversed(self.journeys):
+            if any(seen.skb == record.skb for seen in journey.records):
+                journey.records.append(record)
+                return
+
+    def _routes_before(self, record: Record) -> list[Record]:
+        waiting = self.waiting.pop(record.cpu, [])
+        return [route for route in waiting if record.ns - route.ns < ROUTE_BEFORE_NS]
+
+
+def _ends(record: Record) -> bool:
+    if record.kind is Kind.DATA_READY:
+        return record.arg >> 32 == _AF_INET
+    return record.kind in _ENDS
+
+
+def _translated(before: Packet | None, now: Packet) -> bool:
+    """Whether ``now`` may be ``before`` with other addresses or ports."""
+    return before is None or (before.protocol, before.ident) == (now.protocol, now.ident)
+
+
+def journeys(records: Iterable[Record]) -> tuple[Journey, ...]:
+    """Return the packets that records are about, in the order in which each was first seen.
+
+    Args:
+        records: of any number of packets, in any order.
+    """
+    identifier = _Identifier()
+    for record in sorted(records, key=lambda record: record.ns):
+        identifier.take(record)
+    return tuple(identifier.journeys)

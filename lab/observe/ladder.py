@@ -1,0 +1,349 @@
+"""From the records of one packet to lines: what was seen, where, and which step it proves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from lab.observe.drops import classify
+from lab.observe.identify import Journey
+from lab.observe.names import Names, hook_of_program
+from lab.observe.records import Config, Kind, Record
+from lab.observe.walk import TRANSPORT, Builder, Walk
+from lab.trace import Evidence, LookUp, SendHook, Side, Step
+
+PREROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POSTROUTING = range(5)
+_NF_HOOKS = {
+    PREROUTING: ("nf_prerouting", Step.NETFILTER_PREROUTING, Side.RECEIVE),
+    LOCAL_IN: ("nf_input", Step.IP_LOCAL_DELIVER, Side.RECEIVE),
+    FORWARD: (SendHook.NF_FORWARD.value, None, Side.RECEIVE),
+    LOCAL_OUT: (SendHook.NF_OUTPUT.value, None, Side.SEND),
+    POSTROUTING: (SendHook.NF_POSTROUTING.value, None, Side.SEND),
+}
+_GRO = {0: "merged", 1: "merged", 2: "held", 3: "normal", 4: "consumed"}
+_POLLS = ("process_backlog", "veth_poll", "gro_cell_poll", "virtnet_poll", "tun_napi_poll")
+_IP_RCV = ("ip_rcv", "ip_list_rcv", "ip_sublist_rcv")
+_FINISH = ("ip_rcv_finish_core", "ip_rcv_finish", "ip_list_rcv_finish", "ip_sublist_rcv_finish")
+_LEAVING = (SendHook.DEV_QUEUE.value, SendHook.DEV_XMIT.value)
+_DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
+_RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC_INGRESS})
+_SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
+_XDP_PASS, _XDP_COPY = 2, "skb_pp_cow_data"
+
+
+class Ladder(Builder):
+    """Turns one journey's records into walks.
+
+    Args:
+        journey: one packet's records.
+        names: for the numbers in them.
+        polls: every poll reported, whichever packet was current at its end.
+    """
+
+    def __init__(self, journey: Journey, names: Names, polls: Sequence[Record] = ()) -> None:
+        super().__init__(journey, names)
+        for record in journey.records:
+            self._take(record)
+        for walk in self.walks:
+            self._poll_over(walk, polls)
+
+    # -- what -----------------------------------------------------------------------------------
+
+    def _take(self, record: Record) -> None:
+        kind = record.kind
+        if kind in _RECEIVE:
+            self._receive(record, self.walk(record, Side.RECEIVE))
+        elif kind in _SEND:
+            self._send(record, self.walk(record, Side.SEND))
+        elif kind in (Kind.NETFILTER_FIRST, Kind.NETFILTER_LAST):
+            self._netfilter(record)
+        elif kind is Kind.ROUTE:
+            self._route(record)
+        elif kind is Kind.DATA_READY:
+            self._data_ready(record)
+        elif kind is Kind.GRO_RESULT:
+            self._gro_result(record)
+        elif kind is Kind.FREE:
+            self._free(record)
+        elif kind is Kind.CONSUME:
+            self._consume(record)
+        elif kind in (Kind.XDP_EXCEPTION, Kind.XDP_REDIRECT):
+            self._xdp(record)
+        elif kind in (Kind.ICMP_SEND, Kind.TCP_RESET, Kind.QUEUE_FULL):
+            self._answer(record)
+
+    def _receive(self, record: Record, walk: Walk) -> None:
+        if record.config & Config.KNOWN:
+            walk.config = record.config
+        stack = tuple(map(self.names.symbol, record.stack))
+        if stack and not walk.poll:
+            self._poll(record, walk, stack)
+        if record.kind is Kind.NETIF_RX:
+            self.add(record, walk, "netif_rx", "on_netif_rx", reason="queued on the processor")
+        elif record.kind is Kind.GRO_RECEIVE:
+            if Step.RECEIVE_SKB in {hop.step for hop in walk.hops}:
+                walk = self.walk(replace(record, ifindex=record.ifindex), Side.RECEIVE)
+            self.add(record, walk, "gro_receive", "on_gro_receive", step=Step.GRO_RECEIVE)
+        elif record.kind is Kind.RECEIVE_SKB:
+            self.add(record, walk, "receive_skb", "on_receive_skb", step=Step.RECEIVE_SKB)
+        else:
+            self._classifier(record, walk, "ingress", Step.TC_INGRESS, "tc_ingress")
+
+    def _poll(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> None:
+        walk.poll = next((name for name in stack if name in _POLLS), "")
+        if walk.poll:
+            probe = "on_gro_receive" if record.kind is Kind.GRO_RECEIVE else "on_receive_skb"
+            self.add(
+                record,
+                walk,
+                "napi_poll",
+                probe,
+                step=Step.NAPI_POLL,
+                evidence=Evidence.STACK,
+                reason=f"{walk.poll} is on the call stack of the receiving packet",
+            )
+
+    def _poll_over(self, walk: Walk, polls: Sequence[Record]) -> None:
+        """A poll is reported at its end: it covers every packet that came with it."""
+        index = walk.last("napi_poll")
+        if index is None:
+            return
+        hop = walk.hops[index]
+        for poll in polls:
+            if (
+                poll.cpu == hop.cpu
+                and poll.ns >= hop.ns
+                and self.names.symbol(poll.location) == walk.poll
+            ):
+                late_us = (poll.ns - hop.ns) / 1000
+                walk.hops[index] = replace(
+                    hop,
+                    evidence=Evidence.TRACEPOINT,
+                    reason=f"{walk.poll} took {poll.arg} packets; reported {late_us:.1f} us later",
+                    object=self.names.object("on_napi_poll"),
+                )
+                return
+
+    def _gro_result(self, record: Record) -> None:
+        for walk in reversed(self.walks):
+            if (index := walk.last("gro_receive")) is not None:
+                walk.gro = _GRO.get(record.verdict, str(record.verdict))
+                walk.hops[index] = replace(walk.hops[index], verdict=walk.gro)
+                return
+
+    def _classifier(
+        self, record: Record, walk: Walk, side: str, step: Step | None, hook: str
+    ) -> None:
+        attached = self.names.hooks.get((walk.netns, walk.ifindex, side))
+        program = attached.name if attached else ""
+        hop = self.add(
+            record,
+            walk,
+            hook_of_program(program) or hook,
+            "tc_ingress" if side == "ingress" else "tc_egress",
+            step=step,
+            evidence=Evidence.PROGRAM,
+            reason=f"{program} runs next in this hook" if program else "",
+        )
+        walk.hops[-1] = replace(hop, program=program)
+
+    def _send(self, record: Record, walk: Walk) -> None:
+        if record.kind is Kind.TC_EGRESS:
+            self._classifier(record, walk, "egress", None, SendHook.TC_EGRESS.value)
+        elif record.kind is Kind.DEV_QUEUE:
+            self.add(record, walk, SendHook.DEV_QUEUE.value, "on_dev_queue")
+        elif record.kind is Kind.QDISC_ENQUEUE:
+            self.add(record, walk, "qdisc_enqueue", "on_qdisc_enqueue")
+        else:
+            self.add(record, walk, SendHook.DEV_XMIT.value, "on_dev_xmit")
+
+    def _netfilter(self, record: Record) -> None:
+        hook, step, side = _NF_HOOKS[record.arg]
+        walk = self.walk(record, side)
+        if record.kind is Kind.NETFILTER_LAST:
+            index = walk.last(hook)
+            if index is not None:
+                walk.hops[index] = replace(walk.hops[index], verdict="accept")
+            return
+        if record.arg == PREROUTING:
+            self.add(
+                record, walk, "ip_rcv", "netfilter_first", step=Step.IP_RCV,
+                evidence=Evidence.PROGRAM, reason="ip_rcv calls the hook that was entered next",
+            )  # fmt: skip
+        self.add(
+            record, walk, hook, "netfilter_first", step=step, evidence=Evidence.PROGRAM,
+            reason="entered the hook; verdict by whether its last program saw it too",
+        )  # fmt: skip
+
+    def _route(self, record: Record) -> None:
+        stack = tuple(map(self.names.symbol, record.stack))
+        walk = self.walks[-1] if self.walks else None
+        incoming = any(name.startswith("ip_route_input") for name in stack)
+        if walk and not incoming and self._answered(record, walk, stack):
+            return
+        if not incoming or walk is None or walk.side is not Side.RECEIVE:
+            self._route_out(record, stack)
+            return
+        for step, hook, functions in (
+            (Step.IP_RCV, "ip_rcv", _IP_RCV),
+            (Step.IP_RCV_FINISH, "ip_rcv_finish", _FINISH),
+        ):
+            seen = next((name for name in functions if name in stack), "")
+            if seen:
+                self.by_stack(record, walk, step, hook, seen)
+        index = walk.last("ip_routing")
+        answer = (self._route_answer(record),)
+        if index is not None:
+            self._ask_again(record, walk, "ip_routing", answer[0])
+            return
+        self.add(
+            record, walk, "ip_routing", "on_route", step=Step.IP_ROUTING, lookups=answer,
+            reason="fib_table_lookup, called on the way of this packet",
+        )  # fmt: skip
+
+    def _answered(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> bool:
+        """The route of an answer is asked for while the packet is still being received."""
+        functions: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
+        seen = next((name for name in functions if name in stack), "")
+        if not seen or walk.side is not Side.RECEIVE:
+            return False
+        self.by_stack(record, walk, Step.L4_RECEIVE, functions[0], seen)
+        return True
+
+    def _route_answer(self, record: Record) -> LookUp:
+        destination = IPv4Address(record.hash.to_bytes(4, "little"))
+        value = None
+        if not record.verdict:
+            device = self.names.place(record.netns, record.ifindex).device
+            gateway = IPv4Address(record.mark.to_bytes(4, "little"))
+            value = f"via {gateway} dev {device}" if int(gateway) else f"dev {device}"
+        return LookUp(map=f"route table {record.arg}", key=str(destination), value=value)
+
+    def _route_out(self, record: Record, stack: tuple[str, ...]) -> None:
+        walk = self.walks[-1] if self.walks else None
+        answer = self._route_answer(record)
+        if walk and walk.side is Side.SEND and any(name.startswith("arp_") for name in stack):
+            self._ask_again(record, walk, SendHook.NEIGHBOUR.value, answer)
+        elif walk and walk.side is Side.SEND and walk.last(*_LEAVING) is None:
+            self._ask_again(record, walk, SendHook.ROUTE.value, answer)
+        else:
+            netns = record.netns or (walk.netns if walk else 0)
+            here = Walk(self.names.place(netns, 0), netns, 0, Side.SEND, first_ns=record.ns)
+            self.walks.append(here)
+            self._ask_again(record, here, SendHook.ROUTE.value, answer)
+
+    def _ask_again(self, record: Record, walk: Walk, hook: str, answer: LookUp) -> None:
+        """Add a question to the newest line of this hook, or begin one."""
+        index = walk.last(hook)
+        if index is None:
+            self.add(record, walk, hook, "on_route", lookups=(answer,))
+            return
+        hop = walk.hops[index]
+        if not hop.node and record.netns:
+            walk.place, walk.netns = self.names.place(record.netns, 0), record.netns
+            hop = replace(hop, node=walk.place.node, namespace=walk.place.namespace)
+        if answer not in hop.lookups:
+            hop = replace(hop, lookups=(*hop.lookups, answer))
+        walk.hops[index] = hop
+
+    def _data_ready(self, record: Record) -> None:
+        family, port = record.arg >> 32, record.arg & 0xFFFFFFFF
+        walk = self.walk(record, Side.RECEIVE)
+        stack = tuple(map(self.names.symbol, record.stack))
+        if family != 2:
+            self._tapped(record, walk)
+            return
+        transport: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
+        for step, functions in ((Step.IP_LOCAL_DELIVER, _DELIVER), (Step.L4_RECEIVE, transport)):
+            seen = next((name for name in functions if name in stack), "")
+            if seen:
+                self.by_stack(record, walk, step, functions[0], seen)
+        waiting = record.verdict
+        self.add(
+            record, walk, "socket_queue", "on_data_ready", step=Step.RECEIVE_QUEUE,
+            verdict="queued", reason=f"newest of {waiting} in the queue of port {port}",
+        )  # fmt: skip
+        wake = self.names.symbol(record.location) or "sk_data_ready"
+        self.add(
+            record, walk, "data_ready", "on_data_ready", step=Step.DATA_READY,
+            verdict="delivered", reason=f"{wake} wakes the reader of port {port}",
+        )  # fmt: skip
+
+    def _tapped(self, record: Record, walk: Walk) -> None:
+        self.add(
+            record, walk, "check_taps", "on_data_ready", step=Step.CHECK_TAPS,
+            reason="a packet socket was woken with its copy",
+        )  # fmt: skip
+
+    def _free(self, record: Record) -> None:
+        location = self.names.symbol(record.location)
+        reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
+        walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
+        entered = next((hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), "")
+        drop = classify(location, reason, side=walk.side, entered=entered)
+        if drop is None:
+            return
+        walk.drop = drop
+        index = walk.last(drop.hook)
+        if index is None and drop.step is Step.TC_INGRESS:
+            index = next((i for i, hop in enumerate(walk.hops) if hop.step is drop.step), None)
+        if index is not None:
+            walk.hops[index] = replace(
+                walk.hops[index],
+                verdict="drop",
+                drop_reason=walk.hops[index].drop_reason or reason,
+                reason=f"freed in {location}",
+            )
+            return
+        self.add(
+            record, walk, drop.hook, "on_free", step=drop.step, verdict="drop",
+            reason=f"freed in {location}",
+        )  # fmt: skip
+        walk.hops[-1] = replace(walk.hops[-1], drop_reason=reason)
+
+    def _consume(self, record: Record) -> None:
+        location = self.names.symbol(record.location)
+        walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
+        if location == _XDP_COPY:
+            walk = self.walk(record, Side.RECEIVE) if walk.side is Side.SEND else walk
+            self.add(
+                record, walk, "clean_rx", "on_consume", step=Step.CLEAN_RX,
+                reason="the driver copied the buffer into a page of its own for XDP",
+            )  # fmt: skip
+        elif (
+            walk.side is Side.RECEIVE
+            and (functions := TRANSPORT.get(walk.protocol))
+            and not walk.taken(Step.DATA_READY)
+        ):
+            stack = tuple(map(self.names.symbol, record.stack))
+            seen = next((n for n in (location, *stack) if n in functions), "")
+            if seen:
+                self.add(
+                    record, walk, functions[0], "on_consume", step=Step.L4_RECEIVE,
+                    verdict="consumed", reason=f"used up in {seen}",
+                )  # fmt: skip
+
+    def _xdp(self, record: Record) -> None:
+        walk = self.walk(record, Side.RECEIVE)
+        verdict = "aborted" if record.kind is Kind.XDP_EXCEPTION else "redirect"
+        probe = "on_xdp_exception" if verdict == "aborted" else "on_xdp_redirect"
+        self.add(record, walk, "xdp", probe, step=Step.XDP_DRIVER, verdict=verdict)
+
+    def _answer(self, record: Record) -> None:
+        walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
+        if record.kind is Kind.ICMP_SEND:
+            kind, code = record.verdict >> 8, record.verdict & 0xFF
+            self.add(
+                record, walk, "icmp_send", "on_icmp_send",
+                reason=f"answered with ICMP type {kind} code {code}",
+            )  # fmt: skip
+        elif record.kind is Kind.TCP_RESET:
+            self.add(
+                record, walk, "tcp_send_reset", "on_tcp_reset", reason="answered with a TCP reset"
+            )
+        else:
+            self.add(
+                record, walk, "socket_queue", "on_queue_full", step=Step.RECEIVE_QUEUE,
+                verdict="drop", reason=f"the receive queue of port {record.arg} is full",
+            )  # fmt: skip

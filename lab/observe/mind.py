@@ -1,0 +1,183 @@
+"""The datapath's own notes beside the hooks in which its programs ran."""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from lab.observe.names import Names
+from lab.observe.records import MindRecord
+from lab.trace import Hop, LookUp
+
+_ACTIONS = {0: "pass", 2: "drop", 7: "redirect", -1: "pass", 4: "stolen"}
+_CT = {0: "new", 1: "established", 2: "reply", 3: "related"}
+_LONGEST_RUN_NS = 1_000_000
+
+
+def annotate(
+    lines: Sequence[tuple[Hop, ...]], notes: Iterable[MindRecord], names: Names
+) -> list[tuple[Hop, ...]]:
+    """Return every packet's lines with what the datapath said while its programs ran in them.
+
+    A note belongs to the newest classifier line of its buffer on its device before it, whichever
+    packet that line is about: buffers are used again.
+    """
+    changed = [list(hops) for hops in lines]
+    places: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for packet, hops in enumerate(lines):
+        for index, hop in enumerate(hops):
+            if hop.taken and hop.program.startswith("cil_"):
+                places.setdefault((hop.skb, hop.ifindex), []).append((hop.ns, packet, index))
+    for seen in places.values():
+        seen.sort()
+    for note in sorted(notes, key=lambda note: note.ns):
+        seen = places.get((note.skb, note.ifindex), [])
+        at = bisect.bisect_right(seen, (note.ns, len(lines), 0)) - 1
+        if at >= 0 and note.ns - seen[at][0] < _LONGEST_RUN_NS:
+            _, packet, index = seen[at]
+            changed[packet][index] = _with(changed[packet][index], note, names)
+    return [tuple(hops) for hops in changed]
+
+
+def _with(hop: Hop, note: MindRecord, names: Names) -> Hop:
+    match names.words.get("mind_kind", {}).get(note.kind, ""):
+        case "TAIL_CALL":
+            return _add(hop, _tail_call(note, names))
+        case "LOOKUP":
+            return _add(hop, _look_up(note, names))
+        case "CT":
+            state = _CT.get(note.arg, str(note.arg))
+            entry = LookUp(map="conntrack", key=_tuple(note.key), value=state)
+            return replace(_add(hop, entry), ct_state=state)
+        case "POLICY":
+            return _add(hop, _policy(note))
+        case "SERVICE":
+            value = f"reverse NAT index {note.arg}" if note.found else None
+            return _add(hop, LookUp(map="cilium_lb4_services_v2", key=_service(note), value=value))
+        case "BACKEND":
+            where = _address_port(note.value) if note.found else None
+            return _add(hop, LookUp(map="cilium_lb4_backends_v3", key=str(note.arg), value=where))
+        case "NAT":
+            now = _address_port(note.value)
+            return _add(hop, LookUp(map="cilium_snat_v4_external", key=_tuple(note.key), value=now))
+        case "VERDICT":
+            return _verdict(hop, note, names)
+    return hop
+
+
+def _add(hop: Hop, entry: LookUp) -> Hop:
+    return replace(hop, lookups=(*hop.lookups, entry))
+
+
+def _verdict(hop: Hop, note: MindRecord, names: Names) -> Hop:
+    if note.arg in _ACTIONS:
+        return replace(hop, verdict=hop.verdict or _ACTIONS[note.arg])
+    reason = names.words.get("drop_reason", {}).get(note.arg, str(note.arg))
+    return replace(hop, verdict="drop", drop_reason=reason)
+
+
+def _tail_call(note: MindRecord, names: Names) -> LookUp:
+    table = names.words.get("mind_map", {}).get(note.what, "")
+    if table == "CALL_POLICY":
+        return LookUp(map="cilium_call_policy", key=f"endpoint {note.arg}", value="tail call")
+    return LookUp(map="cilium_calls", key=f"slot {note.arg}", value="tail call")
+
+
+_MAPS = {
+    "IPCACHE": "cilium_ipcache",
+    "LXC": "cilium_lxc",
+    "TUNNEL": "cilium_tunnel_map",
+    "CALL_POLICY": "cilium_call_policy",
+    "FRAG": "cilium_ipv4_frag_datagrams",
+    "SNAT": "cilium_snat_v4_external",
+    "AFFINITY": "cilium_lb4_affinity",
+    "SOURCE_RANGE": "cilium_lb4_source_range",
+    "MAGLEV": "cilium_lb4_maglev",
+    "NEIGH": "cilium_nodeport_neigh4",
+    "REVERSE_NAT": "cilium_lb4_reverse_nat",
+    "IPMASQ": "cilium_ipmasq_v4",
+}
+
+
+def _look_up(note: MindRecord, names: Names) -> LookUp:
+    word = names.words.get("mind_map", {}).get(note.what, str(note.what))
+    table = _MAPS.get(word, word.lower())
+    return LookUp(map=table, key=_key(word, note.key), value=_value(word, note))
+
+
+def _key(word: str, key: bytes) -> str:
+    if word == "IPCACHE":
+        # prefix length (32 bits of it are the fixed part), pad, family, address
+        return f"{IPv4Address(key[8:12])}"
+    if word in ("LXC", "TUNNEL", "NEIGH"):
+        return f"{IPv4Address(key[:4])}"
+    return key.rstrip(b"\0").hex()
+
+
+def _value(word: str, note: MindRecord) -> str | None:
+    if not note.found:
+        return None
+    if word == "IPCACHE":
+        identity, tunnel = struct.unpack_from("<I4s", note.value)
+        behind = IPv4Address(tunnel)
+        return f"identity {identity}" + (f", behind {behind}" if int(behind) else "")
+    if word == "LXC":
+        (ifindex, _, endpoint) = struct.unpack_from("<IHH", note.value)
+        return f"endpoint {endpoint}, ifindex {ifindex}"
+    if word in ("TUNNEL", "NEIGH"):
+        return f"{IPv4Address(note.value[:4])}"
+    return note.value.rstrip(b"\0").hex()
+
+
+def _tuple(key: bytes) -> str:
+    # Cilium's tuples name addresses as the reply has them, but ports as the original does.
+    source, destination, dport, sport, protocol = struct.unpack_from("!4s4sHHB", key)
+    return (
+        f"{IPv4Address(source)}:{sport} -> {IPv4Address(destination)}:{dport} protocol {protocol}"
+    )
+
+
+def _policy(note: MindRecord) -> LookUp:
+    label, port, protocol, egress = struct.unpack_from("<IHBB", note.key)
+    side = "egress" if egress & 1 else "ingress"
+    big_port = int.from_bytes(struct.pack("<H", port), "big")
+    key = f"identity {label} {side} protocol {protocol} port {big_port}"
+    if not note.found:
+        return LookUp(map="cilium_policy", key=key, value=None)
+    verdict = "allowed" if not note.arg else f"proxy port {note.arg}" if note.arg > 0 else "denied"
+    return LookUp(map="cilium_policy", key=key, value=verdict)
+
+
+def _service(note: MindRecord) -> str:
+    return _address_port(note.key)
+
+
+def _address_port(data: bytes) -> str:
+    address, port = struct.unpack_from("!4sH", data)
+    return f"{IPv4Address(address)}:{port}"
+
+
+def words_of(enums: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]]:
+    """Return the datapath's own words by number, read from the compiled object's types.
+
+    Args:
+        enums: constants by enum name, as `lab.kernel.btf.Btf.enums` gives them.
+    """
+    prefixes = {
+        "mind_kind": "MIND_",
+        "mind_program": "MIND_PROGRAM_",
+        "mind_map": "MIND_MAP_",
+        "drop_reason": "DROP_",
+    }
+    return {
+        name: {_signed(number): word.removeprefix(prefix) for word, number in table.items()}
+        for name, prefix in prefixes.items()
+        if (table := enums.get(name))
+    }
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >= 1 << 31 else number

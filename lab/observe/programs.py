@@ -1,0 +1,84 @@
+"""Which probe programs exist, what each needs of the kernel, which records it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from lab.observe.records import Kind
+
+
+class Where(Enum):
+    """How a probe program is put into the kernel."""
+
+    TRACEPOINT = auto()
+    NETFILTER = auto()
+    TC_INGRESS = auto()
+    TC_EGRESS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One program of ``bpf/probes/packet.bpf.c``.
+
+    Attributes:
+        name: its C function.
+        kind: of the records it writes.
+        where: how it is attached.
+        needs: a name the kernel's BTF must know, else the program is left out.
+        gives: what is lost without it, for the reader.
+    """
+
+    name: str
+    kind: Kind
+    where: Where
+    needs: str
+    gives: str
+
+
+def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str) -> Probe:
+    return Probe(name, kind, Where.TRACEPOINT, f"btf_trace_{tracepoint}", gives)
+
+
+_CAST = "bpf_cast_to_kern_ctx"
+_NETFILTER = "bpf_nf_ctx"
+
+PROBES = (
+    _tracepoint("on_napi_poll", Kind.NAPI_POLL, "napi_poll", "which poll a packet came with"),
+    _tracepoint("on_gro_receive", Kind.GRO_RECEIVE, "napi_gro_receive_entry", "GRO"),
+    _tracepoint("on_gro_result", Kind.GRO_RESULT, "napi_gro_receive_exit", "what GRO did"),
+    _tracepoint("on_netif_rx", Kind.NETIF_RX, "netif_rx", "the backlog queue"),
+    _tracepoint("on_receive_skb", Kind.RECEIVE_SKB, "netif_receive_skb", "step 5"),
+    _tracepoint("on_dev_queue", Kind.DEV_QUEUE, "net_dev_queue", "sending through a device"),
+    _tracepoint("on_dev_xmit", Kind.DEV_XMIT, "net_dev_start_xmit", "handing to the driver"),
+    _tracepoint("on_free", Kind.FREE, "kfree_skb", "drops and their reasons"),
+    _tracepoint("on_consume", Kind.CONSUME, "consume_skb", "where a buffer ends in peace"),
+    _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions"),
+    _tracepoint("on_data_ready", Kind.DATA_READY, "sk_data_ready", "steps 18 and 19"),
+    _tracepoint("on_queue_full", Kind.QUEUE_FULL, "sock_rcvqueue_full", "full receive queues"),
+    _tracepoint("on_icmp_send", Kind.ICMP_SEND, "icmp_send", "ICMP errors in answer"),
+    _tracepoint("on_tcp_reset", Kind.TCP_RESET, "tcp_send_reset", "TCP resets in answer"),
+    _tracepoint("on_qdisc_enqueue", Kind.QDISC_ENQUEUE, "qdisc_enqueue", "queueing"),
+    _tracepoint("on_xdp_exception", Kind.XDP_EXCEPTION, "xdp_exception", "aborted XDP programs"),
+    _tracepoint("on_xdp_redirect", Kind.XDP_REDIRECT, "xdp_redirect", "XDP redirects"),
+    _tracepoint("on_xdp_redirect_err", Kind.XDP_REDIRECT, "xdp_redirect_err", "failed redirects"),
+    Probe("netfilter_first", Kind.NETFILTER_FIRST, Where.NETFILTER, _NETFILTER, "netfilter hooks"),
+    Probe("netfilter_last", Kind.NETFILTER_LAST, Where.NETFILTER, _NETFILTER, "chain verdicts"),
+    Probe("tc_ingress", Kind.TC_INGRESS, Where.TC_INGRESS, _CAST, "tc ingress before programs"),
+    Probe("tc_egress", Kind.TC_EGRESS, Where.TC_EGRESS, _CAST, "tc egress before programs"),
+)
+
+
+def usable(kernel_knows: Callable[[str], bool]) -> tuple[Probe, ...]:
+    """Return the probes that a kernel can load; ``kernel_knows`` answers for its BTF."""
+    return tuple(probe for probe in PROBES if kernel_knows(probe.needs))
+
+
+def missing(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:
+    """Return one sentence per probe that a kernel cannot load."""
+    return tuple(
+        f"{probe.gives}: this kernel has no {probe.needs.removeprefix('btf_trace_')}"
+        for probe in PROBES
+        if not kernel_knows(probe.needs)
+    )

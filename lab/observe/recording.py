@@ -1,0 +1,203 @@
+"""Recording what happens in a lab: everything inside a block, or one packet sent on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from typing import TYPE_CHECKING
+
+from lab.errors import CheckFailed, InputError
+from lab.observe.tracer import Flow, Tracer
+from lab.packets import new_cookie
+from lab.trace import Hop, Trace
+
+if TYPE_CHECKING:
+    from lab.runtime.live import Lab, Place
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
+
+
+class Recording:
+    """What a tracer saw; complete once the block that made it has ended.
+
+    Attributes:
+        packets: one trace per packet, in order of first sight.
+    """
+
+    def __init__(self) -> None:
+        self.packets: tuple[Trace, ...] = ()
+
+    @property
+    def drops(self) -> tuple[Hop, ...]:
+        """Every hop at which some packet was dropped."""
+        return tuple(hop for trace in self.packets for hop in trace.drops)
+
+    @property
+    def lost(self) -> int:
+        """Events that the kernel could not hand over."""
+        return max((trace.lost for trace in self.packets), default=0)
+
+    def of(
+        self,
+        protocol: str | None = None,
+        *,
+        sender: str | None = None,
+        receiver: str | None = None,
+        port: int | None = None,
+        cookie: int | None = None,
+    ) -> Trace:
+        """Return the first packet that matches; None matches everything.
+
+        Args:
+            protocol: ``udp``, ``tcp``, ``icmp`` or ``arp``.
+            sender: pod or node it comes from.
+            receiver: pod or node it goes to.
+            port: destination port.
+            cookie: of its payload.
+
+        Raises:
+            CheckFailed: no packet matches; the message lists those there are.
+        """
+        for trace in self.packets:
+            packet = trace.packet
+            if (
+                protocol in (None, packet.protocol)
+                and sender in (None, packet.sender)
+                and receiver in (None, packet.receiver)
+                and port in (None, packet.destination_port)
+                and (cookie is None or packet.cookie == f"{cookie:016x}")
+            ):
+                return trace
+        seen = "; ".join(str(trace.packet) for trace in self.packets[:5]) or "none at all"
+        raise CheckFailed(
+            f"no such packet was seen; there were: {seen}",
+            hint="send it inside the block, or look for less",
+        )
+
+
+@contextmanager
+def record(lab: Lab, *, flow: Flow | None = None, stacks: bool = True) -> Iterator[Recording]:
+    """Record every packet in the lab, or those of one flow, while the block runs.
+
+    Args:
+        lab: must be up.
+        flow: only these packets.
+        stacks: take call stacks.
+
+    Raises:
+        UnsupportedError: the kernel has no BTF.
+    """
+    recording = Recording()
+    with Tracer(lab, stacks=stacks) as tracer:
+        if flow is None:
+            tracer.everything()
+        else:
+            tracer.only_flow(flow)
+        try:
+            yield recording
+        finally:
+            recording.packets = tracer.traces()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """One packet to send on purpose and to follow.
+
+    Attributes:
+        protocol: ``udp``, ``tcp`` or ``icmp``.
+        port: destination port; unused by ICMP.
+        payload: what it carries in front of the cookie.
+        listen: open a receiver at the destination first.
+        timeout_s: how long to wait for an answer.
+    """
+
+    protocol: str = "udp"
+    port: int = 5000
+    payload: bytes = b"hello"
+    listen: bool = True
+    timeout_s: float = 1.0
+
+
+def follow(lab: Lab, sender: str, receiver: str, shot: Shot = Shot()) -> Recording:  # noqa: B008
+    """Send one packet from one place to another; return it and what belongs to its flow.
+
+    The packet itself is first: for TCP the segment with the payload, or the SYN if no connection
+    came about.
+
+    Args:
+        lab: must be up.
+        sender: pod, node or ``world``.
+        receiver: the same, or an address.
+        shot: what to send.
+
+    Raises:
+        InputError: a name or protocol that does not exist.
+        CheckFailed: nothing at all was seen of the packet.
+    """
+    if shot.protocol not in PROTOCOLS:
+        raise InputError(
+            f"{shot.protocol!r} is no protocol that can be sent", hint="udp, tcp or icmp"
+        )
+    source = lab.place(sender)
+    destination, place = _destination(lab, receiver)
+    with ExitStack() as stack:
+        tracer = stack.enter_context(Tracer(lab))
+        if shot.listen and place is not None and shot.protocol != "icmp":
+            serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
+            stack.enter_context(serve(shot.port))
+        _fire(tracer, source, destination, shot)
+        recording = Recording()
+        recording.packets = _first(tracer.traces(), source)
+    if not recording.packets:
+        raise CheckFailed(
+            f"nothing was seen of the {shot.protocol} packet from {sender} to {receiver}",
+            hint="is the sender's interface up? try `lab exec`",
+        )
+    return recording
+
+
+def _destination(lab: Lab, receiver: str) -> tuple[str, Place | None]:
+    try:
+        return str(IPv4Address(receiver)), None
+    except AddressValueError:
+        place = lab.place(receiver)
+        return str(place.address), place
+
+
+def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> None:
+    if shot.protocol == "udp":
+        cookie = new_cookie()
+        namespace = getattr(getattr(source, "facts", None), "netns", source.name)
+        tracer.only_cookie(cookie, sender=namespace, destination=destination)
+        source.send_udp(
+            destination,
+            shot.port,
+            shot.payload,
+            cookie=cookie,
+            timeout_s=shot.timeout_s,
+            want_reply=True,
+        )
+        return
+    tracer.only_flow(
+        Flow(
+            source=str(source.address),
+            destination=destination,
+            destination_port=shot.port if shot.protocol == "tcp" else 0,
+            protocol=PROTOCOLS[shot.protocol],
+        )
+    )
+    if shot.protocol == "tcp":
+        source.connect(destination, shot.port, payload=shot.payload, timeout_s=shot.timeout_s)
+    else:
+        source.ping(destination, payload=shot.payload, timeout_s=shot.timeout_s)
+
+
+def _first(traces: tuple[Trace, ...], source: Place) -> tuple[Trace, ...]:
+    """Put the packet that the shot is about in front."""
+    sent = [trace for trace in traces if trace.packet.source == str(source.address)]
+    best = next((trace for trace in sent if "PSH" in trace.packet.info), sent[0] if sent else None)
+    if best is None:
+        return traces
+    return (best, *(trace for trace in traces if trace is not best))

@@ -1,0 +1,245 @@
+"""The caller's end of tracing: start the collector in a lab, say what is wanted, get traces."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lab.datapath.build import SOURCES, build, build_objects
+from lab.errors import KernelError
+from lab.kernel import tracing
+from lab.kernel.btf import read_object
+from lab.observe.assemble import assemble
+from lab.observe.mind import words_of
+from lab.observe.names import Names, devices_from, names_from
+from lab.observe.programs import missing
+from lab.observe.records import (
+    MIND_BYTES,
+    RECORD_BYTES,
+    MindRecord,
+    Record,
+    parse_mind,
+    parse_record,
+)
+from lab.runtime.messages import Closed, receive, send
+from lab.runtime.start import raise_error
+from lab.trace import Trace
+
+if TYPE_CHECKING:
+    from lab.runtime.live import Lab
+
+SERVICE = "lab.observe.collector"
+MODE_OFF, MODE_COOKIE, MODE_TUPLE, MODE_ALL = range(4)
+_END_S = 2.0
+_LONGEST_SETTLE_S = 1.0
+SETTLE_S = 0.03
+"""How long nothing new must have come before a recording counts as complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Which packets are wanted; empty and 0 match everything. Both directions are meant."""
+
+    source: str = "0.0.0.0"
+    destination: str = "0.0.0.0"
+    source_port: int = 0
+    destination_port: int = 0
+    protocol: int = 0
+
+    def as_list(self) -> list[Any]:
+        """Return the five values in the order of the collector's filter."""
+        return [
+            self.source, self.destination, self.source_port, self.destination_port, self.protocol,
+        ]  # fmt: skip
+
+
+class Tracer:
+    """A running collector; ends with :meth:`close`, with the lab, or with this process.
+
+    Args:
+        lab: must be up.
+        stacks: take call stacks (steps known only by stack cost microseconds per packet).
+
+    Raises:
+        UnsupportedError: the kernel has no BTF.
+        LabError: the collector could not load or attach its programs.
+    """
+
+    def __init__(self, lab: Lab, *, stacks: bool = True) -> None:
+        self._lab = lab
+        path = build([SOURCES / "probes" / "packet.bpf.c"], root=SOURCES / "probes")[0]
+        self._connection: socket.socket = lab.keeper.spawn(
+            SERVICE, "", object=str(path), stacks=stacks
+        )
+        answer = self._receive()
+        self.kernel = str(answer["kernel"])
+        self._programs = answer["programs"]
+        self._names: Names = names_from(
+            answer,
+            symbol=tracing.symbol,
+            drop_reasons=tracing.drop_reasons(),
+            words=_datapath_words(),
+            owners=_owners(lab),
+        )
+        self.missing = missing(tracing.kernel_knows)
+        self.lost = 0
+        self._records: list[Record] = []
+        self._notes: list[MindRecord] = []
+
+    def __enter__(self) -> Tracer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what is recorded -----------------------------------------------------------------------
+
+    def only_cookie(self, cookie: int, *, sender: str = "", destination: str = "") -> None:
+        """Record only the packet with this cookie, from its first sight in ``sender`` on.
+
+        Args:
+            cookie: 64 bits, as :func:`lab.packets.with_cookie` appends.
+            sender: namespace in which it is sent: other places pay nothing until then.
+            destination: address that the sender will ask a route for.
+        """
+        flow = Flow(destination=destination or "0.0.0.0")
+        self._filter(MODE_COOKIE, cookie=cookie, entry=sender, flow=flow)
+
+    def only_flow(self, flow: Flow, *, sender: str = "") -> None:
+        """Record the packets of a flow, in both directions, translated ones included."""
+        self._filter(MODE_TUPLE, flow=flow, entry=sender)
+
+    def everything(self) -> None:
+        """Record every packet in the lab."""
+        self._filter(MODE_ALL)
+
+    def pause(self) -> None:
+        """Record nothing until told again; what was recorded stays."""
+        self._filter(MODE_OFF)
+
+    def object_of(self, probe: str) -> str:
+        """Return what lines of this probe carry as their object, empty if it is not loaded."""
+        return self._names.object(probe)
+
+    def detach(self, probe: str) -> None:
+        """Take one probe program out of the kernel, for experiments with evidence."""
+        self._ask(op="detach", program=probe)
+
+    def _filter(self, mode: int, **rest: object) -> None:
+        if isinstance(flow := rest.get("flow"), Flow):
+            rest["flow"] = flow.as_list()
+        self._ask(op="filter", filter={"mode": mode, **rest})
+
+    # -- what came ------------------------------------------------------------------------------
+
+    def traces(self, *, settle_s: float = SETTLE_S) -> tuple[Trace, ...]:
+        """Return a trace per packet recorded since the start or since :meth:`clear`.
+
+        Args:
+            settle_s: waits until nothing new came for so long; 0 takes what is there.
+        """
+        self._settle(settle_s)
+        self._fetch(places=True)
+        return assemble(
+            self._records,
+            self._notes,
+            self._names,
+            lost=self.lost,
+            lab=self._lab.name,
+            topology=self._lab.topology.name,
+            kernel=self.kernel,
+            wall_ns=time.time_ns() - time.monotonic_ns(),
+            missing=self.missing,
+        )
+
+    def clear(self) -> None:
+        """Forget what was recorded so far."""
+        self._fetch()
+        self._records.clear()
+        self._notes.clear()
+
+    def _settle(self, settle_s: float) -> None:
+        """Fetch until nothing new came for a while, but not for ever: traffic may never end."""
+        begun = quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < settle_s:
+            if self._fetch():
+                quiet_since = time.monotonic()
+            if time.monotonic() - begun > _LONGEST_SETTLE_S:
+                return
+
+    def _fetch(self, *, places: bool = False) -> int:
+        head = self._ask(op="collect", places=places)
+        self.lost = head["lost"]
+        if places:
+            # a device that is gone by now keeps the name it had
+            devices = {**self._names.devices, **devices_from(head["places"])}
+            self._names = replace(self._names, devices=devices)
+        data = self._read(head["bytes"])
+        self._records += (
+            parse_record(data[at : at + RECORD_BYTES]) for at in range(0, len(data), RECORD_BYTES)
+        )
+        for netns, size in head["minds"]:
+            notes = self._read(size)
+            self._notes += (
+                parse_mind(notes[at : at + MIND_BYTES], netns) for at in range(0, size, MIND_BYTES)
+            )
+        return len(data) // RECORD_BYTES
+
+    # -- the connection -------------------------------------------------------------------------
+
+    def _ask(self, **request: object) -> dict[str, Any]:
+        try:
+            send(self._connection, request)
+        except Closed as error:
+            raise self._gone() from error
+        return self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            answer, _ = receive(self._connection)
+        except Closed as error:
+            raise self._gone() from error
+        raise_error(answer)
+        return answer
+
+    def _read(self, size: int) -> bytes:
+        chunks: list[bytes] = []
+        while size:
+            chunk = self._connection.recv(min(size, 1 << 20))
+            if not chunk:
+                raise self._gone()
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
+
+    def _gone(self) -> KernelError:
+        return KernelError(
+            f"the tracer of lab {self._lab.name!r} is gone",
+            hint="is the lab still up? see its keeper.log",
+        )
+
+    def close(self) -> None:
+        """End the collector and wait until every probe has left the kernel; idempotent."""
+        if self._connection.fileno() < 0:
+            return
+        with contextlib.suppress(OSError), self._connection as connection:
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(_END_S)
+            while connection.recv(1 << 16):
+                pass
+
+
+def _datapath_words() -> dict[str, dict[int, str]]:
+    return words_of(read_object(build_objects(["bpf_lxc"])["bpf_lxc"]).btf.enums)
+
+
+def _owners(lab: Lab) -> dict[str, str]:
+    owners: dict[str, str] = {}
+    for node in lab.facts.nodes:
+        owners[str(node.address)] = owners[str(node.router)] = node.name
+        owners |= {str(pod.address): pod.name for pod in node.pods}
+    owners[str(lab.facts.gateway)] = owners[str(lab.facts.world_client)] = "world"
+    return owners

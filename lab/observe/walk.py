@@ -1,0 +1,176 @@
+"""One packet at one place: the lines about it, and how records become lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from lab.observe.drops import Drop
+from lab.observe.headers import network_bytes, outermost
+from lab.observe.identify import Journey
+from lab.observe.names import Names, Place
+from lab.observe.records import Config, Kind, Link, Record
+from lab.trace import Evidence, Hop, LookUp, Side, Step
+
+TRANSPORT: dict[int, tuple[str, ...]] = {
+    17: ("udp_rcv", "__udp4_lib_rcv", "udp_unicast_rcv_skb", "udp_queue_rcv_skb",
+         "udp_queue_rcv_one_skb"),
+    6: ("tcp_v4_rcv", "tcp_v4_do_rcv", "tcp_rcv_established", "tcp_rcv_state_process",
+        "tcp_data_queue"),
+    1: ("icmp_rcv", "icmp_echo", "icmp_reply", "raw_local_deliver", "raw_rcv"),
+}  # fmt: skip
+"""Functions of each protocol's receive path, the entry first."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """One packet at one place: the lines so far and what explains the missing ones.
+
+    Attributes:
+        config: how the receiving device was set up, if known.
+        drop: where it ended, if it was dropped here.
+        early: no routing look-up was made for it.
+        poll: name of the poll function it came with, empty if unknown.
+    """
+
+    place: Place
+    netns: int
+    ifindex: int
+    side: Side
+    protocol: int = 0
+    hops: list[Hop] = field(default_factory=list)
+    config: Config = Config(0)
+    drop: Drop | None = None
+    poll: str = ""
+    first_ns: int = 0
+    gro: str = ""
+
+    def last(self, *hooks: str) -> int | None:
+        """Index of the newest line of one of these hooks, None if there is none."""
+        for index in range(len(self.hops) - 1, -1, -1):
+            if self.hops[index].hook in hooks:
+                return index
+        return None
+
+    def judge(self, followed: bool) -> None:
+        """Give programs without a word of their own the verdict that shows in what came next.
+
+        Args:
+            followed: the packet was seen again elsewhere.
+        """
+        for index, hop in enumerate(self.hops):
+            if not hop.program or hop.verdict:
+                continue
+            went_on = any(later.evidence.taken for later in self.hops[index + 1 :])
+            if went_on or followed:
+                verdict = "pass" if went_on else "redirect"
+                self.hops[index] = replace(hop, verdict=verdict)
+
+    def taken(self, step: Step) -> bool:
+        """Whether a line proves this step."""
+        return any(hop.step is step and hop.taken for hop in self.hops)
+
+
+class Builder:
+    """Walks under construction, and the lines put into them.
+
+    Attributes:
+        walks: in order of time.
+    """
+
+    def __init__(self, journey: Journey, names: Names) -> None:
+        self.names = names
+        self.walks: list[Walk] = []
+        self.journey = journey
+
+    # -- where ----------------------------------------------------------------------------------
+
+    def walk(self, record: Record, side: Side) -> Walk:
+        """Return the walk that a record belongs to: the current one, or a new one elsewhere."""
+        ifindex = record.ifindex
+        current = self.walks[-1] if self.walks else None
+        if current and current.side is side and current.netns == record.netns:
+            again = record.kind is Kind.NETIF_RX and bool(current.hops)
+            if not again and ifindex in (0, current.ifindex):
+                return current
+            if not current.ifindex and side is Side.SEND:
+                current.ifindex, current.place = ifindex, self.names.place(record.netns, ifindex)
+                return current
+        walk = Walk(self.names.place(record.netns, ifindex), record.netns, ifindex, side)
+        walk.first_ns = record.ns
+        packet = outermost(record)
+        walk.protocol = packet.protocol if packet else 0
+        self.walks.append(walk)
+        return walk
+
+    def add(
+        self,
+        record: Record,
+        walk: Walk,
+        hook: str,
+        probe: str,
+        *,
+        step: Step | None = None,
+        evidence: Evidence = Evidence.TRACEPOINT,
+        reason: str = "",
+        verdict: str = "",
+        lookups: tuple[LookUp, ...] = (),
+    ) -> Hop:
+        """Append one line about a record; ``probe`` names the program that wrote it."""
+        buffer = bool(record.packet)
+        hop = Hop(
+            step=step,
+            hook=hook,
+            evidence=evidence,
+            side=walk.side,
+            node=walk.place.node,
+            namespace=walk.place.namespace,
+            device=walk.place.device,
+            ifindex=walk.ifindex,
+            reason=reason,
+            verdict=verdict,
+            lookups=lookups,
+            mark=record.mark if buffer else None,
+            identity=identity_of(record) if buffer else None,
+            packet=self.journey.number,
+            skb=record.skb,
+            link_layer="ethernet" if record.link is Link.ETHERNET else "ip",
+            before=record.packet or None,
+            length=_length(record) if buffer else 0,
+            ns=record.ns,
+            cpu=record.cpu,
+            object=self.names.object(probe),
+            stack=tuple(filter(None, map(self.names.symbol, record.stack))),
+        )
+        walk.hops.append(hop)
+        return hop
+
+    def by_stack(self, record: Record, walk: Walk, step: Step, hook: str, name: str) -> None:
+        """Prove a step by a function on the stack, replacing a weaker proof of the same step."""
+        probe = "on_route" if record.kind is Kind.ROUTE else "on_data_ready"
+        reason = f"{name} is on the call stack"
+        index = walk.last(hook)
+        if index is None:
+            self.add(record, walk, hook, probe, step=step, evidence=Evidence.STACK, reason=reason)
+        elif walk.hops[index].evidence.rank > Evidence.STACK.rank:
+            walk.hops[index] = replace(
+                walk.hops[index],
+                evidence=Evidence.STACK,
+                reason=reason,
+                object=self.names.object(probe),
+                stack=tuple(filter(None, map(self.names.symbol, record.stack))),
+            )
+
+
+def identity_of(record: Record) -> int | None:
+    """Return the security identity that travels with the packet: VXLAN identifier or mark."""
+    outer = outermost(record)
+    data = network_bytes(record)
+    if outer is not None and outer.protocol == 17 and outer.ports[1] == 8472 and len(data) >= 36:
+        return int.from_bytes(data[32:35], "big")
+    if record.mark & 0x0F00 in (0x0F00, 0x0400, 0x0A00, 0x0B00):
+        return (record.mark & 0xFF) << 16 | record.mark >> 16
+    return None
+
+
+def _length(record: Record) -> int:
+    return max(record.length, len(record.packet))
