@@ -179,6 +179,11 @@ class Options:
                 raise TopologyError(
                     f"option {name}: {value!r} is unknown", hint=did_you_mean(str(value), choices)
                 )
+        if self.nodeport_mode == "dsr" and self.routing != "native":
+            raise TopologyError(
+                "option nodeport_mode: dsr needs routed pods, and the tunnel hides them",
+                hint="add routing='native'",
+            )
         if not 576 <= self.mtu <= 65535:
             raise TopologyError(f"option mtu: {self.mtu}", hint="use 576 to 65535 bytes")
 
@@ -366,6 +371,12 @@ def _check_pod_addresses(topology: Topology) -> None:
 
 
 SERVICE_KINDS = ("ClusterIP", "NodePort", "LoadBalancer")
+CLUSTER_NETWORK = IPv4Network("10.96.0.0/16")
+"""Where the lab chooses cluster IPs from."""
+
+LOAD_BALANCER_NETWORK = IPv4Network("198.51.100.0/24")
+"""Where the lab chooses load balancers' addresses from; outside, the first node leads to them."""
+
 NODE_PORTS = range(30000, 32768)
 """Where Kubernetes lets node ports be (``--service-node-port-range``)."""
 

@@ -13,12 +13,17 @@ from typing import Any, Generic, TypeVar
 
 from lab.agent.store import Numbers
 from lab.errors import InputError
-from lab.model import NODE_PORTS, Backend, Service, ServicePort
+from lab.model import (
+    CLUSTER_NETWORK,
+    LOAD_BALANCER_NETWORK,
+    NODE_PORTS,
+    Backend,
+    Service,
+    ServicePort,
+)
 from lab.names import did_you_mean
 from lab.plan.inventory import Inventory, NodeFacts
 
-CLUSTER_NETWORK = IPv4Network("10.96.0.0/16")
-LOAD_BALANCER_NETWORK = IPv4Network("198.51.100.0/24")
 FIRST_ADDRESS = 10
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 ANY_ADDRESS = IPv4Address(0)

@@ -17,7 +17,7 @@ from lab.agent.services import ANY_ADDRESS, PROTOCOLS, BackendFacts, Frontend
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
 from lab.layouts import flows
 from lab.layouts.core import Flag, Index
-from lab.layouts.flows import ServiceFlag
+from lab.layouts.flows import MAGLEV_SIZE, ServiceFlag
 from lab.plan.steps import globals_dir
 
 Rows = dict[bytes, bytes]
@@ -25,9 +25,6 @@ Rows = dict[bytes, bytes]
 SERVICES = "cilium_lb4_services_v2"
 BACKENDS = "cilium_lb4_backends"
 MAGLEV = "cilium_lb4_maglev"
-MAGLEV_SIZE = 1021
-"""Entries of a Maglev table; as in ``bpf/lib/lb.h``, the alignment test compares both."""
-
 ACTIVE, TERMINATING = 0, 1
 EXTERNAL, INTERNAL = 0, 1
 SOURCE_RANGE_STATIC = 32

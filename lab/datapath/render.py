@@ -15,6 +15,7 @@ from lab.datapath.objects import maps_of, tail_calls
 from lab.kernel.bpf import ConfigValue
 from lab.kernel.bpfmap import MapSpec, MapType
 from lab.layouts.attach import CALLS, POLICY
+from lab.layouts.flows import MAGLEV_SIZE
 from lab.plan import steps
 from lab.plan.steps import Step
 
@@ -53,9 +54,10 @@ def _create(pin: str, name: str, spec: MapSpec) -> Iterator[str]:
         entries = str(spec.max_entries)
     line += f" key {spec.key_size} value {spec.value_size} entries {entries} name {name[:15]}"
     if spec.type == MapType.HASH_OF_MAPS:
-        inner = f"{pin}.inner"
-        yield f"bpftool map create {inner} type array key 4 value 4 entries 1 name inner"
-        yield f"{line} inner_map pinned {inner}"
+        # a bpffs allows no dots; the only map of maps holds Maglev tables
+        inner, size = f"{pin}_inner", 4 * MAGLEV_SIZE
+        yield f"bpftool map create {inner} type array key 4 value {size} entries 1 name inner"
+        yield f"{line} inner_map pinned {inner}" + (f" flags {spec.flags}" if spec.flags else "")
         yield f"rm {inner}"
         return
     yield line + (f" flags {spec.flags}" if spec.flags else "")

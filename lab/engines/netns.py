@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.engines.datapath import DatapathInstaller
 from lab.errors import InputError
-from lab.kernel import link, mounts
+from lab.kernel import link, mounts, process
 from lab.kernel.netns import NetworkNamespace
 from lab.plan import steps
 from lab.plan.steps import Step
@@ -90,6 +90,9 @@ class NetnsEngine:
                 )
             case steps.DeleteRule():
                 link.delete_rule(here, step.priority)
+            case steps.AddFirewallRule():
+                with here.entered():
+                    process.run(step.argv)
             case steps.LimitRate():
                 link.limit_rate(here, self.index(step.where, step.device), step.rate_mbit)
             case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.model import Topology
+from lab.model import LOAD_BALANCER_NETWORK, Topology
 from lab.names import mac_address
 from lab.plan.datapath import datapath_steps
 from lab.plan.inventory import (
@@ -25,6 +25,7 @@ from lab.plan.inventory import (
 from lab.plan.steps import (
     AddAddress,
     AddBridge,
+    AddFirewallRule,
     AddNamespace,
     AddRoute,
     AddRule,
@@ -96,6 +97,23 @@ def _underlay(facts: Inventory) -> Iterator[Step]:
         where=WORLD, device="eth0", address=f"{facts.gateway}/{facts.underlay.prefixlen}"
     )
     yield AddAddress(where=WORLD, device="lo", address=f"{facts.world_client}/32")
+    yield from _world_routes(facts)
+
+
+def _world_routes(facts: Inventory) -> Iterator[Step]:
+    """What routers outside would know: load balancers' addresses, and pods that show their own."""
+    options = facts.topology.options
+    if not options.datapath:
+        return
+    first = facts.nodes[0]
+    yield _via(WORLD, str(LOAD_BALANCER_NETWORK), first)
+    if options.masquerade == "off" or options.routing == "native":
+        for node in facts.nodes:
+            yield _via(WORLD, str(node.pod_cidr), node)
+
+
+def _via(where: str, destination: str, node: NodeFacts) -> AddRoute:
+    return AddRoute(where=where, destination=destination, via=str(node.address), device="eth0")
 
 
 def _uplink(facts: Inventory, where: str, port_index: int, mac: str) -> Iterator[Step]:
@@ -153,6 +171,8 @@ def _node(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         yield SetUp(where=where, device="cilium_vxlan")
     yield from _node_routes(facts, node)
     yield from _node_rules(node)
+    if facts.topology.options.masquerade == "iptables":
+        yield from _netfilter_masquerade(facts, node)
 
 
 def _shaping(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
@@ -200,6 +220,25 @@ def _node_rules(node: NodeFacts) -> Iterator[Step]:
     )
     yield AddRoute(where=where, destination=router, device="cilium_host", scope="link", table=2005)
     yield AddRoute(where=where, destination="default", via=router, device="cilium_host", table=2005)
+
+
+def _netfilter_masquerade(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
+    """Masquerade by netfilter: in Cilium's chain, what leaves the cluster and comes from a pod."""
+    chain = "CILIUM_POST_nat"
+    nat = ("-t", "nat")
+    outside: list[tuple[str, ...]] = [
+        ("-A", chain, "-d", str(other.pod_cidr), "-j", "RETURN") for other in facts.nodes
+    ]
+    if facts.topology.options.routing == "native":
+        outside.append(("-A", chain, "-d", str(facts.underlay), "-j", "RETURN"))
+    rules = (
+        ("-N", chain),
+        ("-A", "POSTROUTING", "-j", chain),
+        *outside,
+        ("-A", chain, "-s", str(node.pod_cidr), "!", "-o", "cilium_+", "-j", "MASQUERADE"),
+    )
+    for words in rules:
+        yield AddFirewallRule(where=node.name, words=(*nat, *words))
 
 
 def pod_mtu(facts: Inventory) -> int:

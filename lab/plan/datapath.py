@@ -18,6 +18,7 @@ from lab.plan.inventory import (
     PodFacts,
 )
 from lab.plan.steps import AttachTc, LoadObject, MakeMaps, Publish, Step, UpdateMap
+from lab.policy.entries import EntryKey, pack_value
 
 HOST = RESERVED_IDENTITIES["host"]
 REMOTE_NODE = RESERVED_IDENTITIES["remote-node"]
@@ -42,6 +43,16 @@ def datapath_steps(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         )
     for pod in node.pods:
         yield from pod_datapath(facts, node, pod)
+        yield from default_policy(node, pod)
+
+
+def default_policy(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
+    """Yield the entries of a pod's policy map until a policy selects it: everything is allowed."""
+    for egress, what in ((False, "enter"), (True, "leave")):
+        key = EntryKey(0, egress)
+        name = f"cilium_policy_{pod.endpoint_id:05d}"
+        note = f"anything may {what} {pod.name}: no policy selects it"
+        yield _update(node, name, key.pack(), pack_value(False, key), note)
 
 
 def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
@@ -164,4 +175,11 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
         "pod_cidr_mask": str(node.pod_cidr.netmask),
         "enable_tunnel": options.routing == "vxlan",
         "enable_endpoint_routes": options.endpoint_routes,
+        "enable_host_routing": options.host_routing == "bpf",
+        "enable_masquerade": options.masquerade == "bpf",
+        "enable_nodeport": True,
+        "enable_dsr": options.nodeport_mode == "dsr",
+        "enable_maglev": options.lb_algorithm == "maglev",
+        "enable_policy": True,
+        "native_mtu": options.mtu,
     }

@@ -235,6 +235,22 @@ class DeleteRule(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddFirewallRule(Step):
+    """A rule of netfilter, as words of ``iptables``."""
+
+    words: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return ``iptables`` inside the namespace."""
+        return (shlex.join(["ip", "netns", "exec", self.where, *self.argv]),)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command; it waits for others that change rules."""
+        return ("iptables", "-w", *self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitRate(Step):
     """A device sends at most ``rate_mbit`` Mbit/s (token bucket, 20 ms of queue)."""
 
@@ -374,6 +390,7 @@ def from_json(data: dict[str, Any]) -> Step:
     for name in ("config", "pins"):
         if name in values:
             values[name] = tuple((field, item) for field, item in values[name])
-    if "objects" in values:
-        values["objects"] = tuple(values["objects"])
+    for name in ("objects", "words"):
+        if name in values:
+            values[name] = tuple(values[name])
     return kind(**values)

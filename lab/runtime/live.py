@@ -17,6 +17,7 @@ from lab.packets import new_cookie, with_cookie
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
 from lab.runtime import registry
 from lab.runtime.control import Control, NodeAgent
+from lab.runtime.flows import Session, Stream
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
 from lab.traffic.results import Connection, Datagram, Ping
@@ -147,6 +148,33 @@ class Place:
             want_reply=want_reply,
         )
         return Datagram(**{**result, "reply": bytes.fromhex(result["reply"]), "cookie": cookie})
+
+    @contextmanager
+    def session(self, to: Destination, port: int, *, timeout_s: float = 2.0) -> Iterator[Session]:
+        """Keep a TCP connection open inside the block.
+
+        Raises:
+            KernelError: nobody accepted it.
+        """
+        arguments = {"address": _address(to), "port": port, "timeout_s": timeout_s}
+        number = self.call("session_open", **arguments)["session"]
+        try:
+            yield Session(self, number)
+        finally:
+            self.call("session_close", session=number)
+
+    @contextmanager
+    def stream(self, to: Destination, port: int) -> Iterator[Stream]:
+        """Send to an echo server as fast as it answers inside the block.
+
+        Raises:
+            KernelError: nobody accepted it.
+        """
+        number = self.call("stream_start", address=_address(to), port=port)["stream"]
+        try:
+            yield Stream(self, number)
+        finally:
+            self.call("stream_stop", stream=number)
 
     def inject(self, frame: bytes, *, device: str = "eth0", await_s: float = 0.0) -> list[bytes]:
         """Put a frame on a device; return the frames that came in within ``await_s`` seconds."""

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from lab.traffic.flows import FLOW_OPERATIONS
+
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 
 
@@ -188,4 +190,5 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "ping": ping,
     "inject": inject,
     "run": run,
+    **FLOW_OPERATIONS,
 }

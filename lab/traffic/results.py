@@ -61,3 +61,20 @@ class Ping:
     def ok(self) -> bool:
         """Whether every request was answered."""
         return len(self.rtt_us) == self.sent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReport:
+    """What became of a long transfer so far.
+
+    Attributes:
+        sent: bytes handed to TCP.
+        received: bytes that came back.
+        retransmitted: segments that this end sent again (``tcpi_total_retrans``).
+        error: why it ended early, empty if it did not.
+    """
+
+    sent: int
+    received: int
+    retransmitted: int
+    error: str

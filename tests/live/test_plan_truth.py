@@ -30,7 +30,7 @@ TOPOLOGIES = {
         name="truth",
         nodes=(Node("alpha"), Node("beta")),
         pods=(Pod("client", node="alpha"),),
-        options=Options(routing="native", endpoint_routes=True),
+        options=Options(routing="native", endpoint_routes=True, masquerade="iptables"),
     ),
 }
 PLACES = ("underlay", "world", "alpha", "beta", "client")
