@@ -6,28 +6,36 @@ Installing the package is enough; a test asks for ``lab`` and gets a running one
     def test_server_answers(lab):
         assert_reachable(lab, "client", "server")
 
-A test that asks for ``datapath`` gets the BPF programs without any network: it sets map entries,
-sends one packet through one hook, and looks at what came of it.
-
 Without the marker the lab is ``lab_topology``, one node with the pods *client* and *server*; a
-conftest.py may define a fixture of that name instead. Labs of tests that run at the same time
-(pytest-xdist) are strangers to each other.
+conftest.py may define a fixture of that name instead. ``trace`` records packets in that lab,
+``datapath`` runs the datapath's programs on single packets, ``bpf_object`` does so with a program
+of one's own. Labs of tests that run at the same time (pytest-xdist) are strangers to each other.
+A failing test leaves its recordings as files, named in its report.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.datapath.testrun import Datapath
-from lab.errors import PrerequisiteError, UnsupportedError
+from lab.errors import LabError, PrerequisiteError, UnsupportedError
 from lab.model import Node, Pod, Topology
 from lab.runtime import Lab
 from lab.waiting import eventually
+
+if TYPE_CHECKING:
+    from lab.datapath.testrun import Datapath
+    from lab.kernel.bpf import ConfigValue, Loaded
+    from lab.observe.recording import Recording
+    from lab.trace import Trace
 
 PAIR = Topology(
     name="pair",
@@ -40,6 +48,7 @@ PAIR = Topology(
 """What a test gets that does not say which topology it wants."""
 
 _numbers = itertools.count(1)
+_ARTEFACTS = "lab-artefacts"
 
 
 @dataclass
@@ -47,6 +56,7 @@ class _Kept:
     """What a failing test leaves for its reader."""
 
     labs: list[Lab] = field(default_factory=list)
+    recordings: list[Recording] = field(default_factory=list)
     failed: bool = False
 
 
@@ -64,26 +74,86 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lab-engine", default="netns", help="what builds the labs: netns (default) or mininet"
     )
+    group.addoption(
+        "--lab-artefacts",
+        metavar="FOLDER",
+        default=_ARTEFACTS,
+        help=f"where a failing test leaves its recordings (default: {_ARTEFACTS})",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin's markers."""
-    config.addinivalue_line("markers", "topology(topology): the lab that the test runs in")
+    for line in (
+        "topology(topology): the lab that the test runs in",
+        "needs(*abilities): skip where `lab doctor` does not find one of these",
+        "datapath(**config): load-time constants of the datapath fixture",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose ``needs`` this kernel does not meet, with the reason `lab doctor` gives."""
+    wanted = [name for marker in item.iter_markers("needs") for name in marker.args]
+    if not wanted:
+        return
+    from lab.kernel.probe import require
+
+    for name in wanted:
+        try:
+            require(name)
+        except UnsupportedError as error:
+            pytest.skip(str(error))
+        except LabError as error:
+            raise pytest.UsageError(f"{item.nodeid}: marker needs: {error}") from error
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell the reader of a failure how to enter the lab that was kept."""
+    """Tell the reader of a failure what was recorded and how to enter the lab that was kept."""
     report = yield
     kept = item.stash.get(_KEPT, None)
     if kept and call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
         kept.failed = True
+        if traces := [trace for one in kept.recordings for trace in one.packets]:
+            folder = _save(item, traces, kept.labs)
+            report.sections.append(("lab recordings", _recordings(traces, folder)))
         if item.config.getoption("--keep-on-fail"):
             lines = [_shell_line(lab) for lab in kept.labs]
             report.sections.append(("lab kept up", "\n".join(lines)))
     return report
+
+
+_SHOWN = 3
+_SAVED = 20
+
+
+def _save(item: pytest.Item, traces: list[Trace], labs: list[Lab]) -> Path:
+    """Write page, capture and data of each recorded packet below the artefacts folder."""
+    from lab.observe.capture import write_pcapng
+    from lab.report.html import write_page
+
+    name = re.sub(r"[^\w.-]+", "-", item.nodeid).strip("-")[-120:]
+    chosen: str = item.config.getoption("--lab-artefacts")
+    folder = item.config.invocation_params.dir / chosen / name
+    folder.mkdir(parents=True, exist_ok=True)
+    topology = labs[0].topology if labs else None
+    for number, trace in enumerate(traces[:_SAVED], start=1):
+        stem = folder / f"{number:02}-{trace.packet.protocol}"
+        write_page(trace, stem.with_suffix(".html"), topology)
+        stem.with_suffix(".json").write_text(trace.to_json(indent=1), encoding="utf-8")
+        write_pcapng(trace, stem.with_suffix(".pcapng"))
+    return folder
+
+
+def _recordings(traces: list[Trace], folder: Path) -> str:
+    from lab.report.ladder import ladder_text
+
+    ladders = [ladder_text(trace, legend=False) for trace in traces[:_SHOWN]]
+    more = [f"... and {len(traces) - _SHOWN} more packets"] if len(traces) > _SHOWN else []
+    return "\n\n".join([*ladders, *more, f"as pages, captures and JSON in {folder}"])
 
 
 def _shell_line(lab: Lab) -> str:
@@ -92,6 +162,15 @@ def _shell_line(lab: Lab) -> str:
     prefix = f"LAB_RUN_DIR={folder} " if folder else ""
     first = (lab.topology.pods or lab.topology.nodes)[0].name
     return f"{prefix}lab shell {lab.name}/{first}    (end it: {prefix}lab down {lab.name})"
+
+
+@contextmanager
+def _or_skip() -> Iterator[None]:
+    """Skip the test where something outside of it is missing."""
+    try:
+        yield
+    except (PrerequisiteError, UnsupportedError) as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -120,11 +199,9 @@ def lab(request: pytest.FixtureRequest, lab_topology: Topology) -> Iterator[Lab]
         name=f"{lab_topology.name}-test-{os.getpid()}-{next(_numbers)}",
         engine=request.config.getoption("--lab-engine"),
     )
-    try:
+    with _or_skip():
         # Only a lab that does not depend on this process can outlive it.
         live.start(attached=not keep)
-    except (PrerequisiteError, UnsupportedError) as error:
-        pytest.skip(str(error))
     kept.labs.append(live)
     try:
         yield live
@@ -135,19 +212,75 @@ def lab(request: pytest.FixtureRequest, lab_topology: Topology) -> Iterator[Lab]
             live.stop()
 
 
-@pytest.fixture
-def datapath() -> Iterator[Datapath]:
-    """The BPF programs for single-packet runs, loaded at their first use, with empty maps.
+Record = Callable[..., AbstractContextManager["Recording"]]
 
-    The test is skipped, with the reason, without root or clang.
+
+@pytest.fixture
+def trace(request: pytest.FixtureRequest, lab: Lab) -> Record:
+    """Record packets of the test's lab: ``with trace() as seen: ...``, then ask ``seen``.
+
+    Takes what ``Lab.trace`` takes. If the test fails, the recordings stand in its report, and
+    their pages and captures in the artefacts folder.
     """
+    kept = request.node.stash.setdefault(_KEPT, _Kept())
+
+    @contextmanager
+    def record(**options: Any) -> Iterator[Recording]:  # noqa: ANN401 (those of Lab.trace)
+        with lab.trace(**options) as recording:
+            kept.recordings.append(recording)
+            yield recording
+
+    return record
+
+
+@pytest.fixture
+def datapath(request: pytest.FixtureRequest) -> Iterator[Datapath]:
+    """The datapath's programs, loaded for runs on single packets; no interface is needed.
+
+    Constants are those of the ``datapath`` marker, ``@pytest.mark.datapath(enable_policy=True)``.
+    """
+    from lab.datapath.testrun import Datapath
+
+    marker = request.node.get_closest_marker("datapath")
+    with ExitStack() as stack:
+        with _or_skip():
+            _require_root()
+            loaded = stack.enter_context(Datapath(**(marker.kwargs if marker else {})))
+        yield loaded
+
+
+Load = Callable[..., "Loaded"]
+
+
+@pytest.fixture
+def bpf_object(request: pytest.FixtureRequest) -> Iterator[Load]:
+    """Load a BPF program of one's own: ``bpf_object("mine.c").programs["drop_all"].test_run(p)``.
+
+    A ``.c`` file is compiled first, with the datapath's flags and headers; a relative path starts
+    at the test's folder. Constants (``const volatile``) are given as ``config={"name": value}``.
+    """
+    from lab.datapath.build import SOURCES, build
+    from lab.datapath.objects import program_type
+    from lab.kernel.bpf import load_object
+
+    with ExitStack() as stack:
+
+        def load(path: Path | str, config: Mapping[str, ConfigValue] | None = None) -> Loaded:
+            with _or_skip():
+                _require_root()
+                source = request.path.parent / path
+                if source.suffix == ".c":
+                    source = build([source], root=SOURCES)[0]
+            loaded = load_object(source, default_type=program_type(source), config=config)
+            stack.callback(loaded.close)
+            return loaded
+
+        yield load
+
+
+def _require_root() -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root: loads BPF programs")
-    try:
-        with Datapath() as harness:
-            yield harness
-    except PrerequisiteError as error:
-        pytest.skip(str(error))
+        raise PrerequisiteError("loading BPF programs needs root", hint="run pytest with sudo")
 
 
 def assert_reachable(
@@ -180,3 +313,15 @@ def assert_blocked(
         answer = lab.place(source).connect(lab.place(target), port, timeout_s=timeout_s)
     if answer.ok:
         pytest.fail(f"{source} reached {target}:{port}, it should have been blocked")
+
+
+def assert_same_way(left: Trace, right: Trace) -> None:
+    """Require that two packets met the same hooks with the same outcome, whatever the times.
+
+    Raises:
+        AssertionError: they did not; the message is the comparison, line by line.
+    """
+    from lab.report.diff import diff, diff_text, differences
+
+    if differences(diff(left, right)):
+        pytest.fail("the packets went different ways:\n" + diff_text(left, right).plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -118,7 +119,7 @@ def _passage(passage: Passage, *, lookups: bool) -> Iterator[Text]:
             seen = outer or seen
             yield from _details(line.hop, lookups=lookups)
         else:
-            yield _skipped(line)
+            yield from _skipped(line)
 
 
 def _hop(line: Line) -> Text:
@@ -177,12 +178,15 @@ def _details(hop: Hop, *, lookups: bool) -> Iterator[Text]:
             yield Text(_fit(f"{_INDENT}{look_up.map}[{look_up.key}] = {found}"), style="dim")
 
 
-def _skipped(line: Line) -> Text:
+def _skipped(line: Line) -> Iterator[Text]:
     sign = style.symbol(line.hop)
     what = f"{line.number:>2} "
     what += line.hop.step.title if line.hop.step and len(line.steps) == 1 else "steps"
     means = line.hop.reason if line.hop.reason == NO_EVIDENCE else f"not taken: {line.hop.reason}"
-    return Text(_fit(f"{sign} {what:<24}{means}"), style="dim")
+    head = f"{sign} {what:<24}"
+    for part in wrap(means, WIDTH - len(head), break_long_words=True) or [""]:
+        yield Text(head + part, style="dim")
+        head = " " * len(head)
 
 
 def _fit(text: str) -> str:

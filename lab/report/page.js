@@ -51,7 +51,6 @@
     add("time", hop.us === "" ? "" : hop.us + " µs after the first sight");
     add("object", hop.object);
     add("note", hop.taken ? hop.reason : "");
-    add("stack", hop.stack.join(" ← "));
     return list;
   }
 
@@ -96,6 +95,9 @@
       box.append(list);
     }
     box.append(facts(hop), headers(hop));
+    if (hop.stack.length) {
+      box.append(element("p", "call stack: " + hop.stack.join(" ← "), "stack"));
+    }
     box.scrollTop = 0;
   }
 

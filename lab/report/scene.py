@@ -288,7 +288,7 @@ def _underlay(
     drawing.put(box, *places, ("", UNDERLAY, BRIDGE))
     for node, uplink in uplinks:
         middle = uplink.centre[0]
-        port = Box("port", middle - 60, y - 14, 120, 32, f"port {node.name}")
+        port = Box("port", middle - 76, y - 14, 152, 32, f"port {node.name}")
         drawing.put(port, (UNDERLAY, UNDERLAY, node.name), ("", UNDERLAY, node.name),
                     (node.name, UNDERLAY, node.name))  # fmt: skip
         drawing.wire(uplink, port)

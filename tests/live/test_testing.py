@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.kernel import process
+from lab.kernel.probe import Answer, abilities
 from lab.runtime import Lab
 
 pytestmark = pytest.mark.live
@@ -81,3 +82,77 @@ def test_labs_of_parallel_tests_do_not_meet(run):
     )
     done = run(text.replace("(lab)", "(lab, n)"), "-n", "2")
     assert "4 passed" in done.stdout
+
+
+DATAPATH = """
+import pytest
+
+@pytest.mark.datapath(endpoint_id=300)
+def test_a_cut_packet_is_dropped(datapath):
+    packet = bytes(12) + b"\\x08\\x00" + bytes(20)
+    assert datapath.run("from-container", packet).verdict.value == "drop"
+
+def test_my_own_program(bpf_object):
+    answer = bpf_object("mine.c").programs["drop_all"].test_run(bytes(64))
+    assert answer.return_code == 1
+"""
+MINE = """\
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int drop_all(struct xdp_md *ctx) { (void)ctx; return XDP_DROP; }
+char _license[] SEC("license") = "GPL";
+"""
+
+
+def test_programs_are_run_on_single_packets_ours_and_the_users_own(run, tmp_path):
+    (tmp_path / "mine.c").write_text(MINE)
+    done = run(DATAPATH)
+    assert "2 passed" in done.stdout, done.stdout
+
+
+NEEDS = """
+import pytest
+@pytest.mark.needs("{}")
+def test_x(): pass
+"""
+
+
+def test_a_kernel_without_an_ability_skips_with_the_doctors_reason(run):
+    lacking = next(one for one in abilities() if one.answer is Answer.NO)
+    done = run(NEEDS.format(lacking.name), "-rs")
+    assert "1 skipped" in done.stdout
+    assert lacking.reason in done.stdout
+
+
+def test_an_ability_that_is_there_skips_nothing(run):
+    assert "1 passed" in run(NEEDS.format("root")).stdout
+
+
+def test_a_misspelt_ability_is_an_error_not_a_skip(run):
+    done = run(NEEDS.format("xpd"))
+    assert (done.returncode != 0, "no ability is called" in done.stdout + done.stderr) == (
+        True,
+    ) * 2
+
+
+RECORDED = """
+def test_server_is_reached(lab, trace):
+    with trace() as seen:
+        lab.pod("client").send_udp(lab.pod("server"), 5000, timeout_s=0.2)
+    assert seen.of("udp").delivered{}
+"""
+
+
+def test_a_failing_tests_recording_is_in_its_report_and_in_files(run, tmp_path):
+    done = run(RECORDED.format(""), "--lab-artefacts", "kept")
+    assert "dev_queue" in done.stdout
+    files = sorted(path.name for path in (tmp_path / "kept").rglob("*udp*"))
+    assert files == ["01-udp.html", "01-udp.json", "01-udp.pcapng"]
+    assert str(tmp_path / "kept") in done.stdout
+
+
+def test_a_passing_test_leaves_no_files(run, tmp_path):
+    done = run(RECORDED.format(" is False"))
+    assert "1 passed" in done.stdout, done.stdout
+    assert list(tmp_path.rglob("*.html")) == []
