@@ -46,6 +46,7 @@ ROWS: tuple[Row, ...] = (
     Row("clean", "lifecycle:clean", "Sweep what ended labs left behind.", LABS),
     Row("mn", "mn", "Open a topology at the mininet> prompt.", LABS),
     Row("bench", "bench", "Print figures, measured side by side in one run.", MACHINE),
+    Row("bpf", "bpf", "Read the datapath's maps: ct, nat, lb, ipcache, policy ...", DATAPATH),
     Row("configure", "configure", "Write a BPF object with its constants filled in.", DATAPATH),
     Row("graph", "graph", "Draw a topology: text, SVG, a page, Mermaid.", LOOK),
     Row("trace", "trace", "Follow one packet hook by hook.", LOOK),

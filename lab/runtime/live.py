@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from lab.traffic.results import Connection, Datagram, Ping
 if TYPE_CHECKING:
     from lab.observe.recording import Recording
     from lab.observe.tracer import Flow
+    from lab.datapath.maps import MapView
 
 WORKER = "lab.traffic.worker"
 
@@ -259,6 +261,20 @@ class LiveNode(Place):
         from lab.plan.steps import bpffs
 
         return str(self._lab.keeper.root) + "/".join((bpffs(self.name), *parts))
+
+    def map(self, name: str) -> MapView[Any, Any]:
+        """Open one of this node's pinned maps with its own structures; close it after use.
+
+        Args:
+            name: of the pin, for example ``cilium_ipcache`` or ``cilium_policy_00266``.
+
+        Raises:
+            InputError: the lab knows no layout for it.
+            KernelError: it is not pinned here.
+        """
+        from lab.datapath.maps import open_view
+
+        return open_view(Path(self.pin()), name)
 
     @property
     def agent(self) -> NodeAgent:

@@ -41,6 +41,9 @@ class WireStage(Sentences, Bench):
         seed: str = "",
         linux: str = "",
         name: str = "",
+        from_ms: float = 0.0,
+        to_ms: float = float("inf"),
+        skip_bytes: int = 0,
     ) -> None:
         """Have the recording drawn.
 
@@ -51,6 +54,9 @@ class WireStage(Sentences, Bench):
             seed: what the textbook drawing says, where Linux differs.
             linux: what Linux does instead.
             name: of the file; the look's name if empty.
+            from_ms: where the picture begins, in milliseconds since the first packet.
+            to_ms: where it ends.
+            skip_bytes: of the client's stream; the picture counts from the byte after them.
         """
         self.pictures.append(
             Picture(
@@ -60,6 +66,9 @@ class WireStage(Sentences, Bench):
                 seed=seed,
                 linux=linux,
                 name=name or look.value,
+                from_ms=from_ms,
+                to_ms=to_ms,
+                skip_bytes=skip_bytes,
             )
         )
 

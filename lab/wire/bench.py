@@ -7,6 +7,7 @@ with it, however it ends.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from lab.kernel.netns import NetworkNamespace
 from lab.kernel.tap import open_tap
 from lab.waiting import eventually
 from lab.wire.endpoint import Endpoint, SocketOptions
+from lab.wire.events import EventPrograms
 from lab.wire.hosts import PINNED, Host, Medium, TwoHosts
 from lab.wire.ingress import IngressPrograms
 from lab.wire.line import Line
@@ -113,9 +115,8 @@ class Bench:
                     f"no connection to the server's port {port}: {error}",
                     hint="look at the ladder: which part of the handshake was lost?",
                 ) from None
-        theirs = Endpoint(SERVER, accepted)
-        self._sockets.append(theirs)
-        return ours, theirs
+        server.apply(accepted)
+        return ours, self.adopt(SERVER, accepted)
 
     def listen(
         self, options: SocketOptions = _DEFAULT, *, port: int = PORT, backlog: int = 16
@@ -138,11 +139,81 @@ class Bench:
         self._sockets.append(made)
         return made
 
+    def datagram_sockets(self, room_bytes: int = 0) -> tuple[socket.socket, socket.socket]:
+        """Return a UDP socket of the client, connected to one of the server's.
+
+        Args:
+            room_bytes: the server's receive buffer, as given to ``SO_RCVBUF``; 0 for the default.
+        """
+        theirs = self.server.socket(socket.SOCK_DGRAM)
+        self._stack.callback(theirs.close)
+        if room_bytes:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
+        theirs.bind(self.server_address)
+        ours = self.client.socket(socket.SOCK_DGRAM)
+        self._stack.callback(ours.close)
+        ours.connect(self.server_address)
+        return ours, theirs
+
+    @property
+    def server_address(self) -> tuple[str, int]:
+        """Where the server listens."""
+        return ADDRESS[SERVER], PORT
+
+    def accepts(self, listener: socket.socket) -> bool:
+        """Accept one connection if there is one within the listener's timeout."""
+        try:
+            accepted, _ = listener.accept()
+        except TimeoutError:
+            return False
+        self.adopt(SERVER, accepted)
+        return True
+
+    @staticmethod
+    def readable(raw: socket.socket) -> bool:
+        """Whether something can be read from a socket now."""
+        return bool(select.select([raw], [], [], 0)[0])
+
+    def reuses(self, port: int) -> bool:
+        """Try to bind a new socket of the client to a port it has used."""
+        with self.client.socket() as probe:
+            try:
+                probe.bind((ADDRESS[CLIENT], port))
+            except OSError:
+                return False
+        return True
+
     def adopt(self, host: str, raw: socket.socket) -> Endpoint:
         """Return an accepted socket as an endpoint that goes with the bench."""
         made = Endpoint(host, raw)
         self._sockets.append(made)
         return made
+
+    def transfer(self, sender: Endpoint, receiver: Endpoint, count: int) -> None:
+        """Send so many bytes of the known stream while the receiver reads as fast as it can.
+
+        Raises:
+            CheckFailed: nothing moved for 20 s.
+        """
+        wanted = sender.sent + count
+        begun = receiver.received
+        while receiver.received - begun < count:
+            writers = [sender.raw] if sender.sent < wanted else []
+            readable, writable, _ = select.select([receiver.raw], writers, [], 20.0)
+            if not readable and not writable:
+                raise CheckFailed(
+                    f"{receiver.received - begun} of {count} bytes came, then nothing for 20 s",
+                    hint="look at the ladder: where did the last segment go?",
+                )
+            if writable:
+                sender.send_some(wanted - sender.sent)
+            if readable:
+                receiver.receive_once()
+
+    @staticmethod
+    def now_ns() -> int:
+        """Return the time on the clock of the recording."""
+        return time.monotonic_ns()
 
     def wait_ms(self, duration_ms: float) -> None:
         """Let time pass: the think time of an application."""
@@ -198,6 +269,7 @@ class Bench:
             segments=segments,
             flights=flights,
             passages=journal.passages if journal else (),
+            events=self._events.events(),
             script=self._script,
             unmet=journal.unmet if journal else self._programs.unmet(),
             counters=(self.client.counters(), self.server.counters()),
@@ -220,18 +292,26 @@ class Bench:
             self._line = Line(*taps)
             stack.callback(self._line.close)
         else:
-            ends = [(DEVICE, IFINDEX[name], MAC[name]) for name in (CLIENT, SERVER)]
-            link.add_veth(*spaces.values(), device=ends[0], peer=ends[1], mtu=self.hosts.mtu_bytes)
+            self._join_by_veth(*spaces.values())
         for name, space in spaces.items():
             self._set_up(name, space)
         self._programs = IngressPrograms()
         stack.callback(self._programs.close)
+        self._events = EventPrograms(*(space.inode for space in spaces.values()))
+        stack.callback(self._events.close)
         for name, space in spaces.items():
             self._programs.attach(space, IFINDEX[name])
         self.impair(*self.hosts.rules)
         self.client, self.server = (
             Host(name, ADDRESS[name], IFINDEX[name], space) for name, space in spaces.items()
         )
+
+    def _join_by_veth(self, client: NetworkNamespace, server: NetworkNamespace) -> None:
+        # numbered by the kernel in a fresh namespace: the peer is 2, the device itself 3; an end
+        # that moves keeps its number
+        client.request("link", "add", ifname="server", kind="veth", peer={"ifname": DEVICE})
+        client.request("link", "set", index=IFINDEX[SERVER], net_ns_fd=server.fd)
+        server.request("link", "set", index=IFINDEX[SERVER], ifname=DEVICE)
 
     def _set_up(self, name: str, space: NetworkNamespace) -> None:
         index, peer = IFINDEX[name], SERVER if name == CLIENT else CLIENT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -170,6 +171,15 @@ class Endpoint:
             ) from None
         self.sent += len(payload)
 
+    def send_some(self, count: int) -> int:
+        """Hand at most ``count`` bytes of the known stream to the kernel, as many as it takes.
+
+        Returns how many it took; call it when the socket is writable.
+        """
+        taken = self.raw.send(pattern(min(count, 65536), self.sent), socket.MSG_DONTWAIT)
+        self.sent += taken
+        return taken
+
     def receive(self, count: int) -> bytes:
         """Read until exactly ``count`` bytes have come, or the other side closes.
 
@@ -218,6 +228,18 @@ class Endpoint:
         """Set an integer TCP option, for example ``socket.TCP_CORK``."""
         self.raw.setsockopt(socket.IPPROTO_TCP, option, value)
 
+    def set_quick_ack(self, on: bool) -> None:
+        """Acknowledge at once, or let acknowledgements wait; TCP may change its mind later."""
+        self.set_option(socket.TCP_QUICKACK, int(on))
+
+    def limit_window(self, count: int) -> None:
+        """Advertise at most so many bytes from now on (``TCP_WINDOW_CLAMP``).
+
+        The kernel sets its own limit again when it sees the first full-size segment: call it
+        once that segment is there and before it is acknowledged. A window never shrinks.
+        """
+        self.set_option(socket.TCP_WINDOW_CLAMP, count)
+
     def wait_readable(self, within_s: float = WITHIN_S) -> bool:
         """Wait until something can be read; false if the time passes first."""
         return bool(select.select([self.raw], [], [], within_s)[0])
@@ -231,6 +253,11 @@ class Endpoint:
         eventually(
             lambda: self.info().unacked == 0, within_s=WITHIN_S, what="everything acknowledged"
         )
+
+    def error(self) -> str:
+        """Return and clear the socket's pending error as its name, such as ``ETIMEDOUT``."""
+        number = self.raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.errorcode[number] if number else ""
 
     def end(self) -> None:
         """Close the sending direction (FIN); receiving goes on."""

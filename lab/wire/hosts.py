@@ -45,6 +45,7 @@ PINNED: tuple[tuple[str, str], ...] = (
     ("ipv4.tcp_rmem", "4096 131072 6291456"),
     ("ipv4.tcp_wmem", "4096 262144 4194304"),
     ("ipv4.tcp_fastopen", "0"),
+    ("ipv4.tcp_invalid_ratelimit", "0"),
     ("ipv4.tcp_syncookies", "0"),
     ("ipv4.tcp_synack_retries", "5"),
     ("ipv4.tcp_syn_retries", "6"),
@@ -153,6 +154,13 @@ class Host:
     def counters(self) -> Counters:
         """Return what the host's counters have added since it came up."""
         return self._read_counters().since(self._before)
+
+    def time_waits(self) -> int:
+        """Return how many closed connections still keep their pair of ports (TIME_WAIT)."""
+        with self.namespace.entered():
+            lines = Path("/proc/thread-self/net/sockstat").read_text().splitlines()
+        words = next(line.split() for line in lines if line.startswith("TCP:"))
+        return int(words[words.index("tw") + 1])
 
     def set_sysctl(self, name: str, value: str) -> None:
         """Change a setting of this host only, by its name below ``net.``.

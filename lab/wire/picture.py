@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from lab.wire.record import Flight
 from lab.wire.recording import Recording
 
 
@@ -32,6 +33,9 @@ class Picture:
         seed: what the textbook drawing says, where Linux differs; may be empty.
         linux: what Linux does instead; may be empty.
         name: of its file, without folder and ending.
+        from_ms: where it begins, in milliseconds since the first packet.
+        to_ms: where it ends.
+        skip_bytes: of the client's stream; the picture counts from the byte after them.
     """
 
     look: Look
@@ -40,3 +44,15 @@ class Picture:
     seed: str = ""
     linux: str = ""
     name: str = ""
+    from_ms: float = 0.0
+    to_ms: float = float("inf")
+    skip_bytes: int = 0
+
+    def flights(self) -> tuple[Flight, ...]:
+        """Return the TCP segments to draw, in the order of sending."""
+        return tuple(
+            flight
+            for flight in self.recording.flights
+            if flight.sent.flags
+            and self.from_ms <= self.recording.at_ms(flight.sent.time_ns) <= self.to_ms
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lab.wire.events import CongestionState, TcpEvent, TcpState, What
 from lab.wire.frames import Flag
 from lab.wire.hosts import Counters
 from lab.wire.loop import Passage
@@ -30,30 +31,56 @@ class Recording:
         segments: one row per packet and end, in the kernel's order.
         flights: one per packet sent, in the order of sending.
         passages: the TAP wire's journal; empty over veth.
+        events: what TCP itself reported.
         script: the rules in force at the end.
         unmet: rules whose packet never came, as sentences.
         counters: of the client and of the server.
         mss_bytes: payload of a full-size segment.
         delay_ms: one way.
+        begun_ns: where time 0 is; the first packet if 0.
     """
 
     segments: tuple[Segment, ...]
     flights: tuple[Flight, ...]
     passages: tuple[Passage, ...]
+    events: tuple[TcpEvent, ...]
     script: Script
     unmet: tuple[str, ...]
     counters: tuple[Counters, Counters]
     mss_bytes: int
     delay_ms: float
+    begun_ns: int = 0
+
+    @property
+    def client(self) -> Counters:
+        """The client's kernel counters."""
+        return self.counters[0]
+
+    @property
+    def server(self) -> Counters:
+        """The server's kernel counters."""
+        return self.counters[1]
 
     @property
     def start_ns(self) -> int:
         """Monotonic time of the first packet; pictures count from it."""
+        if self.begun_ns:
+            return self.begun_ns
         return self.segments[0].time_ns if self.segments else 0
 
     def at_ms(self, time_ns: int) -> float:
         """Milliseconds since the first packet."""
         return (time_ns - self.start_ns) / 1e6
+
+    def connection(self, port: int) -> Recording:
+        """Return what belongs to the connection of one client port; times stay as they are."""
+        return replace(
+            self,
+            segments=tuple(row for row in self.segments if row.port == port),
+            flights=tuple(flight for flight in self.flights if flight.sent.port == port),
+            events=tuple(event for event in self.events if event.port == port),
+            begun_ns=self.start_ns,
+        )
 
     def of(self, kind: Kind, way: Way) -> tuple[Flight, ...]:
         """Return the packets of one kind and direction in the order of sending."""
@@ -82,6 +109,33 @@ class Recording:
             furthest[sent.port] = max(furthest.get(sent.port, 0), sent.last)
         return tuple(again)
 
+    def probes(self, way: Way = Way.TO_SERVER) -> tuple[Flight, ...]:
+        """Return the empty segments that begin before a byte already sent: they ask for an ACK."""
+        furthest: dict[int, int] = {}
+        asking = []
+        for flight in self.flights:
+            sent = flight.sent
+            if sent.way is not way:
+                continue
+            if sent.kind is Kind.PURE_ACK and sent.seq < furthest.get(sent.port, 0):
+                asking.append(flight)
+            furthest[sent.port] = max(furthest.get(sent.port, 0), sent.next_byte)
+        return tuple(asking)
+
+    def answer_ms(self, flight: Flight) -> float:
+        """Return how long after its arrival a segment was acknowledged, infinite if never."""
+        arrived_ns = min(flight.arrived_ns, default=0)
+        for other in self.flights:
+            answer = other.sent
+            if (
+                answer.way is flight.sent.way.back
+                and answer.port == flight.sent.port
+                and answer.time_ns > arrived_ns > 0
+                and answer.ack >= flight.sent.next_byte
+            ):
+                return (answer.time_ns - arrived_ns) / 1e6
+        return float("inf")
+
     def duplicate_acks(self, way: Way = Way.TO_CLIENT) -> tuple[Flight, ...]:
         """Return pure ACKs that repeat number and window of the last ACK while data is missing."""
         last: dict[int, tuple[int, int]] = {}
@@ -96,6 +150,47 @@ class Recording:
                 repeats.append(flight)
             last[sent.port] = said
         return tuple(repeats)
+
+    def congestion_states(self, *, at_client: bool = True) -> tuple[CongestionState, ...]:
+        """Return the congestion states one host's sockets went through, in order."""
+        return tuple(
+            CongestionState(event.after)
+            for event in self.events
+            if event.what is What.CONGESTION and event.at_client is at_client
+        )
+
+    def tcp_states(self, *, at_client: bool = True) -> tuple[TcpState, ...]:
+        """Return the connection states one host's sockets entered, in order."""
+        return tuple(
+            TcpState(event.after)
+            for event in self.events
+            if event.what is What.STATE and event.at_client is at_client
+        )
+
+    def most_in_flight(self, way: Way = Way.TO_SERVER) -> int:
+        """Return the most bytes that were sent and not yet acknowledged to their sender."""
+        moments: list[tuple[int, int, int]] = []
+        for flight in self.flights:
+            if flight.sent.way is way:
+                moments.append((flight.sent.time_ns, flight.sent.last, 0))
+            else:
+                moments += [(at, 0, flight.sent.ack - 1) for at in flight.arrived_ns]
+        sent = acknowledged = most = 0
+        for _, last, ack in sorted(moments):
+            sent, acknowledged = max(sent, last), max(acknowledged, ack)
+            most = max(most, sent - acknowledged)
+        return most
+
+    def rounds(self, way: Way = Way.TO_SERVER) -> tuple[int, ...]:
+        """Return how many data segments left in each burst; half a round trip parts two bursts."""
+        counts: list[int] = []
+        before_ns = -(10**18)
+        for flight in self.data(way):
+            if flight.sent.time_ns - before_ns > self.delay_ms * 1e6:
+                counts.append(0)
+            counts[-1] += 1
+            before_ns = flight.sent.time_ns
+        return tuple(counts)
 
     def flags(self) -> tuple[str, ...]:
         """Return direction and flags of each TCP packet, such as ``> SYN`` and ``< SYN|ACK``."""

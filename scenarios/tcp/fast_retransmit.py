@@ -35,8 +35,8 @@ def fast_retransmit(lab):
     )
     jumps = [flight.sent.ack for flight in seen.acks(Way.TO_CLIENT)]
     lab.effect("the next ACK jumps from 1001 to 6001", (1001, 6001) in pairwise(jumps))
-    lab.effect("the kernel counts a fast retransmit", seen.counters[0]["TCPFastRetrans"] == 1)
-    lab.check("and no timeout", seen.counters[0]["TCPTimeouts"] == 0)
+    lab.effect("the kernel counts a fast retransmit", seen.client["TCPFastRetrans"] == 1)
+    lab.check("and no timeout", seen.client["TCPTimeouts"] == 0)
     lab.exactly("order", [(flight.sent.seq, flight.fate.value) for flight in seen.data()])
     lab.picture(
         Look.SEQUENCE,

@@ -1,0 +1,126 @@
+"""The sequence diagram: two timelines, an arrow per segment, losses crossed out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lab.plot.tcp_style import COLOUR, INK, LOST, PALE, SMALL_POINTS, TEXT_POINTS, compare
+from lab.plot.tcp_style import figure as new_figure
+from lab.plot.tcp_style import title as write_title
+from lab.plot.tcp_words import Line, Role, lines
+from lab.wire.judge import Fate
+from lab.wire.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CLIENT_X, SERVER_X = 0.0, 1.0
+_ROW = 1.0
+"""Vertical room of one label; time is stretched where segments are dense."""
+_LONGEST_GAP = 2.6
+_INCHES_PER_ROW = 0.34
+
+
+class _Clock:
+    """Maps milliseconds to a height: true to scale within limits, never out of order.
+
+    Long silences are cut (and said), dense moments are stretched until labels fit.
+    """
+
+    def __init__(self, rows: tuple[Line, ...]) -> None:
+        moments = sorted(
+            [(line.sent_ms, line.from_client, True) for line in rows]
+            + [(at, line.from_client, False) for line in rows for at in line.arrived_ms]
+        )
+        delay = min(
+            (line.arrived_ms[0] - line.sent_ms for line in rows if line.arrived_ms), default=1
+        )
+        per_ms = 1.6 * _ROW / max(delay, 0.05)
+        self.cuts: list[tuple[float, float]] = []
+        self._height: dict[float, float] = {}
+        y, before = 0.0, moments[0][0] if moments else 0.0
+        last_label, last_head = {True: -9.0, False: -9.0}, {True: -9.0, False: -9.0}
+        for at, client, sends in moments:
+            gap = (at - before) * per_ms
+            if gap > _LONGEST_GAP * 1.5 and at - before > 2.5 * delay:
+                self.cuts.append((y + _LONGEST_GAP / 2, at - before))
+            y += min(gap, _LONGEST_GAP)
+            if sends:
+                y = max(y, last_label[client] + _ROW)
+                last_label[client] = y
+            else:
+                # arrows of one direction stay side by side, as the segments did
+                y = max(y, last_head[client] + _ROW * 0.7)
+                last_head[client] = y
+            self._height[at] = y
+            before = at
+        self.total = y
+
+    def __call__(self, at_ms: float) -> float:
+        return self._height[at_ms]
+
+
+def draw(picture: Picture) -> Figure:
+    """Return the picture as a matplotlib figure."""
+    rows = lines(picture)
+    clock = _Clock(rows)
+    made, axes = new_figure(max(4.0, 2.2 + (clock.total + 2) * _INCHES_PER_ROW))
+    axes.set_xlim(-0.62, 1.62)
+    axes.set_ylim(clock.total + 1.2, -1.6)
+    axes.axis("off")
+    for x, name in ((CLIENT_X, "client"), (SERVER_X, "server")):
+        axes.plot([x, x], [-0.7, clock.total + 0.9], color=INK, linewidth=2.5, zorder=1)
+        axes.text(x, -1.0, name, ha="center", fontsize=TEXT_POINTS + 3, weight="bold", color=INK)
+    for line in rows:
+        _draw_line(axes, line, clock)
+    for y, gap_ms in clock.cuts:
+        axes.text(
+            0.5, y, f"\u22ee  {gap_ms:.0f} ms  \u22ee", ha="center", va="center",
+            fontsize=SMALL_POINTS, color=PALE,
+        )  # fmt: skip
+    write_title(axes, picture.title)
+    compare(made, picture.seed, picture.linux)
+    return made
+
+
+def _draw_line(axes: Axes, line: Line, clock: _Clock) -> None:
+    start = (CLIENT_X if line.from_client else SERVER_X, clock(line.sent_ms))
+    end_x = SERVER_X if line.from_client else CLIENT_X
+    colour = COLOUR[line.role]
+    weight = 2.6 if line.role in (Role.AGAIN, Role.CLOSED) else 1.8
+    if line.flight.lost:
+        _draw_lost(axes, start, end_x)
+    for at in line.arrived_ms:
+        axes.annotate(
+            "",
+            xy=(end_x, clock(at)),
+            xytext=start,
+            arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": weight,
+                        "shrinkA": 0, "shrinkB": 0, "mutation_scale": 16},
+        )  # fmt: skip
+    side = -1 if line.from_client else 1
+    fate = line.flight.fate
+    note = "" if fate is Fate.DELIVERED else f"  {fate.value}"
+    axes.text(
+        start[0] + side * 0.02,
+        start[1],
+        line.label + note,
+        ha="right" if line.from_client else "left",
+        va="center",
+        fontsize=TEXT_POINTS,
+        color=LOST if line.flight.lost else colour,
+        weight="bold" if line.role is Role.AGAIN or line.flight.lost else "normal",
+    )
+    axes.text(
+        -0.62 if line.from_client else 1.62, start[1], f"{line.sent_ms:.0f} ms",
+        ha="left" if line.from_client else "right", va="center", fontsize=SMALL_POINTS - 2,
+        color=PALE,
+    )  # fmt: skip
+
+
+def _draw_lost(axes: Axes, start: tuple[float, float], end_x: float) -> None:
+    x = start[0] + (end_x - start[0]) * 0.42
+    y = start[1] + 0.9 * _ROW
+    axes.plot([start[0], x], [start[1], y], color=LOST, linewidth=2.2, linestyle=(0, (4, 2)))
+    axes.plot([x], [y], marker="X", markersize=17, color=LOST, markeredgecolor="white", zorder=5)

@@ -1,0 +1,28 @@
+"""The same loss without a wire: an eBPF program at the receiver's ingress drops one segment."""
+
+from lab import scenario
+from lab.wire import Drop, Look, Medium, TwoHosts, data
+
+hosts = TwoHosts(
+    rules=(Drop(data(5)),), medium=Medium.VETH, sysctls=(("ipv4.tcp_sack", "1"),)
+)
+
+
+@scenario(hosts)
+def ingress_drop(lab):
+    """Ten segments over a veth pair; the fifth is dropped in the kernel."""
+    client, server = lab.connect()
+    lab.transfer(client, server, 10_000)
+    client.wait_acknowledged()
+    lab.wait_quiet()
+    seen = lab.recording()
+    again = [flight.sent.seq for flight in seen.retransmissions()]
+    lab.check("the stream arrives intact", server.intact and server.received == 10_000)
+    lab.effect("the fifth segment is dropped", [f.sent.seq for f in seen.lost()] == [4001])
+    lab.effect("it is sent again, once", again == [4001])
+    states = [state.name for state in seen.congestion_states()]
+    lab.effect("Disorder, Recovery, Open", states == ["DISORDER", "RECOVERY", "OPEN"])
+    lab.effect("the kernel counts a fast retransmit", seen.client["TCPFastRetrans"] == 1)
+    lab.check("no timer fires", seen.client["TCPTimeouts"] == 0)
+    lab.exactly("states", states)
+    lab.picture(Look.SEQUENCE, "Dropped by eBPF at the receiver's ingress", seen)

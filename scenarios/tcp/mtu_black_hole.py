@@ -1,0 +1,34 @@
+"""Large packets vanish without an ICMP word; probing for the path's MTU gets through."""
+
+from lab import scenario
+from lab.wire import Drop, Look, TwoHosts, Way, everything
+
+hosts = TwoHosts(
+    rules=(Drop(everything(Way.TO_SERVER, longer_than_bytes=600)),),
+    delay_ms=2,
+    sysctls=(("ipv4.tcp_base_mss", "500"), ("ipv4.tcp_retries1", "1")),
+)
+
+
+@scenario(hosts)
+def mtu_black_hole(lab):
+    """A hop carries 600 bytes at most and drops the rest silently; segments have 1000."""
+    client, server = lab.connect()
+    lab.transfer(client, server, 300)
+    lab.check("the handshake and a small request pass", server.received == 300)
+    client.send(2000)
+    lab.effect("a large one does not", not server.wait_readable(0.9))
+    stuck = lab.recording()
+    lab.effect("though it is sent again and again", len(stuck.retransmissions()) >= 2)
+    lab.check("nobody says why", stuck.client["IcmpInDestUnreachs"] == 0)
+
+    lab.client.set_sysctl("ipv4.tcp_mtu_probing", "1")
+    server.receive(2000)
+    lab.wait_quiet()
+    info, seen = client.info(), lab.recording()
+    sizes = {flight.sent.length for flight in seen.data() if not flight.lost}
+    lab.check("the stream arrives intact", server.intact and server.received == 2300)
+    lab.effect("with MTU probing segments shrink until they pass", info.snd_mss <= 500)
+    lab.effect("and nothing over 560 bytes ever arrived", max(sizes) <= 560, detail=str(sizes))
+    lab.exactly("sizes", sorted(sizes))
+    lab.picture(Look.SEQUENCE, "A black hole for large packets", seen)

@@ -1,0 +1,43 @@
+"""With nobody answering, the retransmission timer doubles each time."""
+
+from itertools import pairwise
+
+from lab import scenario
+from lab.wire import TICK_MS, Drop, Look, TwoHosts, data
+
+hosts = TwoHosts(rules=(Drop(data(1, 2, 3, 4)),), delay_ms=2)
+
+
+@scenario(hosts)
+def rto_backoff(lab):
+    """The only segment is lost four times; the fifth attempt arrives."""
+    client, server = lab.connect()
+    client.send(1000)
+    server.receive(1000)
+    lab.wait_quiet()
+    info, seen = client.info(), lab.recording()
+    times = [seen.at_ms(flight.sent.time_ns) for flight in seen.data()]
+    gaps = [after - before for before, after in pairwise(times)]
+    lab.check("the stream arrives intact", server.intact and server.received == 1000)
+    lab.effect("the segment is sent five times", len(times) == 5)
+    lab.effect("the first timeout is 200 to 224 ms", gaps and 200 <= gaps[0] <= 224)
+    lab.effect(
+        "each later one doubles, to a tick in twenty",
+        len(gaps) == 4 and all(abs(b - 2 * a) <= 2 * TICK_MS + 0.05 * b for a, b in pairwise(gaps)),
+        detail=str([round(gap) for gap in gaps]),
+    )
+    lab.effect("the kernel counts four timeouts", seen.client["TCPTimeouts"] == 4)
+    windows = {flight.sent.state.cwnd for flight in seen.retransmissions()}
+    lab.effect("each time the window is 1 segment", windows == {1})
+    lab.effect("slow start will end at half of the old window", info.ssthresh == 5)
+    states = [state.name for state in seen.congestion_states()]
+    lab.effect("TCP is in state Loss until the answer", states[:1] == ["LOSS"])
+    lab.exactly("attempts", len(times))
+    lab.exactly("states", states)
+    lab.picture(
+        Look.SEQUENCE,
+        "Nobody answers: 0.2, 0.4, 0.8, 1.6 seconds until the next attempt",
+        seen,
+        seed="after a timeout the window falls back to its initial value",
+        linux="it falls to 1 segment, below the initial 10; ssthresh is half of the window",
+    )

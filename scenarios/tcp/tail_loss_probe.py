@@ -1,0 +1,36 @@
+"""A lost tail has no followers to complain: a probe makes the receiver tell what is missing."""
+
+from lab import scenario
+from lab.wire import Drop, Look, TwoHosts, data
+
+hosts = TwoHosts(
+    rules=(Drop(data(9, 10)),),
+    delay_ms=20,
+    sysctls=(("ipv4.tcp_early_retrans", "3"), ("ipv4.tcp_sack", "1")),
+)
+
+
+@scenario(hosts)
+def tail_loss_probe(lab):
+    """Ten segments, the last two are lost; two round trips later the tenth goes as a probe."""
+    client, server = lab.connect()
+    lab.transfer(client, server, 10_000)
+    lab.wait_quiet()
+    seen = lab.recording()
+    again, lost = seen.retransmissions(), seen.lost()
+    lab.check("the stream arrives intact", server.intact and server.received == 10_000)
+    lab.effect("the last two segments are lost", [f.sent.seq for f in lost] == [8001, 9001])
+    lab.effect("the last goes first, as a probe", [f.sent.seq for f in again] == [9001, 8001])
+    wait_ms = (again[0].sent.time_ns - lost[-1].sent.time_ns) / 1e6 if again and lost else 0
+    lab.effect("2 to 3.5 round trips after it was lost", 80 <= wait_ms <= 140, detail=f"{wait_ms}")
+    lab.effect("the kernel counts a loss probe", seen.client["TCPLossProbes"] == 1)
+    lab.effect("and recovers by SACK", seen.client["TCPSackRecovery"] == 1)
+    lab.check("no timer fires", seen.client["TCPTimeouts"] == 0)
+    lab.exactly("order", [(f.sent.seq, f.lost) for f in seen.data()])
+    lab.picture(
+        Look.SEQUENCE,
+        "The last two segments are lost: a probe after two round trips",
+        seen,
+        from_ms=55,
+        linux="tail loss probe (tcp_early_retrans=3); without it the timer waits 240 ms",
+    )
