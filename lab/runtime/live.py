@@ -24,9 +24,9 @@ from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, star
 from lab.traffic.results import Connection, Datagram, Ping
 
 if TYPE_CHECKING:
+    from lab.datapath.maps import MapView
     from lab.observe.recording import Recording
     from lab.observe.tracer import Flow
-    from lab.datapath.maps import MapView
 
 WORKER = "lab.traffic.worker"
 
