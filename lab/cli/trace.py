@@ -22,6 +22,9 @@ app = typer.Typer()
 def trace_command(
     sender: Annotated[str, typer.Argument(metavar="LAB/FROM", help="Pod, node or world.")],
     receiver: Annotated[str, typer.Argument(metavar="TO", help="Pod, node, world or address.")],
+    other: Annotated[
+        str, typer.Argument(metavar="[B]", help="`lab trace diff A.json B.json`: compare two.")
+    ] = "",
     topology: Annotated[
         Path | None, typer.Option(help="Build this first; then FROM needs no LAB/.")
     ] = None,
@@ -32,12 +35,20 @@ def trace_command(
     payload: Annotated[str, typer.Option(help="Text carried in front of the cookie.")] = "hello",
     no_listen: Annotated[bool, typer.Option("--no-listen", help="Open no receiver.")] = False,
     pcapng: Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Follow one packet hook by hook through nodes, tunnel and datapath to the socket.
 
     Exit code 1 if the packet did not arrive or events were lost.
     """
+    if sender == "diff":
+        from lab.cli.tracediff import compare
+
+        compare(receiver, other, html=html, output=output)
+        return
+    if other:
+        raise InputError(f"one argument too many: {other!r}", hint="lab trace LAB/FROM TO")
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
     with _lab(sender, topology) as (lab, place):
         recording = lab.follow(
@@ -50,6 +61,10 @@ def trace_command(
         )
     trace = recording.packets[0]
     write_files(trace, pcapng=pcapng)
+    if html is not None:
+        from lab.report.html import write_page
+
+        write_page(trace, html, lab.topology)
     show(trace, output)
     if trace.lost or trace.drops:
         raise typer.Exit(1)
