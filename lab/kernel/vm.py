@@ -24,7 +24,8 @@ from lab.errors import KernelError, PrerequisiteError
 from lab.kernel import process
 
 INSIDE = "LAB_IN_VM"
-OUTBOX = Path("/run/lab-outbox")
+OUTBOX = Path("/run/lab-vm-outbox")
+CONTROL = Path("/run/lab-vm")
 BOOT = Path("/boot")
 MODULES = Path("/lib/modules")
 KVM = Path("/dev/kvm")
@@ -47,9 +48,9 @@ _9P = "version=9p2000.L,trans=virtio,access=any,msize=512000"
 _BOOT_SCRIPT = """\
 set -e
 control=$1
-mkdir -p /run/lab-root
-mount -t 9p -o ro,{options},cache=loose labroot /run/lab-root
-mount --rbind /run/lab-root/usr /usr
+mkdir -p /run/lab-vm-root
+mount -t 9p -o ro,{options},cache=loose labroot /run/lab-vm-root
+mount --rbind /run/lab-vm-root/usr /usr
 {shares}
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mountpoint -q /sys/fs/bpf || mount -t bpf bpffs /sys/fs/bpf
@@ -260,7 +261,7 @@ def _virtme_command(
     exports = [("labroot", Path("/"), True), ("labcontrol", control, False)]
     exports += [(share.tag, share.path, False) for share in shares]
     # Everything fits into the kernel's command line only as long as this stays a line.
-    first = f"mkdir -p /run/lab; mount -t 9p -o {_9P} labcontrol /run/lab && sh /run/lab/boot.sh"
+    first = f"mkdir -p {CONTROL}; mount -t 9p -o {_9P} labcontrol {CONTROL} && sh {CONTROL}/boot.sh"
     return [
         sys.executable,
         str(_virtme()),
@@ -273,7 +274,7 @@ def _virtme_command(
             for tag, path, read_only in exports
             for word in _export(tag, path, read_only)
         ),
-        *("--script-sh", f"{first} /run/lab"),
+        *("--script-sh", f"{first} {CONTROL}"),
     ]
 
 
