@@ -19,6 +19,7 @@
  * A function the verifier looks at once per program, by itself, instead of once per path that
  * leads to it: the paths before and after the call add up instead of multiplying. Its pointer
  * arguments may be NULL for all the verifier knows, and what they point to must be initialised.
+ * Linux 6.1 takes no key or value of a map from behind such a pointer: copy it to the stack.
  */
 #define VERIFIED_ONCE __attribute__((noinline))
 

@@ -134,9 +134,11 @@ static __always_inline __u32 now_s(void)
 
 static __always_inline struct ct_entry *ct_find(const struct ipv4_ct_tuple *tuple)
 {
+	struct ipv4_ct_tuple key = *tuple;
+
 	if (tuple->nexthdr == IPPROTO_TCP)
-		return bpf_map_lookup_elem(&cilium_ct4_global, tuple);
-	return bpf_map_lookup_elem(&cilium_ct_any4_global, tuple);
+		return bpf_map_lookup_elem(&cilium_ct4_global, &key);
+	return bpf_map_lookup_elem(&cilium_ct_any4_global, &key);
 }
 
 static __always_inline void tuple_turn(struct ipv4_ct_tuple *tuple)
@@ -296,10 +298,12 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 			     const struct ct_state *state)
 {
 	struct ct_entry entry = {};
+	struct ipv4_ct_tuple key;
 	long ret;
 
 	if (!flow || !state)
 		return DROP_INVALID_TC_BUFFER;
+	key = flow->tuple;
 	/* An error opens nothing, least of all a way for answers to it. */
 	if (flow->error)
 		return 0;
@@ -311,9 +315,9 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 	ct_touch(&entry, flow, dir);
 	ct_account(&entry, ctx->len, dir);
 	if (flow->tuple.nexthdr == IPPROTO_TCP)
-		ret = bpf_map_update_elem(&cilium_ct4_global, &flow->tuple, &entry, BPF_ANY);
+		ret = bpf_map_update_elem(&cilium_ct4_global, &key, &entry, BPF_ANY);
 	else
-		ret = bpf_map_update_elem(&cilium_ct_any4_global, &flow->tuple, &entry, BPF_ANY);
+		ret = bpf_map_update_elem(&cilium_ct_any4_global, &key, &entry, BPF_ANY);
 	if (!ret) {
 		runtime_count(RUNTIME_CONFIG_CT_CREATED);
 		return 0;

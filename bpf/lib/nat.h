@@ -91,11 +91,12 @@ VERIFIED_ONCE int snat_create(struct __sk_buff *ctx, const struct ipv4_ct_tuple 
 {
 	__u32 span = snat_port_max - snat_port_min + 1u, first;
 	struct ipv4_nat_entry entry = { .created = now_s() };
-	struct ipv4_ct_tuple in = {};
+	struct ipv4_ct_tuple in = {}, key;
 	__u32 port;
 
 	if (!out || !span)
 		return DROP_NAT_NO_MAPPING;
+	key = *out;
 	port = bpf_ntohs(out->sport);
 	first = port >= snat_port_min && port <= snat_port_max ? port - snat_port_min :
 		bpf_get_prandom_u32() % span;
@@ -114,7 +115,7 @@ VERIFIED_ONCE int snat_create(struct __sk_buff *ctx, const struct ipv4_ct_tuple 
 			continue;
 		entry.to_addr = addr;
 		entry.to_port = in.dport;
-		if (!bpf_map_update_elem(&cilium_snat_v4_external, out, &entry, BPF_ANY)) {
+		if (!bpf_map_update_elem(&cilium_snat_v4_external, &key, &entry, BPF_ANY)) {
 			runtime_count(RUNTIME_CONFIG_NAT_CREATED);
 			return 0;
 		}

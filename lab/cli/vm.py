@@ -14,6 +14,7 @@ import typer
 
 from lab.cli import doctor
 from lab.cli.output import Format, OutputOption, print_json
+from lab.datapath.build import cache_directory
 from lab.errors import InputError, KernelError
 from lab.kernel import vm as machine
 
@@ -58,6 +59,7 @@ def vm(
         repository=REPOSITORY,
         on_wait=progress(guest),
         memory_mib=memory,
+        writable=(cache_directory(),),
     )
 
 

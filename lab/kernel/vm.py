@@ -150,6 +150,7 @@ def run_inside(
     on_wait: Callable[[float, bool], None],
     memory_mib: int = MEMORY_MIB,
     outbox: Path | None = None,
+    writable: Sequence[Path] = (),
 ) -> int:
     """Boot the guest, run one command as its root and return the command's exit code.
 
@@ -164,13 +165,14 @@ def run_inside(
         on_wait: called several times a second with the seconds since the start and whether the
             command is running yet.
         memory_mib: the guest's memory.
+        writable: more folders that are writable for it.
         outbox: a folder that appears inside as OUTBOX, writable; for results.
 
     Raises:
         KernelError: the guest ended without running the command to its end.
         KeyboardInterrupt: Ctrl-C; qemu has been stopped.
     """
-    shares = list(shared_folders(cwd, repository, Path(sys.prefix)))
+    shares = list(shared_folders(cwd, repository, Path(sys.prefix), *writable))
     if outbox:
         shares.append(Share("outbox", outbox, OUTBOX))
     _sweep()
@@ -203,12 +205,14 @@ def _sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def shared_folders(cwd: Path, repository: Path, environment: Path) -> tuple[Share, ...]:
-    """Return what is writable inside: the three folders, none below another, never the root.
+def shared_folders(
+    cwd: Path, repository: Path, environment: Path, *others: Path
+) -> tuple[Share, ...]:
+    """Return what is writable inside: these folders, none below another, never the root.
 
     An environment below /usr needs no share of its own.
     """
-    wanted = {path.resolve() for path in (cwd, repository)}
+    wanted = {path.resolve() for path in (cwd, repository, *others)}
     if not environment.resolve().is_relative_to("/usr"):
         wanted.add(environment.resolve())
     wanted.discard(Path("/"))
