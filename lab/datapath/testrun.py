@@ -211,6 +211,14 @@ class Datapath:
         self._instances[instance or object_name] = made
         return self
 
+    def substitute(self, name: str, bpf_map: BpfMap) -> None:
+        """Let objects loaded from now on use ``bpf_map`` as their map ``name``; it is owned here.
+
+        For tests of what happens when a map is full or of the wrong kind.
+        """
+        self._stack.callback(bpf_map.close)
+        self._maps[name] = bpf_map
+
     def _load(
         self, name: str, config: Mapping[str, ConfigValue], *, only: tuple[str, ...] | None
     ) -> Loaded:

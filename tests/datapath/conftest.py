@@ -1,0 +1,34 @@
+"""Scenes the tables run in; one per configuration and test module."""
+
+import pytest
+
+from tests.datapath.scene import Scene
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "/tests/datapath/" in str(item.path):
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Makes scenes by configuration, each once per module."""
+    made = {}
+
+    def scene(**config):
+        key = tuple(sorted(config.items()))
+        if key not in made:
+            made[key] = Scene(**config)
+        made[key].forget()
+        return made[key]
+
+    yield scene
+    for one in made.values():
+        one.close()
+
+
+@pytest.fixture
+def scene(scenes):
+    """The default: tunnel, services, no policy."""
+    return scenes()

@@ -1,0 +1,341 @@
+"""NodePort, ExternalIP and LoadBalancer on the uplink: SNAT, DSR, Maglev, and what is refused."""
+
+import struct
+from ipaddress import IPv4Address
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.l2 import Ether
+
+from lab.datapath.events import TraceEvent
+from lab.datapath.testrun import Tunnel, Verdict
+from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
+from lab.kernel.netns import NetworkNamespace
+from lab.layouts.attach import Hook
+from lab.layouts.core import Flag
+from lab.layouts.flows import ServiceFlag, SourceRangeKey
+from tests.datapath.scene import (
+    CLIENT,
+    NODE,
+    OTHER_NODE,
+    REMOTE,
+    ROUTER,
+    WORLD,
+    echo,
+    frame,
+    has_right_checksums,
+    tcp,
+    udp,
+    unreachable,
+)
+
+PASS, DROP, REDIRECT = Verdict.PASS, Verdict.DROP, Verdict.REDIRECT
+PORT = 30080
+NODEPORT = ServiceFlag.NODEPORT | ServiceFlag.ROUTABLE
+GATEWAY_MAC, CLIENT_MAC_OF_FRAMES = "02:00:ac:1e:00:fe", "02:00:0a:00:01:0a"
+
+
+@pytest.fixture(scope="module")
+def node_namespace():
+    """A node's routes, for the programs that ask for them: an uplink and a known gateway."""
+    made = NetworkNamespace.create("node")
+    made.request("link", "add", index=2, ifname="eth0", kind="bridge")
+    for index in (1, 2):
+        made.request("link", "set", index=index, state="up")
+    made.request("addr", "add", index=2, address=NODE, prefixlen=24)
+    made.request("route", "add", dst="0.0.0.0/0", gateway="172.30.0.254")
+    for address in ("172.30.0.254", OTHER_NODE):
+        made.request("neigh", "replace", dst=address, lladdr=GATEWAY_MAC, ifindex=2, state=128)
+    made.request("route", "add", dst="10.0.2.0/24", gateway=OTHER_NODE)
+    for key in ("ipv4.ip_forward", "ipv4.conf.lo.forwarding"):
+        made.set_sysctl(key, "1")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def uplink(scenes, node_namespace):
+    """Scenes with NodePort, run where the node's routes are."""
+    with node_namespace.entered():
+        yield lambda **config: scenes(enable_nodeport=True, **config)
+
+
+def arrive(scene, packet):
+    return scene.run(Hook.FROM_NETDEV, packet)
+
+
+def ends(result):
+    packet = Ether(result.packet)[IP]
+    return packet.src, packet.dst, packet.payload.dport
+
+
+def test_a_local_backend_gets_the_clients_packet_through_the_stack(uplink):
+    scene = uplink()
+    scene.service(NODE, PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
+    result = arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    assert (result.verdict, ends(result)) == (PASS, (WORLD, CLIENT, 80))
+    assert has_right_checksums(result.packet)
+
+
+def test_a_local_backends_answer_leaves_from_the_service(uplink):
+    scene = uplink()
+    scene.service(NODE, PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
+    arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    scene.run(Hook.FROM_HOST, tcp(WORLD, CLIENT, 2000, 80), ingress_ifindex=1)
+    result = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, WORLD, 80, 2000, "SA"))
+    answer = Ether(result.packet)
+    assert (result.verdict, result.mark & 0xF00) == (REDIRECT, 0x300)
+    assert (answer[IP].src, answer[TCP].sport, answer.dst) == (NODE, PORT, GATEWAY_MAC)
+    assert has_right_checksums(result.packet)
+
+
+def test_host_routing_gives_a_local_backend_its_packet_directly(uplink):
+    scene = uplink(enable_host_routing=True)
+    scene.service(NODE, PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
+    assert arrive(scene, tcp(WORLD, NODE, 2000, PORT)).verdict is REDIRECT
+
+
+def test_a_remote_backend_gets_it_from_the_router_address_through_the_tunnel(uplink):
+    scene = uplink()
+    scene.service(NODE, PORT, [(REMOTE, 80)], 1, flags=NODEPORT)
+    there = arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    assert (there.verdict, ends(there)) == (REDIRECT, (ROUTER, REMOTE, 80))
+    assert [e.name for e in there.events if isinstance(e, TraceEvent)][-1] == "TO_OVERLAY"
+    assert has_right_checksums(there.packet)
+    port = Ether(there.packet)[TCP].sport
+    back = scene.run(Hook.FROM_OVERLAY, tcp(REMOTE, ROUTER, 80, port, "SA"), tunnel=Tunnel(vni=258))
+    answer = Ether(back.packet)
+    assert (back.verdict, answer[IP].src, answer[IP].dst) == (REDIRECT, NODE, WORLD)
+    assert (answer[TCP].sport, answer[TCP].dport) == (PORT, 2000)
+    assert has_right_checksums(back.packet)
+
+
+def test_without_a_tunnel_it_comes_from_the_nodes_own_address(uplink):
+    scene = uplink(enable_tunnel=False)
+    scene.service(NODE, PORT, [(REMOTE, 80)], 1, flags=NODEPORT)
+    there = arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    assert (there.verdict, ends(there)) == (REDIRECT, (NODE, REMOTE, 80))
+    assert Ether(there.packet).dst == GATEWAY_MAC
+    port = Ether(there.packet)[TCP].sport
+    back = arrive(scene, tcp(REMOTE, NODE, 80, port, "SA"))
+    assert (back.verdict, ends(back)) == (REDIRECT, (NODE, WORLD, 2000))
+
+
+def service(scene, **options):
+    options.setdefault("flags", NODEPORT)
+    scene.service(NODE, PORT, options.pop("backends", [(CLIENT, 80)]), 1, **options)
+
+
+REFUSED = {
+    "a ClusterIP from outside": ({"flags": 0}, "DROP_IS_CLUSTER_IP"),
+    "a service without backends": ({"backends": []}, "DROP_NO_SERVICE"),
+    "a client outside the source ranges": (
+        {"flags": NODEPORT | ServiceFlag.SOURCE_RANGE},
+        "DROP_NOT_IN_SRC_RANGE",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(uplink, options, reason):
+    scene = uplink()
+    scene.map("cilium_lb4_source_range").map.clear()
+    service(scene, **options)
+    result = arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    assert (result.verdict, result.drop_reason) == (DROP, reason)
+
+
+def test_a_client_inside_the_source_ranges_is_served(uplink):
+    scene = uplink()
+    service(scene, flags=NODEPORT | ServiceFlag.SOURCE_RANGE)
+    key = SourceRangeKey(prefixlen=32 + 24, rev_nat_id=1, addr=IPv4Address("203.0.113.0"))
+    scene.map("cilium_lb4_source_range").update(key, Flag())
+    assert arrive(scene, tcp(WORLD, NODE, 2000, PORT)).verdict is PASS
+
+
+UNTOUCHED = {
+    "another port of the node": tcp(WORLD, NODE, dport=22),
+    "a ping to the node": echo(WORLD, NODE),
+    "a protocol without ports": frame(WORLD, NODE, b"", proto=47),
+    "the tunnel's outer packets": udp(OTHER_NODE, NODE, 50000, 8472),
+    "an error that quotes nobody's packet": unreachable(WORLD, NODE, udp(NODE, WORLD)),
+}
+
+
+@pytest.mark.parametrize("packet", UNTOUCHED.values(), ids=UNTOUCHED.keys())
+def test_what_is_not_for_a_service_is_the_stacks(uplink, packet):
+    scene = uplink()
+    service(scene)
+    result = arrive(scene, packet)
+    assert (result.verdict, result.packet) == (PASS, packet)
+
+
+def test_a_service_address_of_its_own_is_served_like_a_nodes(uplink):
+    scene = uplink()
+    flags = ServiceFlag.LOADBALANCER | ServiceFlag.ROUTABLE
+    scene.service("198.51.100.7", 443, [(CLIENT, 80)], 1, flags=flags)
+    assert ends(arrive(scene, tcp(WORLD, "198.51.100.7", 2000, 443))) == (WORLD, CLIENT, 80)
+
+
+def test_outside_clients_see_the_external_scope(uplink):
+    scene = uplink()
+    flags = NODEPORT | ServiceFlag.TWO_SCOPES
+    service(scene, flags=flags, scope=0)
+    service(scene, flags=flags, scope=1, backends=[(REMOTE, 80)])
+    assert ends(arrive(scene, tcp(WORLD, NODE, 2000, PORT)))[1] == CLIENT
+
+
+def test_the_nodes_own_backend_answers_from_the_service(uplink):
+    scene = uplink()
+    service(scene, backends=[(NODE, 8000)])
+    assert ends(arrive(scene, tcp(WORLD, NODE, 2000, PORT))) == (WORLD, NODE, 8000)
+    back = scene.run(Hook.TO_NETDEV, tcp(NODE, WORLD, 8000, 2000, "SA"))
+    answer = Ether(back.packet)
+    assert (back.verdict, answer[IP].src, answer[TCP].sport) == (PASS, NODE, PORT)
+
+
+def test_a_client_the_stack_does_not_know_is_answered_where_it_came_from(uplink):
+    scene = uplink()
+    service(scene)
+    stranger = "172.30.0.77"
+    arrive(scene, tcp(stranger, NODE, 2000, PORT))
+    scene.run(Hook.FROM_HOST, tcp(stranger, CLIENT, 2000, 80), ingress_ifindex=1)
+    result = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, stranger, 80, 2000, "SA"))
+    assert (result.verdict, Ether(result.packet).dst) == (REDIRECT, CLIENT_MAC_OF_FRAMES)
+    scene.map("cilium_nodeport_neigh4").map.clear()
+    again = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, stranger, 80, 2000, "A"))
+    assert again.verdict is REDIRECT, "the stack resolves it"
+
+
+def test_a_node_without_a_route_names_it(scenes):
+    scene = scenes(enable_nodeport=True, enable_tunnel=False)
+    service(scene, backends=[(REMOTE, 80)])
+    with_no_routes = NetworkNamespace.create("bare")
+    with with_no_routes.entered():
+        result = arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    with_no_routes.close()
+    assert (result.verdict, result.drop_reason) == (DROP, "DROP_NO_FIB")
+
+
+def dsr_option(packet):
+    """Kind, length, port and address of the option behind the fixed header, as Cilium swaps them."""
+    kind, length = packet[34], packet[35]
+    port, address = struct.unpack("<H4s", packet[36:42])
+    return kind, length, port, str(IPv4Address(address[::-1]))
+
+
+def test_dsr_sends_the_clients_packet_on_with_the_service_in_an_option(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    service(scene, backends=[(REMOTE, 80)])
+    result = arrive(scene, tcp(WORLD, NODE, 2000, PORT))
+    packet = Ether(result.packet)[IP]
+    assert (result.verdict, packet.src, packet.dst) == (REDIRECT, WORLD, REMOTE)
+    assert (packet.ihl, packet.len) == (7, 48)
+    assert dsr_option(result.packet) == (0x9A, 8, PORT, NODE)
+    assert has_right_checksums(result.packet)
+    later = arrive(scene, tcp(WORLD, NODE, 2000, PORT, "A"))
+    assert Ether(later.packet)[IP].ihl == 5, "only the SYN carries the option"
+
+
+def test_dsr_backend_node_answers_from_the_service(uplink):
+    balancer = uplink(enable_tunnel=False, enable_dsr=True)
+    service(balancer, backends=[(REMOTE, 80)])
+    request = arrive(balancer, tcp(WORLD, NODE, 2000, PORT)).packet
+    assert Ether(request)[IP].dst == REMOTE
+    balancer.forget()
+    assert balancer.run(Hook.FROM_NETDEV, request).verdict is PASS
+    back = balancer.run(Hook.TO_NETDEV, tcp(REMOTE, WORLD, 80, 2000, "SA"))
+    answer = Ether(back.packet)
+    assert (answer[IP].src, answer[TCP].sport) == (NODE, PORT)
+    assert has_right_checksums(back.packet)
+
+
+def test_dsr_udp_packets_all_carry_the_option(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    for _ in range(2):
+        result = arrive(scene, udp(WORLD, NODE, 2000, PORT))
+        assert dsr_option(result.packet) == (0x9A, 8, PORT, NODE)
+
+
+DSR_TOO_BIG = {
+    "a packet the option would make too long": (1470, {}, "DROP_FRAG_NEEDED"),
+    "one it would make just fit": (1464, {}, None),
+    "a header with no room left": (10, {"options": b"\x01" * 36 + bytes(4)}, "DROP_CT_INVALID_HDR"),
+}
+
+
+@pytest.mark.parametrize(("size", "fields", "reason"), DSR_TOO_BIG.values(), ids=DSR_TOO_BIG.keys())
+def test_dsr_needs_room(uplink, size, fields, reason):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    packet = udp(WORLD, NODE, 2000, PORT, bytes(size), **fields)
+    assert arrive(scene, packet).drop_reason == reason
+
+
+@pytest.fixture
+def maglev(uplink):
+    """A service whose look-up table says: every flow to the second backend, but for one slot."""
+    scene = uplink(enable_maglev=True)
+    service(scene, backends=[(CLIENT, 80), (REMOTE, 80)])
+    table = BpfMap.create("maglev", MapSpec(MapType.ARRAY, 4, 1021 * 4, 1, 0))
+    yield scene, table
+    scene.map("cilium_lb4_maglev").map.clear()
+    table.close()
+
+
+def test_maglev_looks_the_backend_up(maglev):
+    scene, table = maglev
+    ids = [scene.backend_id(REMOTE, 80)] * 1021
+    table.update(bytes(4), struct.pack("<1021I", *ids))
+    scene.map("cilium_lb4_maglev").map.update(struct.pack("!H", 1), struct.pack("<I", table.fd))
+    chosen = {ends(arrive(scene, tcp(WORLD, NODE, port, PORT)))[1] for port in range(2000, 2030)}
+    assert chosen == {REMOTE}
+
+
+def test_maglev_without_a_table_falls_back_to_chance(maglev):
+    scene, _ = maglev
+    chosen = {ends(arrive(scene, tcp(WORLD, NODE, port, PORT)))[1] for port in range(2000, 2040)}
+    assert chosen == {CLIENT, REMOTE}
+
+
+def test_maglev_gives_one_flow_one_backend_on_every_node(maglev):
+    scene, table = maglev
+    pair = [scene.backend_id(CLIENT, 80), scene.backend_id(REMOTE, 80)]
+    table.update(bytes(4), struct.pack("<1021I", *(pair * 511)[:1021]))
+    scene.map("cilium_lb4_maglev").map.update(struct.pack("!H", 1), struct.pack("<I", table.fd))
+    packets = [tcp(WORLD, NODE, port, PORT) for port in range(2000, 2030)]
+    first = [ends(arrive(scene, packet))[1] for packet in packets]
+    for name in ("cilium_ct4_global", "cilium_snat_v4_external"):
+        scene.map(name).map.clear()
+    assert [ends(arrive(scene, packet))[1] for packet in packets] == first
+    assert len(set(first)) == 2
+
+
+CLOSED = {
+    "SNAT, on the uplink": ("bpf_host", "tail_nodeport_nat_ipv4"),
+    "SNAT, out of the tunnel": ("bpf_overlay", "tail_nodeport_nat_ipv4"),
+    "undoing SNAT, on the uplink": ("bpf_host", "tail_nodeport_nat_ingress_ipv4"),
+    "undoing SNAT, out of the tunnel": ("bpf_overlay", "tail_nodeport_nat_ingress_ipv4"),
+    "undoing the translation, on the uplink": ("bpf_host", "tail_rev_nodeport_lb4"),
+    "undoing the translation, out of the tunnel": ("bpf_overlay", "tail_rev_nodeport_lb4"),
+    "undoing the translation, at the pod": ("bpf_lxc", "tail_rev_nodeport_lb4"),
+    "DSR": ("bpf_host", "tail_nodeport_ipv4_dsr"),
+    "masquerade": ("bpf_host", "tail_handle_snat_fwd_ipv4"),
+}
+
+
+@pytest.mark.parametrize(("instance", "program"), CLOSED.values(), ids=CLOSED.keys())
+def test_where_nothing_is_translated_these_programs_are_closed(scene, instance, program):
+    result = scene.run(program, tcp(CLIENT, REMOTE), instance=instance)
+    assert (result.verdict, result.drop_reason) == (DROP, "DROP_NAT_NOT_NEEDED")
+
+
+def test_an_error_on_the_way_back_finds_the_client_behind_the_translation(uplink):
+    scene = uplink(enable_tunnel=False)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    sent = arrive(scene, udp(WORLD, NODE, 2000, PORT)).packet
+    result = arrive(scene, unreachable(REMOTE, NODE, sent))
+    error = Ether(result.packet)
+    quoted = IP(bytes(error[ICMP].payload))
+    assert (error[IP].dst, quoted.src, quoted.payload.sport) == (WORLD, WORLD, 2000)
