@@ -29,6 +29,7 @@ class NetnsEngine:
         self.namespaces: dict[str, NetworkNamespace] = {}
         self.datapath = DatapathInstaller(objects)
         self._indices: dict[tuple[str, str], int] = {}
+        self._links_to: dict[str, list[tuple[str, int]]] = {}
         self.on_namespace: Callable[[steps.AddNamespace, NetworkNamespace], None] = _nothing
         self.make_bpffs: Callable[[str], None] = mounts.make_bpffs
 
@@ -53,6 +54,8 @@ class NetnsEngine:
             self.add_veth(step)
             self._indices[step.where, step.device] = step.index
             self._indices[step.peer_where, step.peer] = step.peer_index
+            if step.peer_where != step.where:
+                self._links_to.setdefault(step.peer_where, []).append((step.where, step.index))
         elif isinstance(step, steps.AddBridge):
             link.add_bridge(here, step.device, step.index, step.mac, step.mtu)
             self._indices[step.where, step.device] = step.index
@@ -149,7 +152,14 @@ class NetnsEngine:
         self.on_namespace(step, namespace)
 
     def remove_namespace(self, name: str) -> None:
-        """Let go of one namespace; the kernel removes it with everything in it."""
+        """Remove a namespace, and first its links to others: their names are free at once.
+
+        The kernel takes a namespace apart some time after its last reference; the other end of
+        a veth pair would stay until then.
+        """
+        for where, index in self._links_to.pop(name, ()):
+            if where in self.namespaces:
+                link.delete(self.namespaces[where], index)
         self.namespaces.pop(name).close()
         for where, device in [key for key in self._indices if key[0] == name]:
             del self._indices[where, device]

@@ -262,9 +262,7 @@ def _become_owner(
         ) from None
     process.wait()
     raise_error(message)
-    pid = int(message["pid"])
-
-    keeper.record = dataclasses.replace(keeper.record, pid=pid, start_time=registry.start_time(pid))
+    keeper.record = dataclasses.replace(keeper.record, **message)
     registry.write(keeper.record)
 
 

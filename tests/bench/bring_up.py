@@ -135,7 +135,9 @@ def main() -> None:
     for what, rows in rounds.items():
         show(what, rows, budgets.get(what, ""))
     where_the_time_goes(whole)
-    print(f"memory: {memory_per_pod(50):.0f} KiB resident per pod beyond the kernel's own (budget 1024)")
+    print(
+        f"memory: {memory_per_pod(50):.0f} KiB resident per pod beyond the kernel's own (budget 1024)"
+    )
 
 
 def where_the_time_goes(described: Topology) -> None:

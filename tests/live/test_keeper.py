@@ -28,7 +28,7 @@ BARE = Topology(
 
 
 def machine():
-    """What of the machine a lab must leave as it was."""
+    """What of the machine a lab must leave as it was; other labs may come and go meanwhile."""
     commands = (
         ["ip", "-o", "link"],
         ["ip", "-o", "addr"],
@@ -37,21 +37,39 @@ def machine():
         ["ip", "netns"],
         ["nft", "list", "ruleset"],
         ["tc", "qdisc"],
-        ["bpftool", "link", "list"],
-        ["bpftool", "cgroup", "tree", "/sys/fs/cgroup/unified"],
-        ["find", "/sys/fs/bpf", "/sys/fs/cgroup/unified", "-maxdepth", "1", "-name", "*lab*"],
+        ["tc", "filter", "show", "dev", "lo", "ingress"],
+        ["find", "/sys/fs/bpf", "-mindepth", "1", "-maxdepth", "1"],
     )
     state = {
         " ".join(argv): subprocess.run(argv, capture_output=True, text=True).stdout
         for argv in commands
     }
     state["sysctls"] = _settings(Path("/proc/sys/net"))
-    state["mounts"] = Path("/proc/self/mounts").read_text()
-    state["namespaces"] = sorted(
-        {os.readlink(entry) for entry in Path("/proc").glob("[0-9]*/ns/net") if not _gone(entry)}
+    state["mounts"] = sorted(
+        line for line in Path("/proc/self/mounts").read_text().splitlines() if " nsfs " not in line
     )
     state["registry"] = sorted(path.name for path in registry.run_dir().glob("*"))
     return state
+
+
+def held_namespaces(pid):
+    """The network namespaces that a keeper has made, by inode."""
+    own = os.readlink("/proc/self/ns/net")
+    links = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            links.add(os.readlink(entry))
+    return {link for link in links if link.startswith("net:") and link != own}
+
+
+def in_use(namespaces):
+    """Which of these namespaces any process is in, or holds open."""
+    found = set()
+    for pattern in ("[0-9]*/ns/net", "[0-9]*/fd/*"):
+        for entry in Path("/proc").glob(pattern):
+            with suppress(OSError):
+                found.add(os.readlink(entry))
+    return namespaces & found
 
 
 def _settings(root):
@@ -64,14 +82,6 @@ def _settings(root):
             except OSError:
                 continue
     return found
-
-
-def _gone(entry):
-    try:
-        os.readlink(entry)
-    except OSError:
-        return True
-    return False
 
 
 def as_before(before):
@@ -92,7 +102,9 @@ def test_a_killed_keeper_takes_the_lab_with_it(engine):
     before = machine()
     lab = Lab(BARE, engine=engine).start(attached=False)
     lab.node("alpha").run(["true"])
+    namespaces = held_namespaces(lab.keeper.record.pid)
     os.kill(lab.keeper.record.pid, signal.SIGKILL)
+    eventually(lambda: not in_use(namespaces), what="the namespaces are gone")
     eventually(lambda: as_before(before), what="the machine is as before")
     with pytest.raises(InputError):
         Lab.attach(lab.name)
@@ -124,8 +136,14 @@ def test_an_exception_after_any_step_leaves_nothing(step):
 def test_sigkill_after_any_step_leaves_nothing(step):
     before = machine()
     lab = Lab(BARE, fault={"after": step, "kind": "hold"}).start()
-    os.kill(lab.keeper.record.pid, signal.SIGKILL)
+    record = lab.keeper.record
+    namespaces = held_namespaces(record.pid)
+    assert in_use(namespaces) == namespaces != set()
+    os.kill(record.pid, signal.SIGKILL)
     lab.close()
+    eventually(lambda: not in_use(namespaces), what="the namespaces are gone")
+    registry.sweep()
+    assert not Path(record.cgroup).exists()
     eventually(lambda: as_before(before), what="the machine is as before")
 
 
