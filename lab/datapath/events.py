@@ -225,12 +225,16 @@ def _packet_after(data: bytes, size: int, header: EventHeader) -> bytes:
     return data[size : size + header.cap_len]
 
 
-def _body(kind: type[Record], data: bytes) -> None:
-    if len(data) < kind.size():
+def _enough(data: bytes, size: int, what: str) -> None:
+    if len(data) < size:
         raise KernelError(
-            f"a record of {len(data)} bytes is too short for {kind.C_NAME}",
+            f"a record of {len(data)} bytes is too short for {what}, which has {size}",
             hint="the loaded datapath is of another version: bring the lab up again",
         )
+
+
+def _body(kind: type[Record], data: bytes) -> None:
+    _enough(data, kind.size(), kind.C_NAME)
 
 
 def _drop(sample: Sample, header: EventHeader, names: Vocabulary) -> DropEvent:
@@ -299,6 +303,7 @@ def _verdict(sample: Sample, header: EventHeader, names: Vocabulary) -> PolicyVe
 
 
 def _debug(sample: Sample) -> DebugEvent:
+    _enough(sample.data, _DEBUG.size, "a debugging note")
     _, kind, source, flow, *arguments = _DEBUG.unpack_from(sample.data)
     first, second, third = arguments
     return DebugEvent(
@@ -307,6 +312,7 @@ def _debug(sample: Sample) -> DebugEvent:
 
 
 def _capture(sample: Sample, header: EventHeader) -> CaptureEvent:
+    _enough(sample.data, EventHeader.size() + _CAPTURE.size, "a capture")
     first, second = _CAPTURE.unpack_from(sample.data, EventHeader.size())
     return CaptureEvent(
         cpu=sample.cpu,

@@ -268,7 +268,7 @@ def load_object(
             _configure_programs(handle, log, default_type, only)
             code = lib().bpf_object__load(handle)
             if code < 0:
-                _refuse(code, str(path), _log_text(log))
+                _refuse(code, str(path), elf, _log_text(log))
         return _take_over(handle)
     finally:
         lib().bpf_object__close(handle)
@@ -380,18 +380,28 @@ def _log_text(log: mmap.mmap) -> str:
     return log[: max(end, 0)].decode(errors="replace")
 
 
+_INSTRUCTION = re.compile(r"(\d+): \([0-9a-f]{2}\) ")
 _REFUSED = re.compile(r"prog '(?P<name>[^']+)': BPF program load failed")
 
 
-def _refuse(code: int, path: str, log: str) -> None:
+def _where(elf: Elf, program: str, lines: list[str]) -> str:
+    """The C line of the last instruction in a log: from line information, else as annotated."""
+    numbers = [int(match[1]) for line in lines if (match := _INSTRUCTION.match(line))]
+    known = elf.source_line(program, numbers[-1]) if numbers else None
+    if known is not None:
+        return f" at {known.file}:{known.number} `{known.text}`"
+    annotated = next((line[2:] for line in reversed(lines) if line.startswith("; ")), "")
+    return f" at `{annotated.strip()}`" if annotated else ""
+
+
+def _refuse(code: int, path: str, elf: Elf, log: str) -> None:
     """Raise the error that tells a reader most about a failed load."""
     spoken = libbpf.said()
     refused = next((m for line in spoken if (m := _REFUSED.search(line))), None)
     if refused is None or not log.strip():
         raise libbpf.failure(code, f"loading {path}", spoken=spoken)
     lines = log.rstrip().splitlines()
-    source = next((line[2:] for line in reversed(lines) if line.startswith("; ")), "")
-    at = f" at `{source.strip()}`" if source else ""
+    at = _where(elf, refused["name"], lines)
     tail = "\n  ".join(lines[-_LOG_TAIL:])
     raise VerifierError(
         f"the verifier refused {refused['name']} of {path}{at}\n  {tail}",

@@ -22,6 +22,8 @@ _TRAILER_EACH = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12
 _ALIASES = frozenset({_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
 _POINTER_BYTES = 8
 _STT_OBJECT = 1
+_STT_FUNC = 2
+_INSN_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class Btf:
         name, info, size_or_type = struct.unpack_from("<III", self._data, self._offsets[number])
         return name, (info >> 24) & 0x1F, info & 0xFFFF, bool(info >> 31), size_or_type
 
-    def _text(self, offset: int) -> str:
+    def text(self, offset: int) -> str:
+        """Return the string at an offset of the string section."""
         return self._strings[offset : self._strings.index(b"\0", offset)].decode()
 
     def _resolve(self, number: int) -> int:
@@ -113,7 +116,7 @@ class Btf:
         for number in range(1, len(self._offsets)):
             name, kind, _, _, target = self._head(number)
             if kind == _DECL_TAG and self._trailer(number, "<i", 1)[0][0] == -1:
-                found.append((self._text(self._head(target)[0]), self._text(name)))
+                found.append((self.text(self._head(target)[0]), self.text(name)))
         return tuple(found)
 
     @cached_property
@@ -123,7 +126,7 @@ class Btf:
         for number in range(1, len(self._offsets)):
             name, kind, _, _, _ = self._head(number)
             if name and kind in (_STRUCT, _UNION, _ENUM, _ENUM64, _TYPEDEF):
-                table.setdefault((kind, self._text(name)), number)
+                table.setdefault((kind, self.text(name)), number)
         return table
 
     def struct(self, name: str) -> CStruct:
@@ -144,7 +147,7 @@ class Btf:
             bits, offset = (where >> 24, where & 0xFFFFFF) if bitfields else (0, where)
             bits = bits or 8 * self.size_of(kind)
             if name:
-                members.append(Member(self._text(name), base + offset, bits))
+                members.append(Member(self.text(name), base + offset, bits))
             else:
                 members += self._members(self._resolve(kind), base + offset)
         return members
@@ -155,25 +158,34 @@ class Btf:
         found: dict[str, dict[str, int]] = {}
         for number in range(1, len(self._offsets)):
             name, kind, count, _, _ = self._head(number)
-            table = found.setdefault(self._text(name), {}) if kind in (_ENUM, _ENUM64) else {}
+            table = found.setdefault(self.text(name), {}) if kind in (_ENUM, _ENUM64) else {}
             if kind == _ENUM:
                 # signed always: clang 14 does not mark enums that have negative constants
                 for text, value in self._trailer(number, "<Ii", count):
-                    table[self._text(text)] = value
+                    table[self.text(text)] = value
             elif kind == _ENUM64:
                 for text, low, high in self._trailer(number, "<III", count):
-                    table[self._text(text)] = low | high << 32
+                    table[self.text(text)] = low | high << 32
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A variable of an object: section, place in the section and size, in bytes."""
+    """A variable or function of an object: section, place in it and size, in bytes."""
 
     name: str
     section: str
     offset: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A line of C: file name without folders, number from 1, and its text."""
+
+    file: str
+    number: int
+    text: str
 
 
 class Elf:
@@ -218,6 +230,14 @@ class Elf:
     @cached_property
     def variables(self) -> tuple[Symbol, ...]:
         """Every data object of the symbol table, in its order."""
+        return self._symbols(_STT_OBJECT)
+
+    @cached_property
+    def functions(self) -> tuple[Symbol, ...]:
+        """Every function of the symbol table, in its order."""
+        return self._symbols(_STT_FUNC)
+
+    def _symbols(self, kind: int) -> tuple[Symbol, ...]:
         if ".symtab" not in self._names:
             return ()
         header = self._headers[self._names.index(".symtab")]
@@ -225,9 +245,47 @@ class Elf:
         found = []
         for at in range(header[4], header[4] + header[5], 24):
             name, info, _, where, value, size = struct.unpack_from("<IBBHQQ", self.data, at)
-            if info & 0xF == _STT_OBJECT and where < len(self._names):
+            if info & 0xF == kind and where < len(self._names):
                 found.append(Symbol(self._text(texts + name), self._names[where], value, size))
         return tuple(found)
+
+    def source_line(self, function: str, instruction: int) -> SourceLine | None:
+        """Return the C line that an instruction of a function was made from, or None.
+
+        Args:
+            function: a program; what it calls is not counted.
+            instruction: from 0, as the verifier counts them.
+        """
+        place = next((f for f in self.functions if f.name == function), None)
+        if place is None or not 0 <= instruction * _INSN_BYTES < place.size:
+            return None
+        wanted = place.offset + instruction * _INSN_BYTES
+        found = None
+        for offset, file, text, where in self._line_records(place.section):
+            if offset <= wanted and where >> 10:  # line 0: made by the compiler alone
+                found = (file, text, where)
+        if found is None:
+            return None
+        file, text, where = found
+        return SourceLine(Path(self.btf.text(file)).name, where >> 10, self.btf.text(text).strip())
+
+    def _line_records(self, section: str) -> list[tuple[int, ...]]:
+        """Line information of a section (``.BTF.ext``): byte offset, file, text, line, column."""
+        data = self.section(".BTF.ext")
+        if len(data) < 24:
+            return []
+        header, at, size = struct.unpack_from("<4xI8xII", data)
+        at += header
+        end = at + size
+        (record,) = struct.unpack_from("<I", data, at)
+        at += 4
+        while at < end:
+            name, count = struct.unpack_from("<II", data, at)
+            at += 8
+            if self.btf.text(name) == section:
+                return [struct.unpack_from("<IIII", data, at + n * record) for n in range(count)]
+            at += count * record
+        return []
 
     @cached_property
     def btf(self) -> Btf:

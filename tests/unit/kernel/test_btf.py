@@ -63,6 +63,14 @@ def test_declaration_tags_name_their_function(elf):
     assert ("tail", "tail:cilium_calls/7") in elf.btf.decl_tags
 
 
+def test_an_instruction_knows_its_line_of_c(elf):
+    line = elf.source_line("tail", 0)
+    assert (line.file, line.text) == ("t.c", "int tail(void *ctx) { return number; }")
+    assert SOURCE.splitlines()[line.number - 1] == line.text
+    assert elf.source_line("tail", 1000) is None
+    assert elf.source_line("nobody", 0) is None
+
+
 def test_variables_know_section_place_and_size(elf):
     found = {v.name: v for v in elf.variables}
     at = elf.place(".rodata")[0]
