@@ -1,0 +1,127 @@
+"""What the control plane does under load costs no connection: not one packet sent again."""
+
+import re
+
+import pytest
+
+from lab import Lab, Service, ServicePort
+from lab.policy.objects import NetworkPolicy, NetworkRule, Peer, Port, Selector
+from lab.waiting import eventually
+from topologies.two_nodes import topology
+
+pytestmark = pytest.mark.live
+
+ENDS = ("client", "server")
+MEGABYTE = 1 << 20
+
+
+def allow(port):
+    """Let only the client in, on the echo port and one that changes."""
+    ports = (Port("TCP", 8080), Port("TCP", port))
+    rule = NetworkRule((Peer(Selector.of(app="client")),), ports)
+    return NetworkPolicy(name="guard", pod_selector=Selector.of(app="server"), ingress=(rule,))
+
+
+def counters(lab, pod):
+    """Every counter of /proc/net/snmp and netstat, by name."""
+    text = lab.pod(pod).run(["cat", "/proc/net/snmp", "/proc/net/netstat"], check=True).stdout
+    found = {}
+    for names, values in zip(text.splitlines()[::2], text.splitlines()[1::2], strict=True):
+        kind = names.split(":")[0]
+        pairs = zip(names.split()[1:], values.split()[1:], strict=True)
+        found |= {kind + name: int(value) for name, value in pairs}
+    return found
+
+
+def resent(lab):
+    """TcpRetransSegs of both ends, without those whose first copy had arrived (DSACK)."""
+    ends = [counters(lab, pod) for pod in ENDS]
+    return sum(end["TcpRetransSegs"] - end["TcpExtTCPDSACKRecvSegs"] for end in ends)
+
+
+def dropped(lab):
+    """Packets with a drop reason (130 and above) in both nodes' metrics."""
+    total = 0
+    pin = "/sys/fs/bpf/tc/globals/cilium_metrics"
+    for node in ("alpha", "beta"):
+        text = lab.node(node).run(["bpftool", "map", "dump", "pinned", pin], check=True).stdout
+        for entry in text.split('"key"')[1:]:
+            if int(re.search(r'"reason": (\d+)', entry)[1]) >= 130:
+                total += sum(map(int, re.findall(r'"count": (\d+)', entry)))
+    return total
+
+
+def kill_agent(lab, turn):
+    lab.agent.restart()
+    assert lab.agent.status().endpoints == 6
+
+
+def regenerate(lab, turn):
+    node, endpoint = (("alpha", "client"), ("beta", "server"))[turn % 2]
+    lab.node(node).agent.regenerate(endpoint, "under load")
+
+
+def regenerate_node(lab, turn):
+    node = ("alpha", "beta")[turn % 2]
+    lab.node(node).agent.regenerate(node, "under load")
+
+
+def change_policy(lab, turn):
+    lab.apply(allow(9000 + turn))
+
+
+def change_service(lab, turn):
+    backends = (("server", "other"), ("server",), ("web", "server", "other"))[turn % 3]
+    lab.apply(Service(name="echo", ports=(ServicePort(80, 8080),), backends=backends))
+
+
+DISTURBANCES = {
+    "nothing, for control": (lambda lab, turn: None, 10),
+    "agent killed and started": (kill_agent, 3),
+    "endpoints regenerated ten times": (regenerate, 10),
+    "the nodes' own programs regenerated": (regenerate_node, 4),
+    "policy changed ten times": (change_policy, 10),
+    "backends of the service changed": (change_service, 9),
+}
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with Lab(topology) as lab:
+        for name in ENDS:
+            # A loss probe is sent when an answer is late, be it for want of a CPU.
+            lab.pod(name).run(["sysctl", "-qw", "net.ipv4.tcp_early_retrans=0"], check=True)
+        lab.apply(allow(9000))
+        lab.apply(Service(name="echo", ports=(ServicePort(80, 8080),), backends=("server",)))
+        with lab.pod("server").serve_tcp(8080):
+            yield lab
+
+
+@pytest.fixture(scope="module")
+def stream(lab):
+    with lab.pod("client").stream(lab.service("echo").address, 80) as stream:
+        yield stream
+
+
+@pytest.mark.parametrize(("disturb", "times"), DISTURBANCES.values(), ids=DISTURBANCES.keys())
+def test_a_long_transfer_does_not_notice(lab, stream, disturb, times):
+    before = resent(lab), dropped(lab)
+    for turn in range(times):
+        moved = stream.report().received
+        disturb(lab, turn)
+        eventually(lambda m=moved: stream.report().received > m + MEGABYTE, what="progress")
+    assert stream.report().error == ""
+    assert (resent(lab), dropped(lab)) == before
+
+
+def test_the_measure_can_fail(lab):
+    """A drop on purpose moves both counters: the test above would see one."""
+    before = resent(lab), dropped(lab)
+    closed = lab.pod("other").connect(lab.pod("server"), 8080, timeout_s=0.5)
+    assert not closed.ok
+    assert dropped(lab) > before[1]
+    with lab.pod("client").session(lab.pod("server"), 8080) as session:
+        lab.apply(NetworkPolicy(name="guard", pod_selector=Selector.of(app="server")))
+        with pytest.raises(Exception, match="timed out"):
+            session.echo(b"lost")
+    assert resent(lab) > before[0]
