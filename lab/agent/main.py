@@ -6,6 +6,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +14,16 @@ from lab.agent import codec, nodeconfig, views
 from lab.agent.agent import Agent
 from lab.agent.store import State
 from lab.errors import InputError, LabError
+from lab.kernel.bpfmap import BpfMap
+from lab.kernel.bpfring import PerfReader
 from lab.kernel.messages import Closed, receive, send
 from lab.kernel.netns import NetworkNamespace
 from lab.model import Topology
-from lab.plan.inventory import Inventory
+from lab.plan.inventory import Inventory, NodeFacts
+from lab.plan.steps import globals_dir
+
+SIGNALS = "cilium_signals"
+"""Where the datapath says that conntrack or NAT fills up."""
 
 
 class Context(Protocol):
@@ -57,6 +64,12 @@ class Loop:
         self.selector = selectors.DefaultSelector()
         self.selector.register(keeper, selectors.EVENT_READ, self._keeper)
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
+        for node in agent.facts.nodes:
+            pin = Path(globals_dir(node.name), SIGNALS)
+            with BpfMap.from_pin(pin) as signals:
+                ring = PerfReader(signals, pages=1)
+            collect = partial(self._signalled, node, ring)
+            self.selector.register(ring, selectors.EVENT_READ, collect)
 
     def run(self) -> None:
         """Serve until the keeper closes its end.
@@ -68,6 +81,11 @@ class Loop:
             wait_s = max(self.agent.idle(), 0.0)
             for key, _ in self.selector.select(wait_s):
                 key.data(key.fileobj)
+
+    def _signalled(self, node: NodeFacts, ring: PerfReader, _: object) -> None:
+        # "a table fills up": many say so at once, one collection answers them all
+        if ring.read():
+            self.agent.collect(node)
 
     def _keeper(self, keeper: socket.socket) -> None:
         receive(keeper)
