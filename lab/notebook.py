@@ -25,7 +25,17 @@ from lab.runtime import Lab
 from lab.runtime.live import open_lab
 from lab.trace import Trace
 
-__all__ = ["Drawing", "as_drawing", "compare", "ladder", "open_lab", "play", "register", "show"]
+__all__ = [
+    "Drawing",
+    "as_drawing",
+    "compare",
+    "judge",
+    "ladder",
+    "open_lab",
+    "play",
+    "register",
+    "show",
+]
 
 _LADDER_CSS = 'style="font:13px/1.35 monospace;overflow-x:auto;white-space:pre"'
 
@@ -107,6 +117,32 @@ def play(trace: Trace, topology: Topology | None = None, *, height_px: int = 720
         f'<iframe style="width:100%;border:0" height="{height_px}" srcdoc="{document}"></iframe>'
     )
     return Drawing(frame, ladder_text(trace))
+
+
+def judge(*claims: tuple[str, object, object]) -> Drawing:
+    """Return which predictions came true.
+
+    Args:
+        claims: (question, what was predicted, what was observed); a prediction of None or ...
+            is one that was not made yet. Texts are compared without regard to case.
+    """
+    lines = [_judged(*claim) for claim in claims]
+    right = sum(line.startswith("✓") for line in lines)
+    lines.append(f"{right} of {len(claims)} predictions came true")
+    text = "\n".join(lines)
+    return Drawing(f'<pre style="font:15px/1.6 monospace">{escape(text)}</pre>', text)
+
+
+def _judged(question: str, predicted: object, observed: object) -> str:
+    if predicted is None or predicted is ...:
+        return f"· {question} no prediction yet"
+    if _plain(predicted) == _plain(observed):
+        return f"✓ {question} {observed}"
+    return f"✗ {question} you said {predicted}, observed: {observed}"
+
+
+def _plain(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def compare(

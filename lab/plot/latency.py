@@ -68,6 +68,18 @@ def stretches(traces: Trace | Sequence[Trace], *, by: str = "place") -> tuple[St
     return tuple(_stretch([way[n : n + 2] for way in ways]) for n in range(len(labels) - 1))
 
 
+def alike(traces: Sequence[Trace], *, by: str = "place") -> tuple[Trace, ...]:
+    """Return those packets that went the commonest way, in their order.
+
+    The first packet of a flow goes another way than the rest (a neighbour is looked up), so
+    that its times must not be mixed with theirs.
+    """
+    ways: dict[tuple[str, ...], list[Trace]] = {}
+    for trace in traces:
+        ways.setdefault(tuple(mark.label for mark in _marks(trace, by)), []).append(trace)
+    return tuple(max(ways.values(), key=len, default=[]))
+
+
 @dataclass(frozen=True, slots=True)
 class _Mark:
     label: str

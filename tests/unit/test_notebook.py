@@ -4,7 +4,7 @@ import pytest
 from traces import DELIVERED, REFUSED
 
 from lab.errors import InputError
-from lab.notebook import as_drawing, compare, ladder, play
+from lab.notebook import as_drawing, compare, judge, ladder, play
 from lab.plan import plan
 from lab.plot.latency import latency
 from topologies.two_nodes import topology
@@ -32,3 +32,21 @@ def test_ladder_page_and_comparison_are_drawings_too():
     assert "socket_receive_queue" in ladder(DELIVERED).html
     assert play(DELIVERED, topology).html.startswith("<iframe")
     assert "≠" in compare(DELIVERED, REFUSED, topology, names=("a", "b")).text
+
+
+JUDGED = {
+    "right": (("VNI?", 256, 256), "✓ VNI? 256"),
+    "right, spelt otherwise": (("where?", " Beta", "beta"), "✓ where? beta"),
+    "wrong: both values are named": (("VNI?", 1, 256), "✗ VNI? you said 1, observed: 256"),
+    "not predicted": (("VNI?", ..., 256), "· VNI? no prediction yet"),
+    "nothing is not zero": (("drops?", None, 0), "· drops? no prediction yet"),
+}
+
+
+@pytest.mark.parametrize(("claim", "says"), JUDGED.values(), ids=JUDGED.keys())
+def test_a_prediction_is_judged(claim, says):
+    assert judge(claim).text.splitlines()[0] == says
+
+
+def test_predictions_that_came_true_are_counted():
+    assert judge(("a", 1, 1), ("b", 1, 2)).text.splitlines()[-1].startswith("1 of 2")

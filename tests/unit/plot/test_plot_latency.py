@@ -6,7 +6,7 @@ import pytest
 from traces import DELIVERED, REFUSED
 
 from lab.errors import InputError
-from lab.plot.latency import latency, stretches, watching_cost_us
+from lab.plot.latency import alike, latency, stretches, watching_cost_us
 
 
 def scaled(trace, factor):
@@ -67,3 +67,8 @@ def test_the_figure_states_its_error(traces, cost_us, says):
     axes = latency(traces, cost_us=cost_us).axes[0]
     assert says in axes.get_xlabel()
     assert len(axes.get_yticklabels()) == len(stretches(traces))
+
+
+def test_packets_of_the_commonest_way_are_picked():
+    assert alike([REFUSED, DELIVERED, scaled(DELIVERED, 2)]) == (DELIVERED, scaled(DELIVERED, 2))
+    assert alike([]) == ()
