@@ -154,7 +154,7 @@ class Scene(Datapath):
         policy.update(key, PolicyEntry(flags=int(deny) | bits << 3))
 
     def service(self, address, port, backends, number, *, protocol=6, **options):
-        """Write a service: row 0, one row per backend, reverse NAT. ``backends``: (address, port)."""
+        """Write a service: row 0, a row per backend, reverse NAT; ``backends``: (address, port)."""
         flags = options.get("flags", 0)
         key = {"address": IPv4Address(address), "dport": port, "proto": protocol}
         key["scope"] = options.get("scope", 0)

@@ -1,6 +1,7 @@
 """What conntrack says of a packet, seen in the traces, and what it remembers."""
 
 import time
+from functools import partial
 
 import pytest
 from scapy.layers.inet import ICMP
@@ -35,10 +36,8 @@ def back(packet):
 def play(scene, packets):
     """Send packets through the client's programs; return conntrack's word on the last."""
     for way, packet in packets:
-        if way == "out":
-            result = scene.run(Hook.FROM_CONTAINER, packet)
-        else:
-            result = scene.deliver(packet)
+        send = scene.deliver if way == "back" else partial(scene.run, Hook.FROM_CONTAINER)
+        result = send(packet)
         assert result.verdict is not Verdict.DROP
     told = [event for event in result.events if isinstance(event, TraceEvent)]
     return told[-1].reason

@@ -218,7 +218,7 @@ def test_a_node_without_a_route_names_it(scenes):
 
 
 def dsr_option(packet):
-    """Kind, length, port and address of the option behind the fixed header, as Cilium swaps them."""
+    """Kind, length, port and address of the option, the last two swapped as Cilium does."""
     kind, length = packet[34], packet[35]
     port, address = struct.unpack("<H4s", packet[36:42])
     return kind, length, port, str(IPv4Address(address[::-1]))
