@@ -84,6 +84,11 @@ def _settings(root):
     return found
 
 
+def swept(record):
+    registry.sweep()
+    return not Path(record.cgroup).exists()
+
+
 def as_before(before):
     registry.sweep()
     return machine() == before
@@ -142,9 +147,8 @@ def test_sigkill_after_any_step_leaves_nothing(step):
     os.kill(record.pid, signal.SIGKILL)
     lab.close()
     eventually(lambda: not in_use(namespaces), what="the namespaces are gone")
-    registry.sweep()
-    assert not Path(record.cgroup).exists()
     eventually(lambda: as_before(before), what="the machine is as before")
+    eventually(lambda: swept(record), what="the control group is gone")
 
 
 WHOLE = Topology(name="whole", nodes=(Node("alpha"),), pods=(Pod("client", node="alpha"),))
