@@ -34,7 +34,7 @@ class Row:
 
 
 ROWS: tuple[Row, ...] = (
-    # Row("demo", "demo", "Two nodes, one packet, every hook: the whole walk in one go.", START),
+    Row("demo", "demo", "Two nodes, one packet, every hook: the whole walk in one go.", START),
     Row("test", "test", "Run the project's tests on this machine and on the second kernel.", START),
     Row("run", "run", "Run scenarios and print which of their sentences hold.", START),
     Row("plan", "plan", "Print what a topology would do, as ip, tc and bpftool lines.", LABS),

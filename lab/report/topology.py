@@ -43,9 +43,10 @@ def picture_text(topology: Topology, *, width: int = WIDTH) -> str:
 
 
 def print_topology(topology: Topology, console: Console | None = None) -> None:
-    """Print the drawing, as wide as the console but at most 100 columns."""
+    """Print the drawing, at most 100 columns wide and no wider than a terminal."""
     out = console or Console(highlight=False)
-    out.print(picture(topology, width=min(out.width, WIDTH)), soft_wrap=True)
+    width = min(out.width, WIDTH) if out.is_terminal else WIDTH
+    out.print(picture(topology, width=width), soft_wrap=True)
 
 
 def hooks(role: Role, topology: Topology) -> tuple[str, ...]:
