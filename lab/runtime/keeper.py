@@ -30,7 +30,13 @@ from lab.plan.inventory import Inventory, inventory
 from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
 
-SERVICES = ("lab.traffic.worker", "lab.observe.collector", "lab.agent.main", "lab.wire.service")
+SERVICES = (
+    "lab.traffic.worker",
+    "lab.observe.collector",
+    "lab.agent.main",
+    "lab.wire.service",
+    "lab.k8s.containers",
+)
 """Modules a keeper may run as a child: each has ``serve(connection, context)``."""
 
 

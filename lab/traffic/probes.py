@@ -1,0 +1,196 @@
+"""Many probes at once: which of these ports answer, refuse, or keep silent?
+
+A refusal is an answer: the packet arrived and nobody listened there. Silence until the deadline
+is what a dropped packet looks like.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from typing import Any
+
+OPEN, REFUSED, SILENT, FAILED = "open", "refused", "silent", "failed"
+
+_SCTP = 132
+_ICMP_ECHO, _ICMP_ECHO_REPLY = 8, 0
+_PROTOCOL_UNREACHABLE = 2
+
+
+@dataclass(slots=True)
+class _Probe:
+    number: int
+    protocol: str
+    address: str
+    port: int
+
+
+def probe_many(targets: list[list[Any]], timeout_s: float = 0.5) -> dict[str, Any]:
+    """Probe every target at once and wait for all answers, or for the deadline.
+
+    Args:
+        targets: ``[protocol, address, port]`` with protocol ``tcp``, ``udp``, ``sctp``, ``icmp``.
+        timeout_s: how long silence is silence, counted from the last probe sent.
+
+    Returns:
+        ``answers``: one word per target: ``open``, ``refused``, ``silent`` or ``failed``.
+    """
+    return {
+        "answers": _Prober([_Probe(n, *target) for n, target in enumerate(targets)]).run(timeout_s)
+    }
+
+
+class _Prober:
+    """Sockets of all probes in one loop."""
+
+    def __init__(self, probes: list[_Probe]) -> None:
+        self.probes = probes
+        self.answers = [SILENT] * len(probes)
+        self.selector = selectors.DefaultSelector()
+        self.missing = 0
+        self.raw: dict[str, socket.socket] = {}
+        self.expected: dict[tuple[str, str, int], int] = {}
+
+    def run(self, timeout_s: float) -> list[str]:
+        """Send everything, collect until nothing is missing or the time is over."""
+        try:
+            for probe in self.probes:
+                try:
+                    self._send(probe)
+                except OSError as error:
+                    self._settle(probe.number, _word(error))
+            deadline = time.monotonic() + timeout_s
+            while self.missing > 0 and (left := deadline - time.monotonic()) > 0:
+                for key, _ in self.selector.select(left):
+                    assert isinstance(key.fileobj, socket.socket)
+                    key.data[0](key.fileobj, key.data[1])
+        finally:
+            for key in list(self.selector.get_map().values()):
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.close()
+            self.selector.close()
+        return self.answers
+
+    def _send(self, probe: _Probe) -> None:
+        self.missing += 1
+        if probe.protocol == "tcp":
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            # an open connection must not linger: thousands of them are made
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.selector.register(sock, selectors.EVENT_WRITE, (self._connected, probe))
+            code = sock.connect_ex((probe.address, probe.port))
+            if code not in (0, errno.EINPROGRESS):
+                self._finish(sock, probe, _word(OSError(code, "")))
+        elif probe.protocol == "udp":
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            self.selector.register(sock, selectors.EVENT_READ, (self._datagram, probe))
+            sock.connect((probe.address, probe.port))
+            sock.send(b"probe")
+        else:
+            self._send_raw(probe)
+
+    def _send_raw(self, probe: _Probe) -> None:
+        number = socket.IPPROTO_ICMP if probe.protocol == "icmp" else _SCTP
+        if probe.protocol not in self.raw:
+            self._listen_raw(probe.protocol, number)
+        key = probe.protocol, probe.address, probe.port if probe.protocol == "sctp" else 0
+        self.expected[key] = probe.number
+        icmp = probe.protocol == "icmp"
+        message = _echo(os.getpid() & 0xFFFF) if icmp else _init(probe.port)
+        self.raw[probe.protocol].sendto(message, (probe.address, 0))
+
+    def _listen_raw(self, protocol: str, number: int) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, number)
+        sock.setblocking(False)
+        self.raw[protocol] = sock
+        self.selector.register(sock, selectors.EVENT_READ, (self._raw_answer, None))
+        if protocol == "sctp" and "icmp" not in self.raw:
+            # without SCTP in the kernel the answer is "protocol unreachable"
+            self._listen_raw("icmp", socket.IPPROTO_ICMP)
+
+    def _connected(self, sock: socket.socket, probe: _Probe) -> None:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._finish(sock, probe, _word(OSError(code, "")) if code else OPEN)
+
+    def _datagram(self, sock: socket.socket, probe: _Probe) -> None:
+        try:
+            sock.recv(2048)
+        except OSError as error:
+            self._finish(sock, probe, _word(error))
+        else:
+            self._finish(sock, probe, OPEN)
+
+    def _finish(self, sock: socket.socket, probe: _Probe, word: str) -> None:
+        self.selector.unregister(sock)
+        sock.close()
+        self._settle(probe.number, word)
+
+    def _settle(self, number: int, word: str) -> None:
+        if self.answers[number] == SILENT:
+            self.answers[number] = word
+            self.missing -= 1
+
+    def _raw_answer(self, sock: socket.socket, _: object) -> None:
+        packet, (sender, _port) = sock.recvfrom(2048)
+        body = packet[(packet[0] & 15) * 4 :]
+        if packet[9] == _SCTP and len(body) >= 13:
+            # INIT ACK (2): somebody listens; ABORT (6): nobody does
+            found = self.expected.get(("sctp", sender, struct.unpack("!H", body[:2])[0]))
+            if found is not None:
+                self._settle(found, OPEN if body[12] == 2 else REFUSED)
+        elif packet[9] == 1 and body[0] == _ICMP_ECHO_REPLY:
+            if struct.unpack("!H", body[4:6])[0] == os.getpid() & 0xFFFF:
+                found = self.expected.get(("icmp", sender, 0))
+                if found is not None:
+                    self._settle(found, OPEN)
+        elif packet[9] == 1 and body[0] == 3 and body[1] == _PROTOCOL_UNREACHABLE:
+            self._unreachable(body[8:])
+
+    def _unreachable(self, inner: bytes) -> None:
+        if len(inner) < 24 or inner[9] != _SCTP:
+            return
+        target = socket.inet_ntoa(inner[16:20])
+        port = struct.unpack("!H", inner[(inner[0] & 15) * 4 + 2 :][:2])[0]
+        found = self.expected.get(("sctp", target, port))
+        if found is not None:
+            self._settle(found, REFUSED)
+
+
+def _word(error: OSError) -> str:
+    return REFUSED if error.errno == errno.ECONNREFUSED else FAILED
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _echo(identifier: int) -> bytes:
+    head = struct.pack("!BBHHH", _ICMP_ECHO, 0, 0, identifier, 1)
+    return struct.pack("!BBHHH", _ICMP_ECHO, 0, _checksum(head), identifier, 1)
+
+
+def _init(port: int) -> bytes:
+    """An SCTP INIT without options (RFC 9260); the checksum is CRC32c over all of it."""
+    source = 40000 + os.getpid() % 20000
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x4C414221, 65536, 1, 1, 1)
+    packet = struct.pack("!HHII", source, port, 0, 0) + chunk
+    return packet[:8] + struct.pack("<I", _crc32c(packet)) + packet[12:]
+
+
+def _crc32c(data: bytes) -> int:
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
