@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -136,14 +137,15 @@ def delete(lab: Lab, keys: Iterable[Key]) -> Outcome:
 
 def _following(lab: Lab, state: State, objects: Objects) -> World:
     topology = lab.topology
-    world = replace(state, objects=objects).world(_settled(lab))
+    world = replace(state, objects=objects).world(settled(lab))
     if {node.name for node in world.topology.nodes} != {node.name for node in topology.nodes}:
         raise InputError("a running lab cannot get other nodes", hint="bring it up anew")
     _check(world, state.semantics)
     return world
 
 
-def _settled(lab: Lab) -> Topology:
+def settled(lab: Lab) -> Topology:
+    """Return a running lab's topology with every pod's address written down."""
     pods = tuple(
         replace(pod, address=str(lab.facts.pod(pod.full_name).address)) for pod in lab.topology.pods
     )
@@ -246,10 +248,9 @@ class _Change:
             found.append(ready_pods(self.lab, self.world))
             return found[-1] == everybody
 
-        try:
+        # pods may stay unready; their services then go without them
+        with contextlib.suppress(CheckFailed):
             eventually(probe, within_s=READY_WITHIN_S, every_s=0.1, what="readiness of all pods")
-        except CheckFailed:
-            pass  # pods may stay unready; their services then go without them
         return found[-1]
 
     def _lines(self, named: frozenset[Key] | None) -> tuple[str, ...]:
@@ -279,7 +280,7 @@ def _body(item: object) -> object:
 def _pods(lab: Lab, state: State) -> tuple[PodObject, ...]:
     if not state.objects.items:
         return ()
-    return state.world(_settled(lab)).pods
+    return state.world(settled(lab)).pods
 
 
 def keys_of(objects: Objects) -> tuple[Key, ...]:
