@@ -79,20 +79,20 @@ def split_target(target: str) -> tuple[str, str]:
 
 @up.command()
 def up_command(
-    topology: Annotated[Path, typer.Argument(help="Topology file, e.g. topologies/two_nodes.py")],
+    topology: Annotated[
+        list[Path],
+        typer.Argument(help="Topology file (topologies/two_nodes.py), or Kubernetes manifests."),
+    ],
     name: Annotated[str, typer.Option(help="Name of the lab; the topology's by default.")] = "",
     engine: EngineOption = "netns",
+    semantics: Annotated[
+        str, typer.Option(help="For manifests: policies as k8s or cilium promise them.")
+    ] = "k8s",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Build a lab from a topology and keep it up until `lab down`."""
-    from lab.scenarios import load_topology
-
-    described = load_topology(topology)
-    chosen = name or described.name
-    _check_lab_name(chosen)
-    with progress_bar(f"building {chosen}") as progress:
-        lab = Lab(described, name=chosen, engine=check_engine(engine), progress=progress)
-        lab.start(attached=False)
+    """Build a lab from a topology or from manifests and keep it up until `lab down`."""
+    lab = _build(topology, name, check_engine(engine), semantics)
+    chosen = lab.name
     record = registry.find(chosen)
     if output is Format.JSON:
         print_json(_row(record))
@@ -101,6 +101,41 @@ def up_command(
     typer.echo(f"{chosen} is up: {_count(record)}, built in {seconds:.2f} s")
     if record.pods:
         typer.echo(f"try: lab exec {chosen}/{record.pods[0]} -- ip addr")
+
+
+def _build(paths: list[Path], name: str, engine: str, semantics: str) -> Lab:
+    from lab.scenarios import load_topology
+
+    if any(path.suffix in (".yaml", ".yml", ".json") or path.is_dir() for path in paths):
+        return _build_from_manifests(paths, name, engine, semantics)
+    if len(paths) > 1:
+        raise InputError("a lab has one topology", hint="name one file, or only manifests")
+    described = load_topology(paths[0])
+    chosen = name or described.name
+    _check_lab_name(chosen)
+    with progress_bar(f"building {chosen}") as progress:
+        lab = Lab(described, name=chosen, engine=engine, progress=progress)
+        return lab.start(attached=False)
+
+
+def _build_from_manifests(paths: list[Path], name: str, engine: str, semantics: str) -> Lab:
+    from lab.k8s.live import up as build
+    from lab.k8s.read import read_files
+    from lab.policy.objects import Semantics
+
+    objects = read_files(paths)
+    meant = {item.value: item for item in Semantics}
+    if semantics not in meant:
+        raise InputError(f"semantics {semantics!r} is unknown", hint="known: k8s, cilium")
+    chosen = name or paths[0].resolve().with_suffix("").name
+    _check_lab_name(chosen)
+    with progress_bar(f"building {chosen}") as progress:
+        lab, outcome = build(
+            objects, name=chosen, engine=engine, semantics=meant[semantics], progress=progress
+        )
+    for note in outcome.notes:
+        typer.echo(f"note: {note}", err=True)
+    return lab
 
 
 def _check_lab_name(name: str) -> None:

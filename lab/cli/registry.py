@@ -58,5 +58,6 @@ ROWS: tuple[Row, ...] = (
     # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
     Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),
     Row("vm", "vm", "Run a command on Debian's kernel, in a virtual machine.", MACHINE),
+    Row("policy", "policy", "Who reaches whom, why, and what a change would do.", DATAPATH),
     Row("version", "version", "Versions of the lab, the kernel and the tools it uses.", MACHINE),
 )

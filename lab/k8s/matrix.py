@@ -5,10 +5,10 @@ Expected values come from the oracle alone; measured ones from probes that real 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab.errors import InputError
 from lab.names import did_you_mean
@@ -188,14 +188,14 @@ def _cell(source: str, destination: str, port: PortNumber, verdict: Verdict) -> 
 class Prober(Protocol):
     """A place that can send probes: a live pod, node or the world."""
 
-    def call(self, operation: str, **arguments: object) -> dict[str, object]:
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
         """Run one operation of :mod:`lab.traffic.operations` there."""
 
 
 def measured(
     matrix: Matrix,
     cluster: Cluster,
-    places: dict[str, Prober],
+    places: Mapping[str, Prober],
     *,
     timeout_s: float = 0.5,
     again_s: float = 2.0,
@@ -223,7 +223,7 @@ def measured(
 
 
 def _probe(
-    matrix: Matrix, addresses: dict[str, str], places: dict[str, Prober], timeout_s: float
+    matrix: Matrix, addresses: dict[str, str], places: Mapping[str, Prober], timeout_s: float
 ) -> Matrix:
     work: dict[str, list[int]] = {}
     for number, cell in enumerate(matrix.cells):
@@ -241,9 +241,7 @@ def _probe(
             for number in work[source]
         ]
         found = places[source].call("probe_many", targets=targets, timeout_s=timeout_s)
-        words = found["answers"]
-        assert isinstance(words, list)
-        answers.update(zip(work[source], words, strict=True))
+        answers.update(zip(work[source], found["answers"], strict=True))
 
     with ThreadPoolExecutor(_PROBERS) as pool:
         list(pool.map(probe, work))

@@ -214,6 +214,25 @@ class Control:
             raise
         self._take_over(following, facts)
 
+    def change_pod(self, pod: Pod) -> None:
+        """Give a running pod other labels; its identity moves without a gap.
+
+        Raises:
+            TopologyError: there is no such pod, or it is described on another node.
+            LabError: the agent could not change it.
+        """
+        kept = settled(self._facts)
+        old = kept.pod(f"{pod.namespace}/{pod.name}")
+        if pod.node != old.node:
+            raise TopologyError(
+                f"pod {pod.full_name!r} runs on {old.node!r}", hint="remove it and add it again"
+            )
+        pods = tuple(replace(p, labels=pod.labels) if p == old else p for p in kept.pods)
+        following = replace(kept, pods=pods)
+        self.agent.ask("pods", topology=following.to_json())
+        self._tell_keeper(following)
+        self._take_over(following, inventory(following, self._facts.identities))
+
     def remove_pod(self, name: str) -> None:
         """Detach a pod: its endpoint first, then its link and namespace.
 
