@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class KeeperProcess:
         self.seconds = seconds
         self._control = control
         self._client: socket.socket | None = None
+        # one question at a time: answers carry no number
+        self._asking = threading.Lock()
 
     @property
     def root(self) -> Path:
@@ -61,11 +64,12 @@ class KeeperProcess:
             KernelError: the keeper is gone.
         """
         try:
-            if self._client is None:
-                self._client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._client.connect(str(registry.socket_path(self.record.name)))
-            send(self._client, request)
-            answer, fds = receive(self._client)
+            with self._asking:
+                if self._client is None:
+                    self._client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                    self._client.connect(str(registry.socket_path(self.record.name)))
+                send(self._client, request)
+                answer, fds = receive(self._client)
         except (Closed, OSError) as error:
             raise KernelError(
                 f"lab {self.record.name!r}: its keeper is gone ({error})", hint="start it again"
