@@ -58,6 +58,9 @@ ROWS: tuple[Row, ...] = (
     # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
     Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),
     Row("vm", "vm", "Run a command on Debian's kernel, in a virtual machine.", MACHINE),
+    Row("apply", "manifests:apply", "Create or change Kubernetes objects of a lab.", LABS),
+    Row("delete", "manifests:delete", "Take Kubernetes objects out of a lab.", LABS),
+    Row("get", "manifests:get", "List pods, services, policies, identities of a lab.", LABS),
     Row("policy", "policy", "Who reaches whom, why, and what a change would do.", DATAPATH),
     Row("version", "version", "Versions of the lab, the kernel and the tools it uses.", MACHINE),
 )

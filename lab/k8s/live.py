@@ -99,11 +99,19 @@ def up(
     lab = Lab(world.topology, name=name, engine=engine, progress=progress)
     lab.start(attached=attached)
     try:
+        _open_world(lab)
         outcome = _Change(lab, State(semantics=semantics), world).run()
     except BaseException:
         lab.stop()
         raise
     return lab, outcome
+
+
+def _open_world(lab: Lab) -> None:
+    # clients outside reach pods directly too, as from a node without Cilium; policy decides
+    for node in lab.facts.nodes:
+        route = [str(node.pod_cidr), "via", str(node.address), "src", str(lab.facts.world_client)]
+        lab.world.run(["ip", "route", "replace", *route], check=True)
 
 
 def apply(lab: Lab, objects: Objects) -> Outcome:
