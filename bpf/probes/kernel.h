@@ -51,6 +51,7 @@ struct netns_xfrm {
 
 struct net {
 	struct ns_common ns;
+	struct list_head ptype_all;
 	struct netns_nf nf;
 	struct netns_xfrm xfrm;
 };
@@ -102,6 +103,7 @@ struct sk_buff {
 	unsigned long _nfct;
 	unsigned int len;
 	unsigned int data_len;
+	__u8 redirected : 1;
 	__u32 hash;
 	__u32 mark;
 	__be16 protocol;

@@ -87,7 +87,7 @@ int BPF_PROG(on_gro_receive, const struct sk_buff *skb)
 
 	if (!record)
 		return 0;
-	record->config = receive_config(skb->dev);
+	record->config = receive_config(skb);
 	record_stack(ctx, record);
 	finish(record);
 	return 0;
@@ -127,7 +127,7 @@ int BPF_PROG(on_receive_skb, struct sk_buff *skb)
 
 	if (!record)
 		return 0;
-	record->config = receive_config(skb->dev);
+	record->config = receive_config(skb);
 	record_stack(ctx, record);
 	finish(record);
 	return 0;

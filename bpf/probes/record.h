@@ -51,6 +51,7 @@ enum record_config {
 	CONFIG_NF_INPUT = 1 << 7,
 	CONFIG_XFRM_POLICY_IN = 1 << 8,
 	CONFIG_RX_HANDLER = 1 << 9,
+	CONFIG_REDIRECTED = 1 << 10, /* of the packet: generic XDP does not look at it again */
 };
 
 /* What the packet bytes begin with. */

@@ -74,16 +74,23 @@ static __always_inline u32 tc_config(const struct net_device *dev)
 }
 
 /* How the receiving device is set up right now: why steps are, or are not, on the way. */
-static __always_inline u32 receive_config(const struct net_device *dev)
+static __always_inline u32 receive_config(const struct sk_buff *skb)
 {
+	const struct net_device *dev = skb->dev;
 	const struct net *net = dev->nd_net.net;
 	u32 config = CONFIG_KNOWN | tc_config(dev);
 
+	if (BPF_CORE_READ_BITFIELD(skb, redirected))
+		config |= CONFIG_REDIRECTED;
 	if (dev->xdp_state[XDP_MODE_DRIVER].prog)
 		config |= CONFIG_XDP_DRIVER;
 	if (dev->xdp_prog)
 		config |= CONFIG_XDP_GENERIC;
 	if ((u64)dev->ptype_all.next != (u64)&dev->ptype_all)
+		config |= CONFIG_TAPS;
+	/* sockets bound to no device: of the namespace on newer kernels, else not to be known */
+	if (bpf_core_field_exists(net->ptype_all) &&
+	    (u64)net->ptype_all.next != (u64)&net->ptype_all)
 		config |= CONFIG_TAPS;
 	if (dev->nf_hooks_ingress)
 		config |= CONFIG_NF_INGRESS;

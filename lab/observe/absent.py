@@ -80,12 +80,23 @@ def imply(walk: Walk, tunnel: bool) -> None:
     routed = walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER)
     if walk.taken(Step.NETFILTER_PREROUTING) and routed and not walk.taken(Step.IP_RCV_FINISH):
         _implied(walk, Step.IP_RCV_FINISH, "prerouting let it pass and delivery followed")
-    if walk.config & Config.NF_INGRESS and _went_beyond(walk, Step.NETFILTER_INGRESS):
-        _implied(walk, Step.NETFILTER_INGRESS, "a chain hooks ingress and the packet went on")
+    for flag, step, reason in _BY_CONFIGURATION:
+        skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
+        if walk.config & flag and _went_beyond(walk, step) and not skipped:
+            _implied(walk, step, reason)
     if tunnel:
         _implied(walk, Step.L4_RECEIVE, "the tunnel's socket unpacked it, as it comes in again")
     if walk.config & Config.XFRM_POLICY_IN and walk.taken(Step.RECEIVE_QUEUE):
         _implied(walk, Step.XFRM_POLICY_L4, "the namespace has an IPsec policy and let it pass")
+
+
+_BY_CONFIGURATION = (
+    (Config.XDP_GENERIC, Step.GENERIC_XDP, "a generic XDP program is attached and let it pass"),
+    (Config.TAPS, Step.CHECK_TAPS, "a packet socket listens on the device: it got its copy"),
+    (Config.TC_INGRESS, Step.TC_INGRESS, "a classifier is attached to ingress and let it pass"),
+    (Config.NF_INGRESS, Step.NETFILTER_INGRESS, "a chain hooks ingress and let it pass"),
+)
+"""What a device has on the way of every packet that goes beyond the step."""
 
 
 def _went_beyond(walk: Walk, step: Step) -> bool:
@@ -158,6 +169,8 @@ def _early_reason(walk: Walk, step: Step, device: str) -> str:
             )
         case Step.RECEIVE_SKB:
             return f"redirected into {device} behind this point (bpf_redirect_peer)"
+        case Step.GENERIC_XDP if walk.config & Config.XDP_GENERIC:
+            return "generic XDP does not look at packets that a program redirected"
         case Step.GENERIC_XDP:
             return f"no generic XDP program on {device}"
         case Step.CHECK_TAPS:

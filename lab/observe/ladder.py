@@ -25,11 +25,16 @@ _GRO = {0: "merged", 1: "merged", 2: "held", 3: "normal", 4: "consumed"}
 _POLLS = ("process_backlog", "veth_poll", "gro_cell_poll", "virtnet_poll", "tun_napi_poll")
 _IP_RCV = ("ip_rcv", "ip_list_rcv", "ip_sublist_rcv")
 _FINISH = ("ip_rcv_finish_core", "ip_rcv_finish", "ip_list_rcv_finish", "ip_sublist_rcv_finish")
+_POLL_PROBES = {
+    Kind.GRO_RECEIVE: "on_gro_receive",
+    Kind.RECEIVE_SKB: "on_receive_skb",
+    Kind.CONSUME: "on_consume",
+}
 _LEAVING = (SendHook.DEV_QUEUE.value, SendHook.DEV_XMIT.value)
 _DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
 _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC_INGRESS})
 _SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
-_XDP_PASS, _XDP_COPY = 2, "skb_pp_cow_data"
+_XDP_COPY = "skb_pp_cow_data"
 
 
 class Ladder(Builder):
@@ -93,7 +98,7 @@ class Ladder(Builder):
     def _poll(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> None:
         walk.poll = next((name for name in stack if name in _POLLS), "")
         if walk.poll:
-            probe = "on_gro_receive" if record.kind is Kind.GRO_RECEIVE else "on_receive_skb"
+            probe = _POLL_PROBES[record.kind]
             self.add(
                 record,
                 walk,
@@ -305,24 +310,36 @@ class Ladder(Builder):
     def _consume(self, record: Record) -> None:
         location = self.names.symbol(record.location)
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
+        stack = tuple(map(self.names.symbol, record.stack))
         if location == _XDP_COPY:
-            walk = self.walk(record, Side.RECEIVE) if walk.side is Side.SEND else walk
-            self.add(
-                record, walk, "clean_rx", "on_consume", step=Step.CLEAN_RX,
-                reason="the driver copied the buffer into a page of its own for XDP",
-            )  # fmt: skip
+            self._copied_for_xdp(record, stack)
         elif (
             walk.side is Side.RECEIVE
             and (functions := TRANSPORT.get(walk.protocol))
             and not walk.taken(Step.DATA_READY)
         ):
-            stack = tuple(map(self.names.symbol, record.stack))
             seen = next((n for n in (location, *stack) if n in functions), "")
             if seen:
                 self.add(
                     record, walk, functions[0], "on_consume", step=Step.L4_RECEIVE,
                     verdict="consumed", reason=f"used up in {seen}",
                 )  # fmt: skip
+
+    def _copied_for_xdp(self, record: Record, stack: tuple[str, ...]) -> None:
+        """Before a native program runs on veth, the sender's buffer is copied and let go."""
+        walk = self.walk(record, Side.RECEIVE)
+        self._poll(record, walk, stack)
+        if (function := Step.XDP_DRIVER.function) in stack:
+            attached = self.names.hooks.get((walk.netns, walk.ifindex, "xdp"))
+            hop = self.add(
+                record, walk, "xdp", "on_consume", step=Step.XDP_DRIVER, evidence=Evidence.STACK,
+                reason=f"{function} is on the call stack: the program runs next", verdict="pass",
+            )  # fmt: skip
+            walk.hops[-1] = replace(hop, program=attached.name if attached else "")
+        self.add(
+            record, walk, "clean_rx", "on_consume", step=Step.CLEAN_RX,
+            reason=f"{_XDP_COPY} copied the buffer into a page of the driver's own",
+        )  # fmt: skip
 
     def _xdp(self, record: Record) -> None:
         walk = self.walk(record, Side.RECEIVE)

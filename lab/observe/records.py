@@ -58,6 +58,7 @@ class Config(IntFlag):
     NF_INPUT = 1 << 7
     XFRM_POLICY_IN = 1 << 8
     RX_HANDLER = 1 << 9
+    REDIRECTED = 1 << 10
 
 
 class Link(IntEnum):
