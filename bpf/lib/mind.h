@@ -113,18 +113,25 @@ static __always_inline bool mind_armed(void)
 	return enable_mind && runtime_config_get(RUNTIME_CONFIG_MIND);
 }
 
+#define MIND_BY_TAIL 32 /* bit of RUNTIME_CONFIG_MIND */
+
 /* RUNTIME_CONFIG_MIND is 1 for every packet, or an IPv4 address (network byte order) one end of
- * the packet must have. */
+ * the packet must have, or with bit 32 set the last four bytes of the packet: there the lab puts
+ * a cookie, and no tunnel or translation moves it. */
 static __always_inline bool mind_wants(struct __sk_buff *ctx)
 {
-	__u32 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
+	__u64 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
 	__be32 addrs[2] = {};
+	__u32 tail = 0;
 
 	if (wanted <= 1)
 		return wanted;
+	if (wanted >> MIND_BY_TAIL)
+		return !bpf_skb_load_bytes(ctx, ctx->len - sizeof(tail), &tail, sizeof(tail)) &&
+		       tail == (__u32)wanted;
 	if (bpf_skb_load_bytes(ctx, ETH_HLEN + offsetof(struct iphdr, saddr), addrs, sizeof(addrs)))
 		return false;
-	return addrs[0] == wanted || addrs[1] == wanted;
+	return addrs[0] == (__u32)wanted || addrs[1] == (__u32)wanted;
 }
 
 VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note)

@@ -9,7 +9,7 @@ from lab.observe.absent import fill
 from lab.observe.headers import ICMP, TCP
 from lab.observe.identify import Journey, journeys
 from lab.observe.ladder import Ladder
-from lab.observe.mind import annotate
+from lab.observe.mind import annotate, entries
 from lab.observe.names import Names
 from lab.observe.records import Config, Kind, MindRecord, Record
 from lab.observe.walk import Walk
@@ -44,7 +44,7 @@ def assemble(
         missing: evidence this kernel could not give.
     """
     sources = tuple(f"{name}: prog {number}" for name, number in names.programs.items())
-    known = sorted(records, key=lambda record: record.ns)
+    known = sorted([*records, *entries(notes, names)], key=lambda record: record.ns)
     polls = [record for record in known if record.kind is Kind.NAPI_POLL]
     found = [journey for journey in journeys(known) if journey.packet is not None]
     lines = annotate([_hops(journey, names, polls) for journey in found], notes, names)

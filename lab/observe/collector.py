@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 RING_BYTES = 4 << 20
 MIND_RING_BYTES = 256 << 10
 MIND_SLOT, MIND_LOST_SLOT = 3, 4
+MIND_BY_TAIL = 1 << 32
+MODE_COOKIE = 1
 POLL_S = 0.02
 MOST_BYTES = 512 << 20
 _FILTER = struct.Struct("<IIQ4s4sHHIQ")
@@ -123,8 +125,10 @@ class Collector:
             return
         side = Direction.INGRESS if probe.where is Where.TC_INGRESS else Direction.EGRESS
         for ifindex, device in socket.if_nameindex():
-            # only beside programs of the lab: the probe itself must not make a step be taken
-            if device != "lo" and query_tc(ifindex, side) is not None:
+            # only beside strangers' programs: the datapath's own tell themselves, and where there
+            # is none the probe must not be what makes the step be taken
+            number = query_tc(ifindex, side) if device != "lo" else None
+            if number is not None and not _name_of(number).startswith("cil_"):
                 links.append(tracing.attach_tcx(program, ifindex, side))
 
     def _open_minds(self) -> None:
@@ -228,9 +232,16 @@ class Collector:
         value = bytearray(self.bss.spec.value_size)
         value[self.filter_at : self.filter_at + len(packed)] = packed
         self.bss.update(struct.pack("<I", 0), bytes(value))
+        self._tell_minds(mode if mind else 0, cookie)
+
+    def _tell_minds(self, mode: int, cookie: int) -> None:
+        """Let the datapath tell of the same packets: all, or those that end in the cookie."""
+        value = 1 if mode else 0
+        if mode == MODE_COOKIE:
+            (tail,) = struct.unpack("<I", cookie.to_bytes(8, "big")[4:])
+            value = MIND_BY_TAIL | tail
         for config, _ in self.minds.values():
-            told = struct.pack("<Q", 1 if mode and mind else 0)
-            config.update(struct.pack("<I", MIND_SLOT), told)
+            config.update(struct.pack("<I", MIND_SLOT), struct.pack("<Q", value))
 
     def drain(self) -> None:
         """Move what the rings hold into memory; beyond a bound records count as lost."""

@@ -142,6 +142,7 @@ class Ladder(Builder):
     ) -> None:
         attached = self.names.hooks.get((walk.netns, walk.ifindex, side))
         program = attached.name if attached else ""
+        known = next((seen for seen in reversed(walk.hops) if seen.before), None)
         hop = self.add(
             record,
             walk,
@@ -149,9 +150,22 @@ class Ladder(Builder):
             "tc_ingress" if side == "ingress" else "tc_egress",
             step=step,
             evidence=Evidence.PROGRAM,
-            reason=f"{program} runs next in this hook" if program else "",
+            reason=f"{program} runs in this hook" if program else "",
         )
-        walk.hops[-1] = replace(hop, program=program)
+        hop = replace(hop, program=program)
+        if not record.packet and attached:
+            # told by the program itself, which sees the bytes that were seen just before
+            hop = replace(hop, mark=record.mark, object=f"prog {attached.id}")
+            if known is not None:
+                hop = replace(
+                    hop,
+                    before=known.before,
+                    length=known.length,
+                    cpu=known.cpu,
+                    link_layer=known.link_layer,
+                    identity=known.identity,
+                )
+        walk.hops[-1] = hop
 
     def _send(self, record: Record, walk: Walk) -> None:
         if record.kind is Kind.TC_EGRESS:

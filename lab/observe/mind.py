@@ -9,12 +9,52 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from lab.observe.names import Names
-from lab.observe.records import MindRecord
+from lab.observe.records import Config, Kind, Link, MindRecord, Record
 from lab.trace import Hop, LookUp
 
 _ACTIONS = {0: "pass", 2: "drop", 7: "redirect", -1: "pass", 4: "stolen"}
 _CT = {0: "new", 1: "established", 2: "reply", 3: "related"}
 _LONGEST_RUN_NS = 1_000_000
+
+
+def entries(notes: Iterable[MindRecord], names: Names) -> list[Record]:
+    """Return a record for each time a datapath program was entered at its hook."""
+    words = names.words.get("mind_program", {})
+    kinds = {number for number, word in names.words.get("mind_kind", {}).items() if word == "ENTER"}
+    found = []
+    for note in notes:
+        if note.kind not in kinds:
+            continue
+        program = f"cil_{words.get(note.what, '').lower()}"
+        for side, kind in (("ingress", Kind.TC_INGRESS), ("egress", Kind.TC_EGRESS)):
+            attached = names.hooks.get((note.netns, note.ifindex, side))
+            if attached is not None and attached.name == program:
+                found.append(_entry(note, kind))
+    return found
+
+
+def _entry(note: MindRecord, kind: Kind) -> Record:
+    return Record(
+        ns=note.ns,
+        skb=note.skb,
+        head=0,
+        cookie=0,
+        location=0,
+        arg=0,
+        netns=note.netns,
+        ifindex=note.ifindex,
+        length=0,
+        mark=note.mark,
+        hash=note.hash,
+        reason=0,
+        verdict=0,
+        cpu=-1,
+        config=Config(0),
+        kind=kind,
+        link=Link.NONE,
+        packet=b"",
+        stack=(),
+    )
 
 
 def annotate(
@@ -141,14 +181,15 @@ def _tuple(key: bytes) -> str:
 
 
 def _policy(note: MindRecord) -> LookUp:
-    label, port, protocol, egress = struct.unpack_from("<IHBB", note.key)
+    _, label, egress, protocol, port = struct.unpack_from("!I4sBBH", note.key)
     side = "egress" if egress & 1 else "ingress"
-    big_port = int.from_bytes(struct.pack("<H", port), "big")
-    key = f"identity {label} {side} protocol {protocol} port {big_port}"
-    if not note.found:
-        return LookUp(map="cilium_policy", key=key, value=None)
-    verdict = "allowed" if not note.arg else f"proxy port {note.arg}" if note.arg > 0 else "denied"
-    return LookUp(map="cilium_policy", key=key, value=verdict)
+    identity = int.from_bytes(label, "little") or "any"
+    key = f"{side} identity {identity} protocol {protocol or 'any'} port {port or 'any'}"
+    if note.arg > 0:
+        return LookUp(map="cilium_policy", key=key, value=f"to proxy port {note.arg}")
+    if note.arg < 0:
+        return LookUp(map="cilium_policy", key=key, value="denied" if note.found else None)
+    return LookUp(map="cilium_policy", key=key, value="allowed" if note.found else None)
 
 
 def _service(note: MindRecord) -> str:
