@@ -18,7 +18,7 @@ from lab.errors import InputError
 if TYPE_CHECKING:
     from lab.datapath.listing import Listing
     from lab.layouts.records import Record
-    from lab.plan.inventory import NodeFacts
+    from lab.plan.inventory import NodeFacts, PodFacts
     from lab.runtime import Lab
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -55,7 +55,12 @@ class _Node:
 
 
 @contextmanager
-def _running(name: str) -> Iterator[Lab]:
+def running(name: str) -> Iterator[Lab]:
+    """Yield the lab called ``name``, or the only one that is up.
+
+    Raises:
+        InputError: no such lab, or none is named and not exactly one is up.
+    """
     from lab.runtime import Lab, registry
 
     if not name:
@@ -69,6 +74,19 @@ def _running(name: str) -> Iterator[Lab]:
         yield lab
     finally:
         lab.close()
+
+
+def find_pod(lab: Lab, word: str) -> PodFacts:
+    """Return the pod with this name or endpoint id.
+
+    Raises:
+        InputError: there is none; the hint lists them.
+    """
+    for pod in lab.facts.pods:
+        if word in (pod.name, str(pod.endpoint_id)):
+            return pod
+    known = ", ".join(f"{pod.endpoint_id} ({pod.name})" for pod in lab.facts.pods)
+    raise InputError(f"no endpoint {word!r} in lab {lab.name!r}", hint=known)
 
 
 def _nodes(lab: Lab, only: str) -> list[_Node]:
@@ -100,7 +118,7 @@ def _show(
     """Print one listing per node, or all as one JSON list of ``{node, key, value, text}``."""
     from lab.datapath.listing import lines
 
-    with _running(lab_name) as lab:
+    with running(lab_name) as lab:
         found = [(node, listed(lab, node)) for node in _nodes(lab, node_name)]
     if output is Format.JSON:
         print_json(
@@ -139,8 +157,8 @@ def maps_command(
     """List every map that is pinned on the nodes, with type, sizes and entries."""
     from lab.datapath.maps import pinned_maps
 
-    with _running(name or lab) as running:
-        found = [(where, pinned_maps(where.bpffs)) for where in _nodes(running, node)]
+    with running(name or lab) as live:
+        found = [(where, pinned_maps(where.bpffs)) for where in _nodes(live, node)]
     if output is Format.JSON:
         print_json(
             [
@@ -291,17 +309,12 @@ def policy_get(
     """List the policy entries of one endpoint."""
     from lab.datapath import listing
 
-    with _running(lab) as running:
-        pods = running.facts.pods
-        chosen = [pod for pod in pods if endpoint in (pod.name, str(pod.endpoint_id))]
-        if not chosen:
-            known = ", ".join(f"{pod.endpoint_id} ({pod.name})" for pod in pods)
-            raise InputError(f"no endpoint {endpoint!r} in lab {running.name!r}", hint=known)
-        name, pod = running.name, chosen[0]
+    with running(lab) as live:
+        name, pod = live.name, find_pod(live, endpoint)
 
-    def entries(running: Lab, where: _Node) -> Listing:
+    def entries(live: Lab, where: _Node) -> Listing:
         found = _read(where, f"cilium_policy_{pod.endpoint_id:05d}")
-        return listing.policy(found, _labels(running))
+        return listing.policy(found, _labels(live))
 
     _show(name, pod.node, output, entries)
 

@@ -7,13 +7,14 @@ Both readers have an epoll descriptor (`fileno`) that is readable when there is 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from lab.kernel import libbpf
-from lab.kernel.bpfmap import BpfMap
+from lab.kernel.bpfmap import BpfMap, Owned
 from lab.kernel.libbpf import check, check_pointer, lib
 
 DEFAULT_PAGES = 64
@@ -81,7 +82,8 @@ class PerfReader(_Ring):
     """Reader of a ``PERF_EVENT_ARRAY``: one ring per CPU; becomes the reader of the map.
 
     Args:
-        bpf_map: may be closed afterwards.
+        bpf_map: may be closed afterwards; the reader keeps the file open itself, because the kernel
+            takes the rings out of the map when the file they were put in through is closed.
         pages: of each CPU's ring, a power of two.
 
     Attributes:
@@ -104,6 +106,12 @@ class PerfReader(_Ring):
             bpf_map.fd, pages, self._on_sample, self._on_lost, None, None
         )
         self._handle = check_pointer(handle, f"opening the rings of {bpf_map.name}")
+        self._file = Owned(os.dup(bpf_map.fd))
+
+    def close(self) -> None:
+        """Stop reading and take the rings out of the map; doing so twice is fine."""
+        super().close()
+        self._file.close()
 
     def _keep(self, _: int, cpu: int, data: int, size: int) -> None:
         self._samples.append(Sample(cpu, ctypes.string_at(data, size)))

@@ -71,12 +71,15 @@ class Packet:
 
 def network_bytes(record: Record) -> bytes:
     """Return the captured bytes from the network header on; empty for a frame of another kind."""
-    if record.link is not Link.ETHERNET:
-        return record.packet
-    if len(record.packet) < ETHERNET_BYTES:
+    return network_bytes_of(record.packet) if record.link is Link.ETHERNET else record.packet
+
+
+def network_bytes_of(frame: bytes) -> bytes:
+    """Return an Ethernet frame from the network header on; empty for one of another kind."""
+    if len(frame) < ETHERNET_BYTES:
         return b""
-    (kind,) = struct.unpack_from("!H", record.packet, 12)
-    return record.packet[ETHERNET_BYTES:] if kind in (_IPV4, _ARP) else b""
+    (kind,) = struct.unpack_from("!H", frame, 12)
+    return frame[ETHERNET_BYTES:] if kind in (_IPV4, _ARP) else b""
 
 
 def innermost(record: Record) -> Packet | None:

@@ -145,6 +145,14 @@ def test_both_rings_deliver_what_a_program_wrote(loaded):
     assert (one.cpu in range(possible_cpus()), two.cpu) == (True, -1)
 
 
+def test_a_reader_outlives_the_map_it_was_opened_with(loaded):
+    with BpfMap.from_id(loaded.maps["events"].id) as opened:
+        perf = PerfReader(opened)
+    with perf:
+        loaded.programs["speak"].test_run(bytes(60))
+        assert len(perf.read(wait_ms=1000)) == 1
+
+
 def test_records_that_found_no_room_are_counted(loaded):
     with PerfReader(loaded.maps["events"], pages=1) as perf:
         loaded.programs["speak"].test_run(bytes(60), repeat=1000)
