@@ -3,9 +3,7 @@
 from lab import scenario
 from lab.wire import Drop, Look, Medium, TwoHosts, data
 
-hosts = TwoHosts(
-    rules=(Drop(data(5)),), medium=Medium.VETH, sysctls=(("ipv4.tcp_sack", "1"),)
-)
+hosts = TwoHosts(rules=(Drop(data(5)),), medium=Medium.VETH, sysctls=(("ipv4.tcp_sack", "1"),))
 
 
 @scenario(hosts)
