@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.plot import tcp_sequence, tcp_text, tcp_time, tcp_window
+from lab.plot import tcp_comparison, tcp_sequence, tcp_text, tcp_time, tcp_window
 from lab.wire.picture import Look, Picture
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ _DRAWERS: dict[Look, Callable[[Picture], Figure]] = {
     Look.SEQUENCE: tcp_sequence.draw,
     Look.TIME_SEQUENCE: tcp_time.draw,
     Look.WINDOW: tcp_window.draw,
+    Look.COMPARISON: tcp_comparison.draw,
 }
 
 

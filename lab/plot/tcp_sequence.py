@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lab.plot.tcp_style import COLOUR, INK, LOST, PALE, SMALL_POINTS, TEXT_POINTS, compare
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 CLIENT_X, SERVER_X = 0.0, 1.0
 _ROW = 1.0
 """Vertical room of one label; time is stretched where segments are dense."""
-_LONGEST_GAP = 2.6
+_LONGEST_GAP = 3.0
 _INCHES_PER_ROW = 0.34
 
 
@@ -44,7 +45,7 @@ class _Clock:
         for at, client, sends in moments:
             gap = (at - before) * per_ms
             if gap > _LONGEST_GAP * 1.5 and at - before > 2.5 * delay:
-                self.cuts.append((y + _LONGEST_GAP / 2, at - before))
+                self.cuts.append((y + _LONGEST_GAP * 0.72, at - before))
             y += min(gap, _LONGEST_GAP)
             if sends:
                 y = max(y, last_label[client] + _ROW)
@@ -56,6 +57,10 @@ class _Clock:
             self._height[at] = y
             before = at
         self.total = y
+        falls = sorted(
+            self(line.arrived_ms[0]) - self(line.sent_ms) for line in rows if line.arrived_ms
+        )
+        self.fall = max(falls[len(falls) // 2], 1.4 * _ROW) if falls else 2 * _ROW
 
     def __call__(self, at_ms: float) -> float:
         return self._height[at_ms]
@@ -66,31 +71,44 @@ def draw(picture: Picture) -> Figure:
     rows = lines(picture)
     clock = _Clock(rows)
     made, axes = new_figure(max(4.0, 2.2 + (clock.total + 2) * _INCHES_PER_ROW))
-    axes.set_xlim(-0.62, 1.62)
+    left = _margin(line.label + _note(line) for line in rows if line.from_client)
+    right = _margin(line.label + _note(line) for line in rows if not line.from_client)
+    axes.set_xlim(-left, 1 + right)
     axes.set_ylim(clock.total + 1.2, -1.6)
     axes.axis("off")
     for x, name in ((CLIENT_X, "client"), (SERVER_X, "server")):
         axes.plot([x, x], [-0.7, clock.total + 0.9], color=INK, linewidth=2.5, zorder=1)
         axes.text(x, -1.0, name, ha="center", fontsize=TEXT_POINTS + 3, weight="bold", color=INK)
     for line in rows:
-        _draw_line(axes, line, clock)
+        _draw_line(axes, line, clock, -left if line.from_client else 1 + right)
     for y, gap_ms in clock.cuts:
         axes.text(
             0.5, y, f"\u22ee  {gap_ms:.0f} ms  \u22ee", ha="center", va="center",
             fontsize=SMALL_POINTS, color=PALE,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2}, zorder=4,
         )  # fmt: skip
     write_title(axes, picture.title)
     compare(made, picture.seed, picture.linux)
     return made
 
 
-def _draw_line(axes: Axes, line: Line, clock: _Clock) -> None:
+def _note(line: Line) -> str:
+    fate = line.flight.fate
+    return "" if fate is Fate.DELIVERED else f"  {fate.value}"
+
+
+def _margin(labels: Iterable[str]) -> float:
+    # room beside a timeline for its longest label and the time of sending
+    return 0.2 + 0.0185 * max(map(len, labels), default=8)
+
+
+def _draw_line(axes: Axes, line: Line, clock: _Clock, edge_x: float) -> None:
     start = (CLIENT_X if line.from_client else SERVER_X, clock(line.sent_ms))
     end_x = SERVER_X if line.from_client else CLIENT_X
     colour = COLOUR[line.role]
     weight = 2.6 if line.role in (Role.AGAIN, Role.CLOSED) else 1.8
     if line.flight.lost:
-        _draw_lost(axes, start, end_x)
+        _draw_lost(axes, start, end_x, clock.fall)
     for at in line.arrived_ms:
         axes.annotate(
             "",
@@ -100,12 +118,10 @@ def _draw_line(axes: Axes, line: Line, clock: _Clock) -> None:
                         "shrinkA": 0, "shrinkB": 0, "mutation_scale": 16},
         )  # fmt: skip
     side = -1 if line.from_client else 1
-    fate = line.flight.fate
-    note = "" if fate is Fate.DELIVERED else f"  {fate.value}"
     axes.text(
         start[0] + side * 0.02,
         start[1],
-        line.label + note,
+        line.label + _note(line),
         ha="right" if line.from_client else "left",
         va="center",
         fontsize=TEXT_POINTS,
@@ -113,14 +129,14 @@ def _draw_line(axes: Axes, line: Line, clock: _Clock) -> None:
         weight="bold" if line.role is Role.AGAIN or line.flight.lost else "normal",
     )
     axes.text(
-        -0.62 if line.from_client else 1.62, start[1], f"{line.sent_ms:.0f} ms",
+        edge_x, start[1], f"{line.sent_ms:.0f} ms",
         ha="left" if line.from_client else "right", va="center", fontsize=SMALL_POINTS - 2,
         color=PALE,
     )  # fmt: skip
 
 
-def _draw_lost(axes: Axes, start: tuple[float, float], end_x: float) -> None:
+def _draw_lost(axes: Axes, start: tuple[float, float], end_x: float, fall: float) -> None:
     x = start[0] + (end_x - start[0]) * 0.42
-    y = start[1] + 0.9 * _ROW
+    y = start[1] + 0.42 * fall
     axes.plot([start[0], x], [start[1], y], color=LOST, linewidth=2.2, linestyle=(0, (4, 2)))
     axes.plot([x], [y], marker="X", markersize=17, color=LOST, markeredgecolor="white", zorder=5)

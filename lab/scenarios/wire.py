@@ -44,6 +44,7 @@ class WireStage(Sentences, Bench):
         from_ms: float = 0.0,
         to_ms: float = float("inf"),
         skip_bytes: int = 0,
+        labels: tuple[str, ...] = (),
     ) -> None:
         """Have the recording drawn.
 
@@ -57,6 +58,7 @@ class WireStage(Sentences, Bench):
             from_ms: where the picture begins, in milliseconds since the first packet.
             to_ms: where it ends.
             skip_bytes: of the client's stream; the picture counts from the byte after them.
+            labels: names of the connections, in the order of their first data.
         """
         self.pictures.append(
             Picture(
@@ -69,6 +71,7 @@ class WireStage(Sentences, Bench):
                 from_ms=from_ms,
                 to_ms=to_ms,
                 skip_bytes=skip_bytes,
+                labels=labels,
             )
         )
 

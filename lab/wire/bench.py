@@ -210,6 +210,27 @@ class Bench:
             if readable:
                 receiver.receive_once()
 
+    def deliver(
+        self, sender: Endpoint, receiver: Endpoint, count: int, *, quiet_ms: float = 0.0
+    ) -> None:
+        """Send so many bytes of the known stream, wait until the wire is quiet, then read them.
+
+        Nobody touches a socket meanwhile: a segment that arrives while its socket is in use waits
+        and may be merged with the next, and then the answers depend on the scheduler.
+
+        Args:
+            sender: has room for everything in its send buffer.
+            receiver: has room for everything in its window.
+            count: bytes.
+            quiet_ms: how long nothing may pass; as for :meth:`wait_quiet` if 0.
+
+        Raises:
+            CheckFailed: the bytes did not come.
+        """
+        sender.send(count)
+        self.wait_quiet(for_ms=quiet_ms)
+        receiver.receive(count)
+
     @staticmethod
     def now_ns() -> int:
         """Return the time on the clock of the recording."""

@@ -21,6 +21,9 @@ class Look(Enum):
     WINDOW = "window"
     """cwnd, ssthresh, receive window and bytes in flight over time, states shaded."""
 
+    COMPARISON = "comparison"
+    """cwnd of each connection over time since its first data, losses marked."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -36,6 +39,7 @@ class Picture:
         from_ms: where it begins, in milliseconds since the first packet.
         to_ms: where it ends.
         skip_bytes: of the client's stream; the picture counts from the byte after them.
+        labels: names of the connections, in the order of their first data.
     """
 
     look: Look
@@ -47,6 +51,7 @@ class Picture:
     from_ms: float = 0.0
     to_ms: float = float("inf")
     skip_bytes: int = 0
+    labels: tuple[str, ...] = ()
 
     def flights(self) -> tuple[Flight, ...]:
         """Return the TCP segments to draw, in the order of sending."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from lab.wire.events import CongestionState, TcpEvent, TcpState, What
 from lab.wire.frames import Flag
@@ -158,6 +159,39 @@ class Recording:
             for event in self.events
             if event.what is What.CONGESTION and event.at_client is at_client
         )
+
+    def entered(self, state: str, *, at_client: bool = True) -> tuple[TcpEvent, ...]:
+        """Return the events at which a host's sockets entered a congestion state by its name."""
+        wanted = CongestionState[state]
+        return tuple(
+            event
+            for event in self.events
+            if event.what is What.CONGESTION
+            and event.at_client is at_client
+            and event.after == wanted
+        )
+
+    def growth_per_round(self, begin: TcpEvent, end: TcpEvent) -> float:
+        """Return how many segments cwnd gained per round trip, while Open between two events."""
+        opened = [
+            event.time_ns
+            for event in self.entered("OPEN", at_client=begin.at_client)
+            if begin.time_ns < event.time_ns < end.time_ns
+        ]
+        inside = [
+            event
+            for event in self.events
+            if event.what is What.PROBE
+            and event.at_client is begin.at_client
+            and (opened[0] if opened else end.time_ns) <= event.time_ns < end.time_ns
+        ]
+        if len(inside) < 2:
+            return 0.0
+        rounds = sum(
+            (after.time_ns - before.time_ns) / 1e3 / before.srtt_us
+            for before, after in pairwise(inside)
+        )
+        return (inside[-1].cwnd - inside[0].cwnd) / rounds
 
     def tcp_states(self, *, at_client: bool = True) -> tuple[TcpState, ...]:
         """Return the connection states one host's sockets entered, in order."""

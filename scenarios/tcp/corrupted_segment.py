@@ -10,8 +10,7 @@ hosts = TwoHosts(rules=(Corrupt(data(2)),), delay_ms=20)
 def corrupted_segment(lab):
     """Ten segments; one bit of the second is flipped on the wire."""
     client, server = lab.connect()
-    lab.transfer(client, server, 10_000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 10_000)
     seen = lab.recording()
     again = [flight.sent.seq for flight in seen.retransmissions()]
     lab.check("the stream arrives intact", server.intact and server.received == 10_000)

@@ -10,15 +10,10 @@ hosts = TwoHosts(delay_ms=5)
 def delayed_ack(lab):
     """One small segment alone, then two full segments together."""
     client, server = lab.connect()
-    lab.transfer(client, server, 2000)
-    lab.wait_quiet()
-    server.set_quick_ack(False)
-    lab.transfer(client, server, 100)
-    client.wait_acknowledged()
-    lab.wait_quiet(for_ms=60)
-    server.set_quick_ack(False)
-    lab.transfer(client, server, 2000)
-    lab.wait_quiet(for_ms=60)
+    lab.deliver(client, server, 2000)
+    for count in (100, 2000):
+        server.set_quick_ack(False)
+        lab.deliver(client, server, count, quiet_ms=80)
     seen = lab.recording()
 
     alone = [f for f in seen.data() if f.sent.length == 100]

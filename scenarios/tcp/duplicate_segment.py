@@ -10,8 +10,7 @@ hosts = TwoHosts(rules=(Duplicate(data(2)),), delay_ms=20)
 def duplicate_segment(lab):
     """Three segments; the wire delivers the second twice."""
     client, server = lab.connect()
-    lab.transfer(client, server, 3000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 3000)
     seen = lab.recording()
     copies = [len(flight.arrived_ns) for flight in seen.data()]
     lab.check("the stream arrives intact", server.intact and server.received == 3000)

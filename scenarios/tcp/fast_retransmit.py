@@ -13,14 +13,13 @@ def fast_retransmit(lab):
     """Window of 3 segments of 1000 bytes; bytes 1001 to 2000 are lost the first time."""
     client, server = lab.connect()
     client.send(6000)
+    lab.wait_ms(35)
     server.receive(1000)
     lab.effect("bytes 1001 to 2000 keep the application waiting", not server.wait_readable(0.03))
     at_once = server.receive_once()
     lab.effect("then all five segments are delivered in one read", len(at_once) == 5000)
-    client.wait_acknowledged()
-    client.send(3000)
-    server.receive(3000)
     lab.wait_quiet()
+    lab.deliver(client, server, 3000)
     seen = lab.recording()
 
     again, repeats = seen.retransmissions(), seen.duplicate_acks()

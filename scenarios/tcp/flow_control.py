@@ -21,9 +21,7 @@ def flow_control(lab):
     lab.wait_quiet()
     server.limit_window(2000)
     server.set_quick_ack(False)
-    client.send(7000)
-    server.receive(7000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 7000)
     seen = lab.recording()
 
     drawn = [flight for flight in seen.data() if flight.sent.seq > 2000]

@@ -10,8 +10,7 @@ hosts = TwoHosts(delay_ms=20)
 def handshake(lab):
     """The client connects and sends 1000 bytes."""
     client, server = lab.connect()
-    lab.transfer(client, server, 1000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 1000)
     seen = lab.recording()
     first, second, third = (flight.sent for flight in seen.flights[:3])
     flags = seen.flags()[:4]

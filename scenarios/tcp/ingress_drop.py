@@ -10,9 +10,7 @@ hosts = TwoHosts(rules=(Drop(data(5)),), medium=Medium.VETH, sysctls=(("ipv4.tcp
 def ingress_drop(lab):
     """Ten segments over a veth pair; the fifth is dropped in the kernel."""
     client, server = lab.connect()
-    lab.transfer(client, server, 10_000)
-    client.wait_acknowledged()
-    lab.wait_quiet()
+    lab.deliver(client, server, 10_000)
     seen = lab.recording()
     again = [flight.sent.seq for flight in seen.retransmissions()]
     lab.check("the stream arrives intact", server.intact and server.received == 10_000)

@@ -12,7 +12,7 @@ hosts = TwoHosts(delay_ms=5)
 def keepalive(lab):
     """A probe after 1 second of silence; then nothing arrives any more."""
     client, server = lab.connect(client=SocketOptions(keepalive_s=(1, 1, 3)))
-    lab.transfer(client, server, 1000)
+    lab.deliver(client, server, 1000)
     lab.wait_until(lambda: lab.client.counters()["TCPKeepAlive"] == 1, "a first probe")
     lab.wait_quiet()
     alive = lab.recording()

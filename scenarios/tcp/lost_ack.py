@@ -11,8 +11,7 @@ def lost_ack(lab):
     """Two rounds of three segments; the ACKs 2001, 4001 and 5001 are lost, 3001 and 6001 not."""
     client, server = lab.connect()
     for _ in range(2):
-        lab.transfer(client, server, 3000)
-        lab.wait_quiet()
+        lab.deliver(client, server, 3000)
     seen = lab.recording()
     lost = [flight.sent.ack for flight in seen.lost()]
     arrived = [flight.sent.ack for flight in seen.acks(Way.TO_CLIENT) if not flight.lost]

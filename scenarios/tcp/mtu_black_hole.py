@@ -14,7 +14,7 @@ hosts = TwoHosts(
 def mtu_black_hole(lab):
     """A hop carries 600 bytes at most and drops the rest silently; segments have 1000."""
     client, server = lab.connect()
-    lab.transfer(client, server, 300)
+    lab.deliver(client, server, 300)
     lab.check("the handshake and a small request pass", server.received == 300)
     client.send(2000)
     lab.effect("a large one does not", not server.wait_readable(0.9))

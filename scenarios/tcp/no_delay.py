@@ -12,8 +12,8 @@ def no_delay(lab):
     client, server = lab.connect(client=SocketOptions(no_delay=True))
     for _ in range(5):
         client.send(10)
-    server.receive(50)
     lab.wait_quiet()
+    server.receive(50)
     seen = lab.recording()
     sent = [(flight.sent.seq, flight.sent.length) for flight in seen.data()]
     times = [seen.at_ms(flight.sent.time_ns) for flight in seen.data()]

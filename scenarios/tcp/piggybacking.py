@@ -44,12 +44,12 @@ def piggybacking(lab):
         name="slow-answer",
         from_ms=seen.at_ms(slow),
     )
-    first = [f for f in seen.data() if f.sent.seq > REQUESTS * 11][0].sent.time_ns
+    first, second = [f.sent.time_ns for f in seen.data()][REQUESTS : REQUESTS + 2]
     lab.picture(
         Look.SEQUENCE,
         "The answer carries the ACK: How are you? Fine, thank you",
         seen,
         name="quick-answer",
         from_ms=seen.at_ms(first),
-        to_ms=seen.at_ms(first) + 4,
+        to_ms=seen.at_ms(second) - 0.01,
     )

@@ -10,8 +10,7 @@ hosts = TwoHosts(rules=(Reorder(data(3), behind=2),), delay_ms=20)
 def reordering(lab):
     """Ten segments; the third arrives after the fifth."""
     client, server = lab.connect()
-    lab.transfer(client, server, 10_000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 10_000)
     seen = lab.recording()
     arrivals = sorted((at, f.sent.seq) for f in seen.data() for at in f.arrived_ns)
     order = [seq for _, seq in arrivals]

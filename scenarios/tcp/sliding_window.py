@@ -20,8 +20,7 @@ def sliding_window(lab):
     client.send(1000)
     server.receive(2000)
     lab.wait_quiet()
-    lab.transfer(client, server, 7000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 7000)
     seen = lab.recording()
 
     later = [flight for flight in seen.data() if flight.sent.seq > 2000]

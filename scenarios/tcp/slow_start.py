@@ -12,8 +12,7 @@ hosts = TwoHosts(
 def slow_start(lab):
     """Begin with one segment, as in the drawing, on a perfect wire of 50 ms round trip."""
     client, server = lab.connect()
-    lab.transfer(client, server, 60_000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 60_000)
     seen = lab.recording()
     rounds = seen.rounds()
     lab.check("the stream arrives intact", server.intact and server.received == 60_000)

@@ -14,8 +14,7 @@ hosts = TwoHosts(
 def spurious_retransmission(lab):
     """Ten segments; the third arrives after the seventh."""
     client, server = lab.connect()
-    lab.transfer(client, server, 10_000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 10_000)
     seen = lab.recording()
     again = [flight.sent.seq for flight in seen.retransmissions()]
     lab.check("the stream arrives intact", server.intact and server.received == 10_000)

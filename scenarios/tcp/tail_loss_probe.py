@@ -14,8 +14,7 @@ hosts = TwoHosts(
 def tail_loss_probe(lab):
     """Ten segments, the last two are lost; two round trips later the tenth goes as a probe."""
     client, server = lab.connect()
-    lab.transfer(client, server, 10_000)
-    lab.wait_quiet()
+    lab.deliver(client, server, 10_000, quiet_ms=200)
     seen = lab.recording()
     again, lost = seen.retransmissions(), seen.lost()
     lab.check("the stream arrives intact", server.intact and server.received == 10_000)
