@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ def run_command(
     paths: Annotated[list[str], typer.Argument(help="Scenario files or folders.")],
     engine: EngineOption = "netns",
     repeat: Annotated[int, typer.Option(min=1, help="Run each so many times.")] = 1,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and captures of TCP experiments.")
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> int:
     """Run scenarios, each in a fresh lab; exit 0 if every sentence holds.
@@ -31,6 +35,8 @@ def run_command(
         for _ in range(repeat):
             report = scenario.run(engine=engine)
             reports.append(report)
+            if pictures is not None:
+                _draw(report, pictures)
             if output is Format.TABLE:
                 _print(report)
     if output is Format.JSON:
@@ -39,6 +45,17 @@ def run_command(
         failed = [report for report in reports if not report.passed]
         typer.echo(f"{len(reports) - len(failed)} passed, {len(failed)} failed")
     return exit_code(reports)
+
+
+def _draw(report: Report, folder: Path) -> None:
+    """Leave the pictures of a report (SVG, PNG, text) and one capture per recording."""
+    from lab.plot import tcp
+    from lab.wire.capture import save
+
+    for picture in report.pictures:
+        tcp.save(picture, folder, report.scenario)
+    if report.pictures:
+        save(report.pictures[-1].recording, folder / f"{report.scenario}.pcapng")
 
 
 def exit_code(reports: list[Report]) -> int:

@@ -1,0 +1,174 @@
+"""Two hosts on a wire: exact, the same from both back ends, honest, and gone afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.errors import UnsupportedError
+from lab.scenarios import load_scenarios
+from lab.scenarios.wire import WireStage
+from lab.waiting import eventually
+from lab.wire import (
+    Bench,
+    Drop,
+    Duplicate,
+    Fate,
+    Medium,
+    Rate,
+    SocketOptions,
+    TwoHosts,
+    Way,
+    ack,
+    data,
+)
+from lab.wire.record import End
+
+pytestmark = pytest.mark.live
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = load_scenarios(["scenarios/tcp"])
+IMPAIRED = [
+    item for item in EXPERIMENTS if "effect(" in Path(f"scenarios/tcp/{item.name}.py").read_text()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", IMPAIRED, ids=lambda item: item.name)
+def test_without_its_impairment_every_statement_about_it_fails(experiment, monkeypatch) -> None:
+    impair = WireStage.impair
+    monkeypatch.setattr(WireStage, "impair", lambda stage, *rules: impair(stage))
+    perfect = replace(experiment, topology=replace(experiment.topology, rules=()))
+    report = perfect.run()
+    assert report.effects, "no statement was made about the impairment"
+    surviving = [
+        check.statement
+        for check in report.checks
+        if check.statement in report.effects and check.holds
+    ]
+    assert surviving == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda item: item.name)
+def test_repeated_runs_have_one_outcome(experiment) -> None:
+    runs = int(os.environ.get("LAB_TCP_REPEAT", "3"))
+    outcomes = {
+        repr((report.passed, report.outcome)) for report in (experiment.run() for _ in range(runs))
+    }
+    assert len(outcomes) == 1
+    assert "(True" in outcomes.pop()
+
+
+def test_a_rule_whose_packet_never_comes_is_reported() -> None:
+    with WireStage(TwoHosts(rules=(Drop(data(50)),))) as lab:
+        client, server = lab.connect()
+        lab.deliver(client, server, 3000)
+        lab.check_script_met()
+        (check,) = lab.checks
+    assert not check.holds
+    assert check.detail == "drop data #50 client→server: 3 such packets came"
+
+
+def test_a_congestion_control_the_kernel_does_not_have_is_named() -> None:
+    with Bench(TwoHosts()) as lab, pytest.raises(UnsupportedError, match="'warp'") as refusal:
+        lab.connect(client=SocketOptions(congestion_control="warp"))
+    assert refusal.value.exit_code == 3
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        lambda: TwoHosts(medium=Medium.VETH, delay_ms=5),
+        lambda: open_with(Rate(way=Way.TO_SERVER, rate_mbit=5)),
+    ],
+    ids=["a delay", "a rate"],
+)
+def test_what_a_veth_pair_cannot_do_is_refused(hosts) -> None:
+    with pytest.raises(UnsupportedError, match=r"veth|ingress"):
+        hosts()
+
+
+def open_with(*rules):
+    with Bench(TwoHosts(medium=Medium.VETH, rules=rules)):
+        pass
+
+
+def story(medium: Medium, *rules):
+    """Return what happened to each data segment and what the receiver answered."""
+    with Bench(TwoHosts(medium=medium, rules=rules, sysctls=(("ipv4.tcp_sack", "1"),))) as lab:
+        client, server = lab.connect()
+        lab.deliver(client, server, 9000)
+        seen = lab.recording()
+    return [
+        (flight.sent.seq, flight.lost, len(flight.arrived_ns)) for flight in seen.data()
+    ], seen.client["TCPFastRetrans"]
+
+
+@pytest.mark.parametrize(
+    "rule", [Drop(data(2)), Drop(data(1, first_byte=2001)), Drop(ack(1, 2))], ids=str
+)
+def test_both_back_ends_tell_the_same_story(rule) -> None:
+    assert story(Medium.WIRE, rule) == story(Medium.VETH, rule)
+
+
+def test_the_program_delivers_a_duplicate() -> None:
+    with Bench(TwoHosts(medium=Medium.VETH, rules=(Duplicate(data(2)),))) as lab:
+        client, server = lab.connect()
+        lab.deliver(client, server, 3000)
+        flights = lab.recording().data()
+    assert [flight.fate for flight in flights] == [
+        Fate.DELIVERED,
+        Fate.DUPLICATED,
+        Fate.DELIVERED,
+    ]
+    assert server.intact
+
+
+def test_the_kernels_log_and_the_wires_journal_agree() -> None:
+    with Bench(TwoHosts(rules=(Drop(data(2)),), delay_ms=2)) as lab:
+        client, server = lab.connect()
+        lab.deliver(client, server, 9000)
+        seen = lab.recording()
+    sent = [row for row in seen.segments if row.end is End.SENT]
+    received = [row for row in seen.segments if row.end is End.RECEIVED]
+    assert len(sent) == len(seen.passages)
+    assert len(received) == sum(len(passage.written) for passage in seen.passages)
+    assert {row.cookie for row in sent if row.length} == {sent[-2].cookie or sent[-1].cookie} - {0}
+
+
+KILLED = """
+import sys
+from lab.wire import Bench, Drop, TwoHosts, data
+with Bench(TwoHosts(delay_ms=5, rules=(Drop(data(1)),))) as lab:
+    client, server = lab.connect()
+    client.send(1000)
+    print(lab._line.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def programs() -> set[str]:
+    listing = subprocess.run(
+        ["bpftool", "prog", "list"], capture_output=True, text=True, check=True
+    )
+    return {line.split(":")[0] for line in listing.stdout.splitlines() if "impair_" in line}
+
+
+def test_a_killed_owner_leaves_nothing() -> None:
+    before = programs()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    wire = int(owner.stdout.readline())
+    assert programs() > before
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    eventually(lambda: not Path(f"/proc/{wire}").exists(), what="the end of the wire's process")
+    # programs go with the devices they are attached to, and these with their namespace
+    eventually(lambda: programs() <= before, within_s=20, what="the end of the programs")
