@@ -11,6 +11,9 @@ from lab.wire.record import Flight
 from lab.wire.recording import flag_names
 from lab.wire.rules import Kind, Way
 
+_ICMP_TYPE_AT = 14 + 20
+_ICMP_NAMES = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
+
 
 class Role(Enum):
     """Why a segment is in a picture; each has one colour in every picture."""
@@ -87,6 +90,8 @@ def label(flight: Flight, role: Role, repeat: int = 0, skip_bytes: int = 0) -> s
         sent = replace(sent, seq=sent.seq - skip_bytes)
     else:
         sent = replace(sent, ack=sent.ack - skip_bytes)
+    if sent.kind is Kind.ICMP:
+        return f"ICMP {_ICMP_NAMES.get(sent.frame[_ICMP_TYPE_AT], 'message')}"
     if role is Role.CONTROL:
         words = flag_names(sent.flags)
         return (
@@ -105,6 +110,8 @@ def label(flight: Flight, role: Role, repeat: int = 0, skip_bytes: int = 0) -> s
 
 def _role(flight: Flight, next_byte: int, again: bool, repeated: bool) -> Role:
     sent = flight.sent
+    if sent.kind is Kind.ICMP:
+        return Role.DATA if sent.way is Way.TO_SERVER else Role.ACK
     if sent.flags & (Flag.SYN | Flag.RST) or sent.kind is Kind.FIN:
         return Role.CONTROL
     if sent.kind is Kind.DATA:

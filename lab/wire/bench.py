@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from lab.errors import CheckFailed, PrerequisiteError
+from lab.errors import CheckFailed, PrerequisiteError, UnsupportedError
 from lab.kernel import link
 from lab.kernel.netns import NetworkNamespace
 from lab.kernel.tap import open_tap
@@ -25,9 +25,11 @@ from lab.wire.events import EventPrograms
 from lab.wire.hosts import PINNED, Host, Medium, TwoHosts
 from lab.wire.ingress import IngressPrograms
 from lab.wire.line import Line
+from lab.wire.loop import Journal
 from lab.wire.record import CLIENT, SERVER, Decoder, flights_over_veth, flights_over_wire
 from lab.wire.recording import Recording
 from lab.wire.rules import Rule, Script, Way
+from lab.wire.tun import Pinger, Tun
 
 ADDRESS = {CLIENT: "10.9.0.1", SERVER: "10.9.0.2"}
 MAC = {CLIENT: "02:00:0a:09:00:01", SERVER: "02:00:0a:09:00:02"}
@@ -36,6 +38,7 @@ DEVICE = "eth0"
 PORT = 5000
 _LOOPBACK = 1
 _PERMANENT = 0x80
+_TUN_INDEX = 4
 _QUIET_MS = 25.0
 _DEFAULT = SocketOptions()
 
@@ -154,6 +157,29 @@ class Bench:
         self._stack.callback(ours.close)
         ours.connect(self.server_address)
         return ours, theirs
+
+    def open_tun(self) -> Tun:
+        """Give the server a network 10.8.0.0/24 that lives in this program, with a route to it.
+
+        The server has 10.8.0.1 there and forwards; every other address is the program's to
+        answer for.
+        """
+        server = self.server.namespace
+        fd = open_tap(server, "tun0", index=_TUN_INDEX, frames=False)
+        tun = Tun(fd)
+        self._stack.callback(tun.close)
+        link.add_address(server, _TUN_INDEX, "10.8.0.1/24")
+        link.set_up(server, _TUN_INDEX)
+        self.server.set_sysctl("ipv4.ip_forward", "1")
+        link.add_route(self.client.namespace, IFINDEX[CLIENT], "10.8.0.0/24", via=ADDRESS[SERVER])
+        return tun
+
+    def pinger(self, address: str) -> Pinger:
+        """Return what sends ICMP echo requests from the client to ``address``."""
+        with self.client.namespace.entered():
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self._stack.callback(raw.close)
+        return Pinger(raw, address)
 
     @property
     def server_address(self) -> tuple[str, int]:
@@ -276,6 +302,18 @@ class Bench:
         """
         eventually(condition, within_s=within_s, what=what)
 
+    def journal(self) -> Journal:
+        """Return what the TAP wire carried, without the kernel's log and its limit.
+
+        Raises:
+            UnsupportedError: the hosts are joined by a veth pair.
+        """
+        if self._line is None:
+            raise UnsupportedError(
+                "a veth pair keeps no journal", hint="join the hosts with medium=Medium.WIRE"
+            )
+        return self._line.journal()
+
     def recording(self) -> Recording:
         """Return everything seen so far."""
         observations = self._programs.observations()
@@ -344,6 +382,8 @@ class Bench:
         link.set_up(space, index)
         link.add_address(space, index, f"{ADDRESS[name]}/32")
         metrics = {"initcwnd": self.hosts.initial_window, "initrwnd": 64}
+        if self.hosts.quick_ack:
+            metrics["quickack"] = 1
         space.request(
             "route", "add", dst=f"{ADDRESS[peer]}/32", oif=index, scope=253, metrics=metrics
         )

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from lab.errors import InputError, KernelError, UnsupportedError
+from lab.kernel import link
 from lab.kernel.netns import NetworkNamespace
 from lab.wire.rules import Rule, Script
 
@@ -68,6 +69,7 @@ class TwoHosts:
         medium: what joins them.
         mss_bytes: payload of a full-size segment; with timestamps, 12 bytes of it are options.
         initial_window: segments a sender may send before the first acknowledgement.
+        quick_ack: acknowledge every segment at once (a property of the route).
         sysctls: beyond the pinned ones, as (name below ``net.``, value), in both hosts.
 
     Raises:
@@ -81,6 +83,7 @@ class TwoHosts:
     medium: Medium = Medium.WIRE
     mss_bytes: int = 1000
     initial_window: int = 10
+    quick_ack: bool = False
     sysctls: tuple[tuple[str, str], ...] = ()
     name: str = "two hosts"
 
@@ -154,6 +157,15 @@ class Host:
     def counters(self) -> Counters:
         """Return what the host's counters have added since it came up."""
         return self._read_counters().since(self._before)
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the names of its devices, by interface index."""
+        with self.namespace.entered():
+            return tuple(name for _, name in sorted(socket.if_nameindex()))
+
+    def remove_device(self) -> None:
+        """Take its device towards the wire away."""
+        link.delete(self.namespace, self.ifindex)
 
     def time_waits(self) -> int:
         """Return how many closed connections still keep their pair of ports (TIME_WAIT)."""

@@ -7,6 +7,7 @@ from enum import Enum
 
 from lab.wire.record import Flight
 from lab.wire.recording import Recording
+from lab.wire.rules import Kind
 
 
 class Look(Enum):
@@ -54,10 +55,10 @@ class Picture:
     labels: tuple[str, ...] = ()
 
     def flights(self) -> tuple[Flight, ...]:
-        """Return the TCP segments to draw, in the order of sending."""
+        """Return the TCP segments and ICMP packets to draw, in the order of sending."""
         return tuple(
             flight
             for flight in self.recording.flights
-            if flight.sent.flags
+            if (flight.sent.flags or flight.sent.kind is Kind.ICMP)
             and self.from_ms <= self.recording.at_ms(flight.sent.time_ns) <= self.to_ms
         )

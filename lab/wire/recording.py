@@ -236,17 +236,7 @@ class Recording:
 
     def lateness(self) -> Lateness:
         """Return how punctual the TAP wire was."""
-        late = sorted(
-            (wrote - due) / 1e3 for passage in self.passages for due, wrote in passage.written
-        )
-        if not late:
-            return Lateness(packets=0, p50_us=0.0, p99_us=0.0, max_us=0.0)
-        return Lateness(
-            packets=len(late),
-            p50_us=late[len(late) // 2],
-            p99_us=late[min(len(late) - 1, len(late) * 99 // 100)],
-            max_us=late[-1],
-        )
+        return lateness(self.passages)
 
     def _outstanding(self, acknowledging: Segment) -> bool:
         # data beyond the acknowledged byte had left the other side before this ACK was sent
@@ -260,6 +250,19 @@ class Recording:
 
     def _before(self, time_ns: int) -> Iterable[Flight]:
         return (flight for flight in self.flights if flight.sent.time_ns < time_ns)
+
+
+def lateness(passages: Iterable[Passage]) -> Lateness:
+    """Return how much later than due a TAP wire wrote its packets."""
+    late = sorted((wrote - due) / 1e3 for passage in passages for due, wrote in passage.written)
+    if not late:
+        return Lateness(packets=0, p50_us=0.0, p99_us=0.0, max_us=0.0)
+    return Lateness(
+        packets=len(late),
+        p50_us=late[len(late) // 2],
+        p99_us=late[min(len(late) - 1, len(late) * 99 // 100)],
+        max_us=late[-1],
+    )
 
 
 def flag_names(flags: Flag) -> str:

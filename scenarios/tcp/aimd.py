@@ -26,7 +26,7 @@ def aimd(lab):
         cuts and all(cut.ssthresh == max(cut.cwnd // 2, 2) for cut in cuts),
         detail=str([(cut.cwnd, cut.ssthresh) for cut in cuts]),
     )
-    lab.effect(
+    lab.check(
         "what was lost is sent again, nothing else", len(seen.retransmissions()) == len(seen.lost())
     )
     teeth = [seen.growth_per_round(a, b) for a, b in zip(cuts, cuts[1:], strict=False)][1:]

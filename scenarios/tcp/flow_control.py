@@ -28,8 +28,10 @@ def flow_control(lab):
     begin = drawn[0].sent.time_ns
     windows = [(f.sent.ack, f.sent.window) for f in seen.acks() if f.sent.time_ns > begin]
     lab.check("the stream arrives intact", server.intact and server.received == 9000)
-    rounds = seen.rounds()[-3:]
-    lab.check("three segments leave at once, then two at a time", rounds == (3, 2, 2))
+    rounds = seen.rounds()[2:]
+    lab.check(
+        "three segments leave at once, then at most two", rounds[0] == 3 and max(rounds[1:]) == 2
+    )
     lab.check("every answer offers 2000 bytes", {window for _, window in windows} == {2000})
     lab.check("the third segment was not lost", not seen.lost() and not seen.retransmissions())
     lab.exactly("order", [flight.sent.seq for flight in drawn])

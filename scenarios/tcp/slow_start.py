@@ -4,7 +4,10 @@ from lab import scenario
 from lab.wire import Look, TwoHosts
 
 hosts = TwoHosts(
-    delay_ms=25, initial_window=1, sysctls=(("ipv4.tcp_rmem", "4096 1048576 6291456"),)
+    delay_ms=25,
+    initial_window=1,
+    quick_ack=True,
+    sysctls=(("ipv4.tcp_rmem", "4096 1048576 6291456"),),
 )
 
 

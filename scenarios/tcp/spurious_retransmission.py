@@ -22,6 +22,6 @@ def spurious_retransmission(lab):
     lab.effect("2001 is sent again all the same", again == [2001])
     lab.effect("the receiver reports the duplicate (DSACK)", seen.server["TCPDSACKOldSent"] == 1)
     lab.effect("the sender learns it", seen.client["TCPDSACKRecv"] == 1)
-    lab.effect("and undoes the smaller window", client.info().cwnd >= 10)
+    lab.check("and undoes the smaller window", client.info().cwnd >= 10)
     lab.exactly("again", again)
     lab.picture(Look.SEQUENCE, "Overtaken by four: sent again for nothing", seen, from_ms=55)
