@@ -111,6 +111,8 @@ class Agent:
                     rules[item.title] = (*rules.get(item.title, ()), item)
                 case Cluster():
                     following.cluster = item
+                case Semantics():
+                    following.semantics = item.value
         following.policies.update(rules)
         self._move_to(following)
 
@@ -189,6 +191,9 @@ class Agent:
         return replace(plain, namespaces=namespaces, workloads=workloads)
 
     def _compile(self, state: State) -> Compiled:
+        meant = Semantics(state.semantics)
+        if meant is not self.compiler.semantics:
+            self.compiler = self.compiler.meaning(meant)
         rules = (rule for rules in state.policies.values() for rule in rules)
         return self.compiler.compile(self.cluster(state), rules)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from lab.errors import InputError
 from lab.model import Namespace, Service
-from lab.policy.objects import CiliumPolicy, Cluster, NetworkPolicy, Policy
+from lab.policy.objects import CiliumPolicy, Cluster, NetworkPolicy, Policy, Semantics
 
-Description = Service | Namespace | Policy | Cluster
+Description = Service | Namespace | Policy | Cluster | Semantics
 """What an agent can be told to realise."""
 
 _TAG = "!"

@@ -219,6 +219,10 @@ class Compiler:
         self._pieces: dict[Policy, _Pieces] = {}
         self._endpoints: dict[tuple[object, ...], tuple[tuple[object, ...], EndpointPolicy]] = {}
 
+    def meaning(self, semantics: Semantics) -> Compiler:
+        """Return a compiler for other semantics that goes on with the same numbers."""
+        return Compiler(semantics, self._table)
+
     def adopt(self, cluster: Cluster, numbers: Mapping[str, int]) -> None:
         """Keep the numbers that pods already have: ``namespace/pod`` -> identity.
 
@@ -237,6 +241,7 @@ class Compiler:
             InputError: a policy says something impossible, or an endpoint's entries exceed the
                 capacity of its map; nothing of the compiler's state is used then.
         """
+        self._forget_unused()
         pieces = self._normalised(policies)
         cidrs = frozenset(cidr for piece in pieces for cidr in piece.normal.cidrs)
         refinement = Refinement(
@@ -271,6 +276,14 @@ class Compiler:
             dict(self._table.networks),
             endpoints,
         )
+
+    def _forget_unused(self) -> None:
+        # selectors of policies long gone would be evaluated for every new identity
+        used = sum(2 * len(piece.rules) + 2 for piece in self._pieces.values())
+        if len(self._selectors.matches) > 1000 + 4 * used:
+            self._selectors = _Selectors()
+            self._pieces = {}
+            self._endpoints = {}
 
     def _normalised(self, policies: Iterable[Policy]) -> list[_Pieces]:
         kept: dict[Policy, _Pieces] = {}
