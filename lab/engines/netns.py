@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.engines.datapath import DatapathInstaller
-from lab.errors import InputError
+from lab.errors import InputError, KernelError
 from lab.kernel import link, mounts, process
 from lab.kernel.netns import NetworkNamespace
 from lab.plan import steps
@@ -159,7 +160,9 @@ class NetnsEngine:
         """
         for where, index in self._links_to.pop(name, ()):
             if where in self.namespaces:
-                link.delete(self.namespaces[where], index)
+                # already gone is fine: the agent takes an endpoint's device away first
+                with contextlib.suppress(KernelError):
+                    link.delete(self.namespaces[where], index)
         self.namespaces.pop(name).close()
         for where, device in [key for key in self._indices if key[0] == name]:
             del self._indices[where, device]
