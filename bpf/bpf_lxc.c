@@ -87,8 +87,6 @@ static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving 
 	if (!ip4)
 		return DROP_INVALID;
 	daddr = ip4->daddr;
-	if (out->hairpin)
-		from.flags |= DELIVERY_HAIRPIN | (__u32)out->rev_nat_index << 16;
 
 	/* 1. A pod of this node: its own policy program decides. */
 	ep = endpoint_lookup4(ctx, daddr);
@@ -110,28 +108,6 @@ static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving 
 	/* 4. The node itself, or the world: its stack knows the way. */
 	trace_notify(ctx, TRACE_TO_STACK, &out->trace);
 	return pass_to_stack(ctx, security_identity);
-}
-
-/* A pod answering itself through its service: what it answers to is the service's address, and
- * the answer comes from there. 0 or a DROP_*. */
-static __always_inline int hairpin_answer(struct __sk_buff *ctx, struct leaving *out)
-{
-	struct rewrite4 change = {
-		.old_addr = service_loopback_ipv4,
-		.new_addr = endpoint_ipv4,
-		.l3_off = IPV4_OFF,
-		.l4_off = out->ct->l4_off,
-		.side = REWRITE_DST,
-		.proto = out->ct->proto,
-		.has_l4 = out->ct->has_l4,
-	};
-	struct flow4 flow = ct_buffer_flow(out->ct);
-	int ret = lb4_rev_nat(ctx, &flow, out->ct->state.rev_nat_index);
-
-	if (ret < 0)
-		return ret;
-	out->hairpin = true;
-	return rewrite4(ctx, &change);
 }
 
 /* From conntrack to the wire: policy, tracking, routing. A verdict or a DROP_*. */
@@ -167,17 +143,10 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	if (ret < 0)
 		return ret;
 
-	/* 4. An answer to NodePort goes back the way its request came. */
-	if (enable_nodeport && out->ct->status == CT_REPLY &&
-	    out->ct->state.flags & CT_F_NODE_PORT)
+	/* 4. An answer to NodePort, or to itself through a service, comes from the service. */
+	if (out->ct->status == CT_REPLY &&
+	    out->ct->state.flags & (CT_F_NODE_PORT | CT_F_LB_LOOPBACK))
 		return tail_call(ctx, CALL_NODEPORT_REVNAT, &drop->ext_err);
-
-	/* 5. The answer to itself turns round here. */
-	if (out->ct->status == CT_REPLY && out->ct->state.flags & CT_F_LB_LOOPBACK) {
-		ret = hairpin_answer(ctx, out);
-		if (ret < 0)
-			return ret;
-	}
 	return route_from_lxc(ctx, out, remote, drop);
 }
 
@@ -246,18 +215,26 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	return hairpin_source(ctx, &flow);
 }
 
-/* A flow that NodePort translated on this node: its answers have to be translated back. */
-static __always_inline void nodeport_inherit(const struct flow4 *flow, struct ct_state *state)
+/*
+ * A new flow that was translated on its way here, on this node, has to be translated back: its
+ * entry inherits what the entry of the translation says. That is NodePort, or the pod itself by
+ * way of a service. `flow` has been turned round.
+ */
+static __always_inline void inherit_translation(const struct flow4 *flow, struct ct_state *state,
+						__u32 src_label)
 {
 	struct ipv4_ct_tuple tuple = flow->tuple;
 	const struct ct_entry *entry;
 
-	if (!enable_nodeport)
+	if (!enable_nodeport && tuple.daddr != service_loopback_ipv4)
+		return;
+	/* Only the pod itself can be on its own way back; anybody can write that address. */
+	if (tuple.daddr == service_loopback_ipv4 && src_label != security_identity)
 		return;
 	tuple.flags = TUPLE_F_OUT;
 	entry = ct_find(&tuple);
-	if (entry && entry->flags & CT_F_NODE_PORT) {
-		state->flags |= CT_F_NODE_PORT;
+	if (entry && entry->flags & (CT_F_NODE_PORT | CT_F_LB_LOOPBACK)) {
+		state->flags = entry->flags & (CT_F_NODE_PORT | CT_F_LB_LOOPBACK);
 		state->rev_nat_index = entry->rev_nat_index;
 	}
 }
@@ -267,7 +244,6 @@ static __always_inline void nodeport_inherit(const struct flow4 *flow, struct ct
 static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_buffer4 *ct,
 				       struct trace_info *trace)
 {
-	__u32 delivery = cb_get(ctx, CB_DELIVERY);
 	struct ct_state state = { .src_sec_id = trace->src_label };
 	struct iphdr *ip4 = ipv4_header(ctx);
 	struct flow4 flow = ct_buffer_flow(ct);
@@ -279,7 +255,11 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	trace->reason = ct->status;
 	trace->quiet = !ct->monitor;
 
-	/* 1. Answers of a service. */
+	/* 1. The pod's own answer, back from its service: was judged when it was a request. */
+	if (cb_get(ctx, CB_DELIVERY) & DELIVERY_HAIRPIN)
+		return 0;
+
+	/* 2. Answers of a service. */
 	if ((ct->status == CT_REPLY || ct->status == CT_RELATED) && ct->state.rev_nat_index &&
 	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
 		ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
@@ -287,25 +267,20 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 			return ret;
 	}
 
-	/* 2. The pod's own packets, back from its service: no policy, and the entry that will turn
-	 *    its answer round. What comes back then needs none. */
-	if (delivery & DELIVERY_HAIRPIN) {
-		state.rev_nat_index = delivery >> 16;
-		state.flags = CT_F_LB_LOOPBACK;
-		if (!state.rev_nat_index)
-			return 0;
-	} else {
+	/* 3. May the pod receive it? It may always talk to itself. */
+	if (ct->status == CT_NEW)
+		inherit_translation(&flow, &state, trace->src_label);
+	if (!((state.flags | ct->state.flags) & CT_F_LB_LOOPBACK)) {
 		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label);
 		if (ret < 0)
 			return ret;
 	}
 
-	/* 3. Remember the flow. */
+	/* 4. Remember the flow. */
 	if (ct->status != CT_NEW)
 		return 0;
 	if (cb_get(ctx, CB_FROM_TUNNEL))
 		state.flags |= CT_F_FROM_TUNNEL;
-	nodeport_inherit(&flow, &state);
 	return ct_create4(ctx, &flow, CT_INGRESS, &state);
 }
 
@@ -406,8 +381,33 @@ TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
 	return ret;
 }
 
-/* What this pod answers to a client of NodePort comes from the service, and leaves directly. */
-static __always_inline int nodeport_answer(struct __sk_buff *ctx, struct drop_info *drop)
+/* The pod answers itself: what it answers to is its own address, and it receives it at once. */
+static __always_inline int hairpin_answer(struct __sk_buff *ctx, const struct flow4 *flow)
+{
+	struct delivery from = {
+		.src_label = security_identity,
+		.flags = DELIVERY_PEER | DELIVERY_HAIRPIN,
+	};
+	struct rewrite4 change = {
+		.old_addr = service_loopback_ipv4,
+		.new_addr = endpoint_ipv4,
+		.l3_off = IPV4_OFF,
+		.l4_off = flow->l4_off,
+		.side = REWRITE_DST,
+		.proto = flow->proto,
+		.has_l4 = flow->has_l4,
+	};
+	const struct endpoint_info *self = endpoint_lookup4(ctx, endpoint_ipv4);
+	int ret = rewrite4(ctx, &change);
+
+	if (ret < 0 || !self)
+		return ret < 0 ? ret : DROP_EP_NOT_READY;
+	return deliver_local4(ctx, self, &from);
+}
+
+/* What this pod answers comes from the service: to itself, or to a client of NodePort, whom it
+ * leaves for directly. A verdict or a DROP_*. */
+static __always_inline int service_answer(struct __sk_buff *ctx, struct drop_info *drop)
 {
 	const struct ct_buffer4 *ct = ct_buffer();
 	__u32 fib_err = 0;
@@ -420,6 +420,8 @@ static __always_inline int nodeport_answer(struct __sk_buff *ctx, struct drop_in
 	ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
 	if (ret < 0)
 		return ret;
+	if (ct->state.flags & CT_F_LB_LOOPBACK)
+		return hairpin_answer(ctx, &flow);
 	ctx->mark = MARK_MAGIC_SNAT_DONE;
 	ret = fib_redirect4(ctx, &fib_err);
 	drop->ext_err = fib_err;
@@ -432,7 +434,7 @@ TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_NODEPORT_REVNAT);
-	ret = enable_nodeport ? nodeport_answer(ctx, &drop) : DROP_NAT_NOT_NEEDED;
+	ret = service_answer(ctx, &drop);
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	return ret;

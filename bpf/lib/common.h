@@ -34,7 +34,7 @@
 enum cb_slot {
 	/* To handle_policy and what follows it: */
 	CB_SRC_LABEL = 0, /* identity of the sender */
-	CB_DELIVERY = 1, /* enum delivery_flag, and rev_nat_index of a hairpin << 16 */
+	CB_DELIVERY = 1, /* enum delivery_flag */
 	CB_FROM_HOST = 3, /* 1: the node itself delivers */
 	CB_FROM_TUNNEL = 4, /* 1: the packet came out of the tunnel */
 	/* From service translation, through conntrack, to the rest of from-container: */
@@ -46,7 +46,7 @@ enum cb_slot {
 };
 
 enum delivery_flag {
-	DELIVERY_HAIRPIN = 1, /* the pod reached itself through a service */
+	DELIVERY_HAIRPIN = 1, /* the pod's own answer, back from its service */
 	DELIVERY_PEER = 2, /* bpf_redirect_peer() works from this hook */
 };
 

@@ -141,6 +141,15 @@ static __always_inline struct ct_entry *ct_find(const struct ipv4_ct_tuple *tupl
 	return bpf_map_lookup_elem(&cilium_ct_any4_global, &key);
 }
 
+/* Tuple flags of the answers to packets in this direction: IN for egress, OUT for ingress, SERVICE
+ * for services. Without branches, which the verifier would follow into everything behind. */
+static __always_inline __u8 ct_answer_flags(enum ct_dir dir)
+{
+	__u8 service = dir >> 1;
+
+	return service * TUPLE_F_SERVICE | (~dir & 1 & ~service) * TUPLE_F_IN;
+}
+
 static __always_inline void tuple_turn(struct ipv4_ct_tuple *tuple)
 {
 	__be32 addr = tuple->saddr;
@@ -251,11 +260,13 @@ static __always_inline void ct_note(struct __sk_buff *ctx, const struct flow4 *f
 	}
 }
 
-static __always_inline int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry,
-				  struct flow4 *flow, enum ct_dir dir, struct ct_buffer4 *result)
+VERIFIED_ONCE int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry, const struct flow4 *flow,
+			 enum ct_dir dir, struct ct_buffer4 *result)
 {
 	bool reopened;
 
+	if (!entry || !flow || !result)
+		return DROP_INVALID_TC_BUFFER;
 	ct_read_state(entry, &result->state, dir);
 	if (flow->related)
 		return CT_RELATED;
@@ -276,8 +287,7 @@ VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_
 	if (!flow || !result)
 		return DROP_INVALID_TC_BUFFER;
 	result->monitor = 1;
-	flow->tuple.flags = dir == CT_SERVICE ? TUPLE_F_SERVICE :
-			    dir == CT_INGRESS ? TUPLE_F_OUT : TUPLE_F_IN;
+	flow->tuple.flags = ct_answer_flags(dir);
 	entry = ct_find(&flow->tuple);
 	answer = entry && dir != CT_SERVICE;
 	if (!entry && dir != CT_SERVICE) {

@@ -24,7 +24,7 @@ struct {
 
 struct delivery {
 	__u32 src_label;
-	__u32 flags; /* enum delivery_flag, rev_nat_index << 16 */
+	__u32 flags; /* enum delivery_flag */
 	bool from_host;
 	bool from_tunnel;
 };

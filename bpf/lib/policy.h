@@ -142,13 +142,16 @@ static __always_inline void policy_note(struct __sk_buff *ctx, const struct poli
 }
 
 /* 0, or why not: DROP_POLICY (nothing matched), DROP_POLICY_DENY. */
-static __always_inline int policy_lookup(struct __sk_buff *ctx, struct policy_query *query)
+VERIFIED_ONCE int policy_lookup(struct __sk_buff *ctx, struct policy_query *query)
 {
-	struct policy_entry *peer = policy_find(query, query->remote_label);
-	struct policy_entry *anybody = policy_find(query, IDENTITY_UNKNOWN);
-	struct policy_entry *winner = peer;
+	struct policy_entry *peer, *anybody, *winner;
 	int verdict = 0;
 
+	if (!query)
+		return DROP_POLICY;
+	peer = policy_find(query, query->remote_label);
+	anybody = policy_find(query, IDENTITY_UNKNOWN);
+	winner = peer;
 	/* A deny beats an allow; among equals the longer prefix, then the named peer. */
 	if (anybody && (!peer || (!(peer->flags & POLICY_F_DENY) &&
 				  (anybody->flags & POLICY_F_DENY ||

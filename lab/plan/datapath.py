@@ -138,13 +138,17 @@ def _device(
         "interface_mac": mac,
         "interface_ifindex": index,
     }
+    config = {**own, **node_config(facts, node)}
+    if role in (Role.HOST, Role.NET):
+        # both happen on the uplink: half of the verifier's work would be for nothing here
+        config |= {"enable_nodeport": False, "enable_masquerade": False}
     name = object_of(role)
     yield LoadObject(
         where=node.name,
         object=name,
         instance=device,
         pins=tuple(sorted(pins.items())),
-        config=tuple({**own, **node_config(facts, node)}.items()),
+        config=tuple(config.items()),
     )
     for point in attach_points(role, name, optional=facts.topology.options.endpoint_routes):
         if point.side is not Side.XDP:

@@ -319,7 +319,6 @@ CLOSED = {
     "undoing SNAT, out of the tunnel": ("bpf_overlay", "tail_nodeport_nat_ingress_ipv4"),
     "undoing the translation, on the uplink": ("bpf_host", "tail_rev_nodeport_lb4"),
     "undoing the translation, out of the tunnel": ("bpf_overlay", "tail_rev_nodeport_lb4"),
-    "undoing the translation, at the pod": ("bpf_lxc", "tail_rev_nodeport_lb4"),
     "DSR": ("bpf_host", "tail_nodeport_ipv4_dsr"),
     "masquerade": ("bpf_host", "tail_handle_snat_fwd_ipv4"),
 }

@@ -221,7 +221,11 @@ def test_a_pod_reaches_itself_whatever_the_policy_says(scenes):
 
 def test_the_loopback_address_from_elsewhere_has_no_privilege(scenes):
     scene = scenes(enable_policy=True)
+    scene.service(VIP, 80, [(CLIENT, 8080)], 1)
     assert scene.deliver(tcp(LOOPBACK, CLIENT)).drop_reason == "DROP_POLICY"
+    send(scene, tcp(CLIENT, VIP, 2000))
+    scene.map("cilium_ct4_global").map.clear()
+    assert scene.deliver(tcp(LOOPBACK, CLIENT, 2000, 8080)).drop_reason == "DROP_POLICY"
 
 
 def test_an_error_about_a_service_flow_quotes_the_service(scene):

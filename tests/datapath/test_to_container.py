@@ -70,6 +70,15 @@ def test_a_services_answer_is_translated_back(routed):
     assert Ether(back.packet)[IP].src == VIP
 
 
+def test_a_pod_reaches_itself_by_its_service(routed):
+    routed.service(VIP, 80, [(CLIENT, 8080)], 1)
+    request = routed.run(Hook.FROM_CONTAINER, tcp(CLIENT, VIP, 2000))
+    routed.run(Hook.TO_CONTAINER, request.packet, mark=request.mark)
+    answer = routed.run(Hook.FROM_CONTAINER, tcp(CLIENT, "169.254.42.1", 8080, 2000, "SA"))
+    assert (request.verdict, answer.verdict) == (Verdict.PASS, Verdict.REDIRECT)
+    assert Ether(answer.packet)[IP].src == VIP
+
+
 def test_without_routes_per_endpoint_it_lets_pass_what_handle_policy_decided(scenes):
     scene = scenes(enable_policy=True)
     assert scene.run(Hook.TO_CONTAINER, udp(WORLD, CLIENT)).verdict is Verdict.PASS
