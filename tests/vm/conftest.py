@@ -90,7 +90,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
         names = [other.nodeid for other in session.items if HERE in other.path.parents]
         session.stash[STARTED] = run_inside(session, names)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in session.stash[STARTED].get(item.nodeid) or [lost(item)]:
+    reports = session.stash[STARTED].get(item.nodeid, [])
+    if not any(report.when == "teardown" for report in reports):
+        reports = [*reports, lost(item)]  # the machine went down in the middle of it
+    for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
