@@ -56,7 +56,7 @@ ROWS: tuple[Row, ...] = (
     Row("graph", "graph", "Draw a topology: text, SVG, a page, Mermaid.", LOOK),
     Row("trace", "trace", "Follow one packet hook by hook.", LOOK),
     Row("monitor", "monitor", "Print what the datapath tells, as it happens.", LOOK),
-    # Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
+    Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
     Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),
     Row("vm", "vm", "Run a command on Debian's kernel, in a virtual machine.", MACHINE),
     Row("apply", "manifests:apply", "Create or change Kubernetes objects of a lab.", LABS),
