@@ -39,6 +39,12 @@ class Recording:
         """Events that the kernel could not hand over."""
         return max((trace.lost for trace in self.packets), default=0)
 
+    @property
+    def walk(self) -> tuple[str, ...]:
+        """``PLACE HOOK`` of every datapath program that was run, in order of kernel time."""
+        hops = [hop for trace in self.packets for hop in trace.taken if hop.program]
+        return tuple(f"{hop.namespace} {hop.hook}" for hop in sorted(hops, key=lambda hop: hop.ns))
+
     def of(
         self,
         protocol: str | None = None,
