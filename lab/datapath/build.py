@@ -31,26 +31,37 @@ Progress = Callable[[str], None]
 
 
 def cache_directory() -> Path:
-    """Return where compiled objects are kept: ``LAB_CACHE_DIR``, /var/cache for root, else XDG's.
+    """Return where compiled objects are kept, created if missing.
+
+    ``LAB_CACHE_DIR`` if set; else /var/cache for root, the user's own cache for others, and a
+    folder of the user's below the temporary one where there is no home to write to.
 
     Raises:
-        PrerequisiteError: the folder cannot be created.
+        PrerequisiteError: no such folder can be created.
     """
+    problem: OSError | None = None
+    for folder in _cache_candidates():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = problem or error
+        else:
+            return folder
+    raise PrerequisiteError(
+        f"the build cache {_cache_candidates()[0]} cannot be created: "
+        f"{problem.strerror if problem else ''}",
+        hint="set LAB_CACHE_DIR to a folder you may write to",
+    )
+
+
+def _cache_candidates() -> tuple[Path, ...]:
+    name = "ebpf-datapath-lab"
     if given := os.environ.get("LAB_CACHE_DIR"):
-        folder = Path(given)
-    elif os.geteuid() == 0:
-        folder = Path("/var/cache/ebpf-datapath-lab")
-    else:
-        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        folder = Path(home) / "ebpf-datapath-lab"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PrerequisiteError(
-            f"the build cache {folder} cannot be created: {error.strerror}",
-            hint="set LAB_CACHE_DIR to a folder you may write to",
-        ) from error
-    return folder
+        return (Path(given),)
+    if os.geteuid() == 0:
+        return (Path("/var/cache") / name,)
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / name, Path(tempfile.gettempdir()) / f"{name}-{os.geteuid()}"
 
 
 @lru_cache(maxsize=1)
