@@ -28,7 +28,7 @@ class Picture(enum.StrEnum):
 
 @app.command()
 def graph_command(
-    topology: Annotated[str, typer.Argument(help="Topology file, or the name of a lab that is up")],
+    topology: Annotated[str, typer.Argument(help="Topology file, manifests, or a lab that is up")],
     output: Annotated[Picture, typer.Option("-o", "--output", help="Kind of picture.")] = (
         Picture.TEXT
     ),
@@ -59,10 +59,10 @@ def graph_command(
 
 
 def find_topology(name: str) -> Topology:
-    """Return the topology of a lab that is up, else of a file.
+    """Return the topology of a lab that is up, else of a file or of Kubernetes manifests.
 
     Raises:
-        InputError: neither exists, or the file holds no topology.
+        InputError: none of them exists, or the file holds no topology.
     """
     from lab.runtime import Lab
     from lab.runtime.registry import labs
@@ -72,6 +72,12 @@ def find_topology(name: str) -> Topology:
         lab = Lab.attach(name)
         lab.close()
         return lab.topology
+    path = Path(name)
+    if path.is_dir() or path.suffix in (".yaml", ".yml", ".json"):
+        from lab.k8s.live import prepare
+        from lab.k8s.read import read_files
+
+        return prepare(read_files([path]), name=path.resolve().stem).topology
     return load_topology(name)
 
 

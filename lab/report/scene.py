@@ -146,8 +146,29 @@ def scene(topology: Topology | None = None, trace: Trace | None = None) -> Scene
     places = {hop.place for hop in trace.hops} if trace else set()
     for place in sorted(places):
         _met(nodes, place)
+    if trace and facts and len(facts.pods) > _ALL_PODS:
+        ends = {trace.packet.sender, trace.packet.receiver}
+        goals = {(pod.node, pod.netns) for pod in facts.pods if pod.name in ends}
+        _leave_out(nodes, goals | {place[:2] for place in places})
     world = topology is not None or any(WORLD in (node, ns) for node, ns, _ in places)
     return _layout(list(nodes.values()), facts, world=world)
+
+
+_ALL_PODS = 4
+"""A drawing of a trace shows every pod up to so many; beyond, those that the packet met."""
+
+
+def _leave_out(nodes: dict[str, _Node], met: set[tuple[str, str]]) -> None:
+    """Keep the drawing large: drop nodes and pods that the packet did not meet, and say so."""
+    for name in [name for name in nodes if not any(node == name for node, _ in met)]:
+        del nodes[name]
+    for node in nodes.values():
+        strangers = [netns for netns in node.pods if (node.name, netns) not in met]
+        for netns in strangers:
+            del node.pods[netns]
+        if strangers:
+            several = "s" * (len(strangers) > 1)
+            node.notes = (*node.notes, f"{len(strangers)} more pod{several}")
 
 
 def _described(facts: Inventory, node: NodeFacts) -> _Node:

@@ -111,7 +111,7 @@ def _words(box: Box) -> str:
         # Room inside is for others: name and notes on one line, at the upper or lower edge.
         y = box.y + 33 if box.kind == "node" else box.y + box.height - 14
         return _text("name", box.x + 20, y, box.label, "start") + _text(
-            "note", box.x + box.width - 20, y, "   ".join(box.notes), "end"
+            "note", box.x + box.width - 20, y, " · ".join(box.notes), "end"
         )
     x, _ = box.centre
     if box.kind == "pod":
@@ -127,7 +127,7 @@ def _words(box: Box) -> str:
 
 
 def _cut(label: str, width: float) -> str:
-    room = int(width / 11.5)
+    room = int(width / 12)
     return label if len(label) <= room else label[: room - 1] + "…"
 
 

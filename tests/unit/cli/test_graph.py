@@ -50,3 +50,8 @@ WRONG = {
 def test_a_mistake_is_one_clear_line(capsys, arguments, says):
     assert run(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_manifests_are_a_topology_too(capsys):
+    assert run(["graph", "topologies/shop"]) == 0
+    assert "shop/web-1" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Drawings: well-formed, with everything described, with boxes that do not overlap."""
 
+from dataclasses import replace
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -72,3 +73,16 @@ def test_an_unknown_device_stands_in_its_namespace():
     drawing = scene(two_nodes.topology, DELIVERED)
     assert drawing.key((*SERVER[:2], "tun7")) == drawing.key((*SERVER[:2], ""))
     assert drawing.key((*LXC[:2], "")) == "alpha/alpha/"
+
+
+def test_in_a_crowd_only_those_who_met_the_packet_are_drawn():
+    pods = tuple(Pod(f"p{n}", node="alpha") for n in range(5))
+    crowd = replace(
+        two_nodes.topology,
+        nodes=(*two_nodes.topology.nodes, Node("gamma")),
+        pods=two_nodes.topology.pods + pods,
+    )
+    labels = {box.label: box.notes for box in scene(crowd, DELIVERED).boxes}
+    assert {"client", "server", "alpha", "beta"} <= labels.keys()
+    assert not {"p0", "web", "gamma"} & labels.keys()
+    assert "6 more pods" in labels["alpha"]
