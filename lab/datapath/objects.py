@@ -15,7 +15,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -118,10 +118,15 @@ def _fits(existing: BpfMap, wanted: MapSpec) -> bool:
 
 @dataclass(slots=True)
 class LoadedObject:
-    """Programs and maps of one object loaded for one device; the owner of its descriptors.
+    """One object loaded for one device; the owner of the descriptors still needed to install it.
 
-    Keep it open as long as its programs are in use: the kernel empties a tail-call map when
-    neither a descriptor nor a pin of it is left.
+    Open are its entry programs, its private maps, and what `publish` has to fill; the rest lives in
+    the kernel only. After `publish` it may be closed: the private tail-call map is pinned then
+    (the kernel empties one when neither a descriptor nor a pin of it is left).
+
+    Attributes:
+        program_ids: of every program, by C name.
+        map_ids: of every map, by C name.
     """
 
     path: Path
@@ -129,7 +134,8 @@ class LoadedObject:
     pins: Mapping[str, str]
     calls: tuple[TailCall, ...]
     loaded: Loaded
-    _stack: ExitStack = field(repr=False, default_factory=ExitStack)
+    program_ids: Mapping[str, int]
+    map_ids: Mapping[str, int]
 
     def attach(
         self, points: Iterable[AttachPoint], ifindex: int, *, native_xdp: bool = False
@@ -284,8 +290,19 @@ def load(
         reuse = _open_fitting(folder, names, specs, stack)
         loaded = load_object(path, default_type=program_type(path), config=config, reuse=reuse)
     try:
-        done = LoadedObject(path, folder, pins, calls, loaded)
+        done = LoadedObject(
+            path,
+            folder,
+            pins,
+            calls,
+            loaded,
+            {name: program.info().id for name, program in loaded.programs.items()},
+            {name: bpf_map.id for name, bpf_map in loaded.maps.items()},
+        )
         done._fill(own=True)
+        inner = {call.program for call in calls if call.map in pins}
+        filled = {call.map for call in calls}
+        loaded.keep(loaded.programs.keys() - inner, pins.keys() | filled)
     except (KernelError, KeyError):
         loaded.close()
         raise

@@ -75,7 +75,9 @@ class DatapathInstaller:
             case steps.AttachTc():
                 self._attach(step, here)
             case steps.Publish():
-                self.loaded[step.where, step.instance].publish()
+                # Attached and pinned: the kernel keeps it from now on, without our descriptors.
+                with self.loaded.pop((step.where, step.instance)) as loaded:
+                    loaded.publish()
             case steps.UpdateMap():
                 with BpfMap.from_pin(Path(steps.globals_dir(step.where), step.map)) as pinned:
                     pinned.update(bytes.fromhex(step.key), bytes.fromhex(step.value))

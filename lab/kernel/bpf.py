@@ -183,6 +183,15 @@ class Loaded:
     maps: Mapping[str, BpfMap]
     _owned: ExitStack = field(repr=False)
 
+    def keep(self, programs: Collection[str], maps: Collection[str]) -> None:
+        """Close the descriptors of all other programs and maps; what uses them keeps them."""
+        for program in self.programs.values():
+            if program.name not in programs:
+                program.close()
+        for bpf_map in self.maps.values():
+            if bpf_map.name not in maps:
+                bpf_map.close()
+
     def close(self) -> None:
         """Close every descriptor; what is pinned or attached stays."""
         self._owned.close()

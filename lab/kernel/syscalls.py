@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,6 +75,16 @@ def unmount(target: str) -> None:
         KernelError: with target and errno.
     """
     _check(_libc.umount2(target.encode(), MNT_DETACH), f"unmount {target}")
+
+
+def raise_file_limit() -> None:
+    """Allow this process, and what it starts, as many open files as the machine's limit lets it.
+
+    A lab holds a few descriptors for each namespace, and more while its programs are loaded; the
+    usual soft limit of 1024 is there for old programs that use ``select``.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_process_name(name: str) -> None:

@@ -23,7 +23,13 @@ from typing import Any
 from lab.errors import KernelError, LabError
 from lab.kernel import cgroup, mounts
 from lab.kernel.netns import NetworkNamespace
-from lab.kernel.syscalls import CLONE_NEWNS, CLONE_NEWPID, set_process_name, unshare
+from lab.kernel.syscalls import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    raise_file_limit,
+    set_process_name,
+    unshare,
+)
 from lab.model import Topology
 from lab.plan import steps
 from lab.plan.inventory import Inventory, inventory
@@ -453,6 +459,7 @@ def main() -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
+    raise_file_limit()
     set_process_name(f"lab:{request['record']['name']}")
     _introduce(control, request)
     started = time.perf_counter()

@@ -17,6 +17,7 @@ from lab.datapath import objects
 from lab.datapath.build import build_objects
 from lab.errors import InputError, KernelError, VerifierError
 from lab.kernel import process
+from lab.kernel.bpf import Program
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.netns import NetworkNamespace
 from lab.layouts.attach import OBJECTS, AttachPoint, Hook, Role, Side, private_pins
@@ -57,8 +58,8 @@ def test_two_endpoints_share_the_nodes_maps_and_have_tail_calls_of_their_own(cou
     with load(counter, bpffs, 1000) as one, load(counter, bpffs, 1001) as two:
         one.publish()
         two.publish()
-        assert one.loaded.maps["counters"].id == two.loaded.maps["counters"].id
-        assert one.loaded.maps["cilium_calls"].id != two.loaded.maps["cilium_calls"].id
+        assert one.map_ids["counters"] == two.map_ids["counters"]
+        assert one.map_ids["cilium_calls"] != two.map_ids["cilium_calls"]
     assert pins(bpffs) == [
         "cilium_call_policy",
         "cilium_calls_01000",
@@ -70,7 +71,7 @@ def test_two_endpoints_share_the_nodes_maps_and_have_tail_calls_of_their_own(cou
 def test_slots_hold_the_programs_their_tags_name(counter, bpffs):
     with load(counter, bpffs, 1000) as loaded:
         loaded.publish()
-        ids = {name: program.info().id for name, program in loaded.loaded.programs.items()}
+        ids = loaded.program_ids
         calls = bpftool("map", "dump", "pinned", bpffs / "tc/globals/cilium_calls_01000")
         policy = bpftool("map", "dump", "pinned", bpffs / "tc/globals/cilium_call_policy")
     filled = [(e["formatted"]["key"], e["formatted"]["value"]) for e in calls + policy]
@@ -94,7 +95,8 @@ def test_withdrawing_leaves_the_nodes_maps_only(counter, bpffs):
 
 def test_constants_reach_the_program(counter, bpffs):
     with load(counter, bpffs, 1234) as loaded:
-        context = loaded.loaded.programs["second_half"].test_run(bytes(60), bytes(192)).context
+        with Program.from_id(loaded.program_ids["second_half"]) as program:
+            context = program.test_run(bytes(60), bytes(192)).context
         assert struct.unpack_from("<I", context, 8) == (1234,)
 
 
@@ -165,9 +167,8 @@ def test_loads_in_parallel_threads_agree_on_the_nodes_maps(counter, bpffs):
     with ThreadPoolExecutor(4) as pool:
         loads = list(pool.map(lambda n: load(counter, bpffs, 1000 + n), range(12)))
     try:
-        assert len({made.loaded.maps["counters"].id for made in loads}) == 1
         with BpfMap.from_pin(bpffs / "tc/globals/counters") as pinned:
-            assert pinned.id == loads[0].loaded.maps["counters"].id
+            assert {made.map_ids["counters"] for made in loads} == {pinned.id}
     finally:
         for made in loads:
             made.close()
@@ -179,16 +180,22 @@ def test_an_exported_object_is_the_loaded_one(counter, bpffs, tmp_path):
     folder = bpffs / "exported"
     process.run(["bpftool", "prog", "loadall", str(target), str(folder), "type", "classifier"])
     with load(counter, bpffs, 1234, 99) as loaded:
-        mine = {name: program.info().tag for name, program in loaded.loaded.programs.items()}
+        mine = {name: tag_of(number) for name, number in loaded.program_ids.items()}
         theirs = {p.name: bpftool("prog", "show", "pinned", p)["tag"] for p in folder.iterdir()}
         assert mine == theirs
         shown = bpftool("prog", "show", "pinned", folder / "second_half")
         constants = [BpfMap.from_id(number) for number in shown["map_ids"]]
         content = [m.lookup(bytes(4)) for m in constants if m.name.endswith(".rodata")]
-        own = next(m for n, m in loaded.loaded.maps.items() if n.endswith(".rodata"))
-        assert content == [own.lookup(bytes(4))]
+        number = next(n for name, n in loaded.map_ids.items() if name.endswith(".rodata"))
+        with BpfMap.from_id(number) as own:
+            assert content == [own.lookup(bytes(4))]
         for bpf_map in constants:
             bpf_map.close()
+
+
+def tag_of(number):
+    with Program.from_id(number) as program:
+        return program.info().tag
 
 
 @pytest.fixture
@@ -226,8 +233,7 @@ def test_programs_are_exchanged_without_losing_a_packet(counter, bpffs, wire):
         current = following
     stop.set()
     sender.join()
-    with current:
-        counters = current.loaded.maps["counters"]
+    with current, BpfMap.from_id(current.map_ids["counters"]) as counters:
 
         def counted():
             return [struct.unpack("<Q", counters.lookup(struct.pack("<I", n)))[0] for n in (0, 1)]
@@ -248,7 +254,21 @@ def test_every_object_of_the_datapath_loads_and_fills_its_slots(bpffs):
             for call in loaded.calls:
                 value = loaded.loaded.maps[call.map].lookup(struct.pack("<I", call.slot))
                 found = struct.unpack("<I", value)[0]
-                assert found == loaded.loaded.programs[call.program].info().id
+                assert found == loaded.program_ids[call.program]
+
+
+def test_a_published_endpoint_needs_no_descriptor(counter, bpffs, wire):
+    _, ifindex, _ = wire
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    loaded = load(counter, bpffs, 1000, ifindex)
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 5
+    objects.replace(loaded, None, [ENTRY], ifindex)
+    number = loaded.program_ids["second_half"]
+    loaded.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    calls = bpffs / "tc/globals/cilium_calls_01000"
+    with BpfMap.from_pin(calls) as slots:
+        assert slots.lookup(SLOT_7) == struct.pack("<I", number)
 
 
 def test_the_build_cache_on_a_full_disk_is_a_clear_error(tmp_path):
