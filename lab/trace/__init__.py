@@ -1,11 +1,13 @@
 """The path of one packet as data: steps, hops, evidence and traces, without root or I/O."""
 
+from lab.trace.expect import Expectation
 from lab.trace.model import SCHEMA_VERSION, Hop, LookUp, PacketId, Passage, Trace
 from lab.trace.steps import Evidence, SendHook, Side, Step
 
 __all__ = [
     "SCHEMA_VERSION",
     "Evidence",
+    "Expectation",
     "Hop",
     "LookUp",
     "PacketId",

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from lab.errors import InputError
+from lab.trace.expect import Expectation
 from lab.trace.steps import Evidence, Side, Step
 
 SCHEMA_VERSION = 1
@@ -230,6 +232,23 @@ class Trace:
             Passage(place, side, tuple(hops))
             for (place, side), hops in groupby(self.hops, key=lambda hop: (hop.place, hop.side))
         )
+
+    def expect(self) -> Expectation:
+        """Return what statements are made with: ``trace.expect().passes(...).delivered(...)``.
+
+        Raises:
+            CheckFailed: events were lost.
+        """
+        return Expectation(self)
+
+    def matches(self, path: Path, *, update: bool = False) -> None:
+        """Compare with a golden trace, tolerant of times, addresses and numbers.
+
+        Raises:
+            CheckFailed: the story differs; the first difference is marked.
+            InputError: the file is not there.
+        """
+        Expectation(self).golden(path, update=update)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the trace as JSON text in the documented schema (``SCHEMA_VERSION``)."""
