@@ -55,6 +55,7 @@ ROWS: tuple[Row, ...] = (
     Row("agent", "node:agent", "The control plane: status, kill, start, collect.", DATAPATH),
     Row("graph", "graph", "Draw a topology: text, SVG, a page, Mermaid.", LOOK),
     Row("trace", "trace", "Follow one packet hook by hook.", LOOK),
+    Row("why", "why", "Why a packet does not arrive, in one paragraph.", LOOK),
     Row("monitor", "monitor", "Print what the datapath tells, as it happens.", LOOK),
     Row("explain", "explain", "What a hook, drop reason, map or step is.", LOOK),
     Row("doctor", "doctor", "What this kernel can load, attach, create and shape.", MACHINE),

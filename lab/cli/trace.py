@@ -50,7 +50,7 @@ def trace_command(
     if other:
         raise InputError(f"one argument too many: {other!r}", hint="lab trace LAB/FROM TO")
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
-    with _lab(sender, topology) as (lab, place):
+    with opened_lab(sender, topology) as (lab, place):
         recording = lab.follow(
             place,
             receiver.removeprefix(f"{lab.name}/"),
@@ -107,7 +107,7 @@ def _protocol(**asked: bool) -> str:
 
 
 @contextmanager
-def _lab(sender: str, topology: Path | None) -> Iterator[tuple[Lab, str]]:
+def opened_lab(sender: str, topology: Path | None) -> Iterator[tuple[Lab, str]]:
     """Yield the lab and the name of the sending place in it."""
     if topology is None:
         name, place = split_target(sender)

@@ -16,14 +16,19 @@ class Drop:
 
 
 _PEACEFUL = frozenset({"CONSUMED", "NOT_DROPPED_YET"})
+_COPIES = frozenset(
+    {
+        "ping_rcv", "raw_local_deliver", "packet_rcv", "tpacket_rcv",
+        "sk_stream_kill_queues", "inet_sock_destruct", "skb_queue_purge_reason",
+        "__skb_queue_purge_reason", "tcp_disconnect", "udp_destruct_common",
+    }
+)  # fmt: skip
+"""These free a copy nobody wanted, or what a closed socket had received: no drop on the way."""
 _BY_REASON = {
     "TC_INGRESS": Drop(Step.TC_INGRESS, "tc_ingress"),
     "TC_EGRESS": Drop(None, SendHook.TC_EGRESS.value),
     "SOCKET_RCVBUFF": Drop(Step.RECEIVE_QUEUE, "socket_queue"),
     "SOCKET_FILTER": Drop(Step.RECEIVE_QUEUE, "socket_filter"),
-    "NO_SOCKET": Drop(Step.L4_RECEIVE, "udp_rcv"),
-    "UDP_CSUM": Drop(Step.L4_RECEIVE, "udp_rcv"),
-    "TCP_CSUM": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
     "NEIGH_FAILED": Drop(None, SendHook.NEIGHBOUR.value),
     "NEIGH_QUEUEFULL": Drop(None, SendHook.NEIGHBOUR.value),
     "NEIGH_DEAD": Drop(None, SendHook.NEIGHBOUR.value),
@@ -79,7 +84,7 @@ def classify(location: str, reason: str, *, side: Side, entered: str) -> Drop | 
         side: what the packet was doing.
         entered: the netfilter hook entered last, empty if none.
     """
-    if reason in _PEACEFUL:
+    if reason in _PEACEFUL or location in _COPIES:
         return None
     if reason == "XFRM_POLICY":
         return _XFRM.get(location, Drop(Step.XFRM_POLICY_L4, "xfrm_policy_l4"))

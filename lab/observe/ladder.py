@@ -225,6 +225,8 @@ class Ladder(Builder):
         """The route of an answer is asked for while the packet is still being received."""
         functions: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
         seen = next((name for name in functions if name in stack), "")
+        if walk.side is Side.RECEIVE and "__icmp_send" in stack:
+            return True  # the question of an ICMP error about this packet
         if not seen or walk.side is not Side.RECEIVE:
             return False
         self.by_stack(record, walk, Step.L4_RECEIVE, functions[0], seen)

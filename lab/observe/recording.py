@@ -24,10 +24,13 @@ class Recording:
 
     Attributes:
         packets: one trace per packet, in order of first sight.
+        error: what the sender's system call said of a packet sent on purpose: an errno's name,
+            ``timeout``, or empty if the answer came.
     """
 
     def __init__(self) -> None:
         self.packets: tuple[Trace, ...] = ()
+        self.error = ""
 
     @property
     def drops(self) -> tuple[Hop, ...]:
@@ -126,7 +129,14 @@ class Shot:
     timeout_s: float = 1.0
 
 
-def follow(lab: Lab, sender: str, receiver: str, shot: Shot = Shot()) -> Recording:  # noqa: B008
+def follow(
+    lab: Lab,
+    sender: str,
+    receiver: str,
+    shot: Shot = Shot(),  # noqa: B008 (frozen)
+    *,
+    insist: bool = True,
+) -> Recording:
     """Send one packet from one place to another; return it and what belongs to its flow.
 
     The packet itself is first: for TCP the segment with the payload, or the SYN if no connection
@@ -137,6 +147,7 @@ def follow(lab: Lab, sender: str, receiver: str, shot: Shot = Shot()) -> Recordi
         sender: pod, node or ``world``.
         receiver: the same, or an address.
         shot: what to send.
+        insist: a packet of which nothing was seen is an error.
 
     Raises:
         InputError: a name or protocol that does not exist.
@@ -153,10 +164,10 @@ def follow(lab: Lab, sender: str, receiver: str, shot: Shot = Shot()) -> Recordi
         if shot.listen and place is not None and shot.protocol != "icmp":
             serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
             stack.enter_context(serve(shot.port))
-        _fire(tracer, source, destination, shot)
         recording = Recording()
+        recording.error = _fire(tracer, source, destination, shot)
         recording.packets = _first(tracer.traces(), source)
-    if not recording.packets:
+    if insist and not recording.packets:
         raise CheckFailed(
             f"nothing was seen of the {shot.protocol} packet from {sender} to {receiver}",
             hint="is the sender's interface up? try `lab exec`",
@@ -172,20 +183,16 @@ def _destination(lab: Lab, receiver: str) -> tuple[str, Place | None]:
         return str(place.address), place
 
 
-def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> None:
+def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> str:
+    """Send the packet and wait for an answer; return what went wrong, in one word."""
     if shot.protocol == "udp":
         cookie = new_cookie()
         namespace = getattr(getattr(source, "facts", None), "netns", source.name)
         tracer.only_cookie(cookie, sender=namespace, destination=destination)
-        source.send_udp(
-            destination,
-            shot.port,
-            shot.payload,
-            cookie=cookie,
-            timeout_s=shot.timeout_s,
-            want_reply=True,
+        sent = source.send_udp(
+            destination, shot.port, shot.payload, cookie=cookie, timeout_s=shot.timeout_s
         )
-        return
+        return sent.error
     tracer.only_flow(
         Flow(
             source=str(source.address),
@@ -195,9 +202,12 @@ def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> None:
         )
     )
     if shot.protocol == "tcp":
-        source.connect(destination, shot.port, payload=shot.payload, timeout_s=shot.timeout_s)
-    else:
-        source.ping(destination, payload=shot.payload, timeout_s=shot.timeout_s)
+        opened = source.connect(
+            destination, shot.port, payload=shot.payload, timeout_s=shot.timeout_s
+        )
+        return opened.error
+    ping = source.ping(destination, payload=shot.payload, timeout_s=shot.timeout_s)
+    return "" if ping.ok else ping.errors[0][2] if ping.errors else "timeout"
 
 
 def _first(traces: tuple[Trace, ...], source: Place) -> tuple[Trace, ...]:

@@ -1,0 +1,210 @@
+"""Why a packet did not arrive: send it, follow it, answer in one paragraph.
+
+A wrong cause is worse than none: what the trace does not prove is called unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab.observe.causes import DATAPATH, ERRNO, KERNEL, Cause
+from lab.observe.recording import Recording, Shot, follow
+from lab.trace import Hop, Side, Trace
+
+if TYPE_CHECKING:
+    from lab.runtime.live import Lab
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """The answer to one question.
+
+    Attributes:
+        arrived: the packet (and, for TCP and ICMP, the answer) got through.
+        known: the cause is proven by the trace.
+        where: place and hook, in words; empty if it arrived.
+        cause: one clause.
+        entry: which program, rule, map entry or look-up decided; empty if none is known.
+        change: what to do, an imperative sentence.
+        reason: the kernel's or the datapath's own name of it.
+        hop: the line that proves it.
+        trace: of the packet concerned.
+    """
+
+    arrived: bool = False
+    known: bool = True
+    where: str = ""
+    cause: str = ""
+    entry: str = ""
+    change: str = ""
+    reason: str = ""
+    hop: Hop | None = None
+    trace: Trace | None = None
+
+    @property
+    def paragraph(self) -> str:
+        """The answer as one paragraph."""
+        if self.arrived:
+            return "It arrived: nothing dropped the packet, and its receiver was woken."
+        start = f"{self.where}: {self.cause}" if self.where else self.cause
+        parts = [start[:1].upper() + start[1:]]
+        if self.entry:
+            parts.append(f"({self.entry})")
+        if self.reason:
+            parts.append(f"[{self.reason}]")
+        sentence = " ".join(parts) + "."
+        return f"{sentence} {self.change}".strip()
+
+
+def why(lab: Lab, sender: str, receiver: str, shot: Shot) -> Diagnosis:
+    """Send one packet and say why it does not arrive, or that it does.
+
+    Args:
+        lab: must be up.
+        sender: pod, node or ``world``.
+        receiver: the same, or an address (of a service, for example).
+        shot: what to send; `Shot.listen` opens a receiver first.
+
+    Raises:
+        InputError: a name or protocol that does not exist.
+    """
+    return diagnose(follow(lab, sender, receiver, shot, insist=False), sender)
+
+
+def diagnose(recording: Recording, sender: str) -> Diagnosis:
+    """Say why the first packet of a recording did not arrive, or its answer did not come back."""
+    if recording.lost:
+        return Diagnosis(
+            known=False,
+            cause="events were lost while the packet was followed: the cause is unknown",
+            change="Ask again with less traffic beside it.",
+        )  # fmt: skip
+    if recording.packets and not recording.error:
+        # the answer came; a late segment to a socket that is closed by then is nobody's loss
+        return Diagnosis(arrived=True, trace=recording.packets[0])
+    for trace in sorted(recording.packets, key=lambda trace: trace.hops[0].ns if trace.hops else 0):
+        if trace.drops:
+            return _dropped(trace, trace.drops[0])
+        if (reset := _answered(trace, "tcp_send_reset")) is not None:
+            return _nobody(trace, reset)
+    if not recording.packets:
+        return _never_left(recording, sender)
+    first = recording.packets[0]
+    if first.delivered:
+        return Diagnosis(arrived=True, trace=first)
+    if recording.error in ERRNO:
+        return _never_left(recording, sender)
+    return _unknown(first)
+
+
+def _where(hop: Hop) -> str:
+    place = "/".join(filter(None, dict.fromkeys((hop.node, hop.namespace, hop.device))))
+    step = f"step {hop.step.number} {hop.hook}" if hop.step else hop.hook
+    side = "receiving" if hop.side is Side.RECEIVE else "sending"
+    return f"{side} at {place}, {step}"
+
+
+def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
+    cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
+    cause = cause or KERNEL.get(hop.drop_reason) or _by_place(hop)
+    if cause is None:
+        return Diagnosis(
+            known=False,
+            where=_where(hop),
+            cause="the packet was dropped here, for a reason this program cannot explain",
+            entry=hop.reason,
+            reason=hop.drop_reason,
+            change=f"Look at `lab explain {hop.drop_reason}` and at the ladder: lab trace.",
+            hop=hop,
+            trace=trace,
+        )
+    return Diagnosis(
+        where=_where(hop),
+        cause=cause.what,
+        entry=_entry(hop),
+        change=cause.change.replace("DEVICE", hop.device).replace("DEV ", f"{hop.device} "),
+        reason=hop.drop_reason,
+        hop=hop,
+        trace=trace,
+    )
+
+
+def _by_place(hop: Hop) -> Cause | None:
+    """Causes that the place tells where the kernel gives no reason of its own."""
+    causes = {
+        "xdp": KERNEL["XDP"],
+        "generic_xdp": KERNEL["XDP"],
+        "tc_ingress": KERNEL["TC_INGRESS"],
+        "neighbour": KERNEL["NEIGH_FAILED"],
+        "ip_forward": Cause(
+            "it would have to be forwarded here, and may not",
+            "Look at ip_forward, the TTL and the route behind it.",
+        ),
+        "dev_xmit": Cause(
+            "the device could not send it: its other end is down or gone",
+            "Set both ends up: ip link set DEV up.",
+        ),
+    }
+    return causes.get(hop.hook)
+
+
+def _entry(hop: Hop) -> str:
+    decided = [look_up for look_up in hop.lookups if look_up.map == "cilium_policy"]
+    if decided:
+        last = decided[-1]
+        return f"{hop.program}, {last.map} {last.key}: {last.value or 'no entry'}"
+    if hop.lookups and hop.program:
+        last = hop.lookups[-1]
+        return f"{hop.program}, last look-up {last.map} {last.key}: {last.value or 'no entry'}"
+    return hop.program or hop.reason
+
+
+def _answered(trace: Trace, hook: str) -> Hop | None:
+    return next((hop for hop in trace.taken if hop.hook == hook), None)
+
+
+def _nobody(trace: Trace, hop: Hop) -> Diagnosis:
+    cause = KERNEL["NO_SOCKET"]
+    return Diagnosis(
+        where=_where(hop),
+        cause=f"{cause.what}: TCP answered with a reset",
+        change=cause.change,
+        reason="NO_SOCKET",
+        hop=hop,
+        trace=trace,
+    )
+
+
+def _never_left(recording: Recording, sender: str) -> Diagnosis:
+    cause = ERRNO.get(recording.error)
+    trace = recording.packets[0] if recording.packets else None
+    if cause is None:
+        return Diagnosis(
+            known=False,
+            where=f"in {sender}",
+            cause="nothing was seen of the packet, the cause is unknown",
+            reason=recording.error,
+            change="Look at the sender's socket and routes: lab exec.",
+            trace=trace,
+        )
+    return Diagnosis(
+        where=f"in {sender}, before the packet left its socket",
+        cause=cause.what,
+        change=cause.change,
+        reason=recording.error,
+        trace=trace,
+    )
+
+
+def _unknown(trace: Trace) -> Diagnosis:
+    hop = trace.taken[-1]
+    return Diagnosis(
+        known=False,
+        where=_where(hop),
+        cause="the packet was seen here last and nobody reported a drop: the cause is unknown",
+        entry=hop.reason,
+        change="Look at the ladder: lab trace.",
+        hop=hop,
+        trace=trace,
+    )
