@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lab.agent.services import Frontend
@@ -12,6 +13,7 @@ from lab.agent.status import (
     IdentityStatus,
     ServiceStatus,
 )
+from lab.model import Service
 from lab.plan.inventory import PodFacts
 
 if TYPE_CHECKING:
@@ -31,21 +33,21 @@ def endpoint(agent: Agent, node: str, name: str) -> EndpointStatus:
 
 def services(agent: Agent) -> tuple[ServiceStatus, ...]:
     """Return the services in the order they were applied, with their frontends."""
-    found = []
-    for service in agent.state.services.values():
-        mine = [item for item in agent.frontends if item.service.title == service.title]
-        ports = {item.port for item in mine if item.kind == "NodePort"}
-        address = next((item.address for item in mine if item.kind == "ClusterIP"), "")
-        found.append(
-            ServiceStatus(
-                name=service.title,
-                kind=service.kind,
-                address=str(address),
-                node_ports=tuple(sorted(ports)),
-                frontends=tuple(_frontend(item) for item in mine),
-            )
-        )
-    return tuple(found)
+    return tuple(status_of(item, agent.frontends) for item in agent.state.services.values())
+
+
+def status_of(service: Service, frontends: Iterable[Frontend]) -> ServiceStatus:
+    """Return what became of a service, out of all frontends there are."""
+    mine = [item for item in frontends if item.service.title == service.title]
+    ports = {item.port for item in mine if item.kind == "NodePort"}
+    address = next((item.address for item in mine if item.kind == "ClusterIP"), "")
+    return ServiceStatus(
+        name=service.title,
+        kind=service.kind,
+        address=str(address),
+        node_ports=tuple(sorted(ports)),
+        frontends=tuple(_frontend(item) for item in mine),
+    )
 
 
 def _frontend(item: Frontend) -> FrontendStatus:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lab.agent import codec
+from lab.agent import codec, kubeproxy, views
 from lab.agent.codec import Description, describe
+from lab.agent.services import Realiser, on_node
 from lab.agent.status import (
     AgentStatus,
     Collected,
@@ -17,14 +18,18 @@ from lab.agent.status import (
     Parameter,
     ServiceStatus,
 )
-from lab.errors import KernelError, TopologyError
-from lab.model import Pod, Topology
+from lab.agent.store import Numbers
+from lab.errors import InputError, KernelError, TopologyError
+from lab.model import Pod, Service, Topology
 from lab.plan import steps
 from lab.plan.build import pod_steps
 from lab.plan.inventory import Inventory, inventory, settled
 from lab.policy.objects import Policy
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, raise_error
+
+if TYPE_CHECKING:
+    from lab.runtime.live import Place
 
 T = TypeVar("T")
 
@@ -180,6 +185,36 @@ class Control:
         """
         self.agent.ask("delete", names=[describe(item) for item in items])
 
+    def kube_proxy(self, flavour: str, *services: Service) -> tuple[ServiceStatus, ...]:
+        """Realise services as kube-proxy would, in the nodes' netfilter, and return them.
+
+        For comparison, in a lab with ``Options(datapath=False, endpoint_routes=True,
+        routing="native")``: plain routing, and the only translation is netfilter's. What was
+        loaded before is replaced.
+
+        Args:
+            flavour: ``iptables`` or ``nftables``.
+            services: to realise.
+
+        Raises:
+            InputError: a service is impossible, or another flavour.
+        """
+        if flavour not in ("iptables", "nftables"):
+            raise InputError(
+                f"{flavour!r} is no kube-proxy of the lab", hint="iptables or nftables"
+            )
+        frontends = Realiser(self._facts, Numbers()).frontends(services)
+        for node in self._facts.nodes:
+            mine = on_node(frontends, node)
+            if flavour == "iptables":
+                argv, rules = ["iptables-restore"], kubeproxy.iptables(mine)
+            else:
+                argv = ["nft", "-f", "-"]
+                rules = "table ip kube-proxy\ndelete table ip kube-proxy\n"
+                rules += kubeproxy.nftables(mine)
+            self.place(node.name).run(argv, stdin=rules, timeout_s=600, check=True)
+        return tuple(views.status_of(service, frontends) for service in services)
+
     def service(self, name: str) -> ServiceStatus:
         """Return a service called ``NAME`` or ``NAMESPACE/NAME`` as it was realised.
 
@@ -248,6 +283,10 @@ class Control:
         self.keeper.ask(op="remove", netns=gone.netns)
         self._tell_keeper(following)
         self._take_over(following, inventory(following, self._facts.identities))
+
+    def place(self, name: str) -> Place:
+        """Return a pod, a node, ``world`` or ``underlay`` by name."""
+        raise NotImplementedError
 
     def _tell_keeper(self, topology: Topology) -> None:
         self.keeper.ask(op="topology", topology=topology.to_json())
