@@ -19,8 +19,8 @@ from pathlib import Path
 from lab.errors import BuildError, PrerequisiteError
 from lab.kernel import process
 
-SOURCES = Path(__file__).resolve().parents[2] / "bpf"
-"""The datapath's sources, beside the package."""
+SOURCES = (Path(__file__).resolve().parents[1] / "_bpf").resolve()
+"""The datapath's sources: ``bpf/`` of a clone, or the copy in an installed package."""
 
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
 _KEPT_BUILDS = 8
