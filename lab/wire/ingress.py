@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from lab.datapath.build import SOURCES, build
 from lab.errors import KernelError, UnsupportedError
-from lab.kernel.bpf import Loaded, ProgramType, load_object
+from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
 from lab.kernel.bpfattach import Direction, attach_tc
 from lab.kernel.netns import NetworkNamespace
 from lab.wire.log import MAX_SEGMENTS, Observation, read_log
@@ -37,6 +37,11 @@ class IngressPrograms:
             load_object(path, default_type=ProgramType.SCHED_CLS)
         )
         self._rules: tuple[PacketRule, ...] = ()
+
+    @property
+    def received(self) -> Program:
+        """The program that judges what arrives."""
+        return self._loaded.programs["impair_received"]
 
     def attach(self, namespace: NetworkNamespace, ifindex: int) -> None:
         """Log what leaves and judge what arrives at one device.
