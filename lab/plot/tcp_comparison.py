@@ -55,6 +55,6 @@ def _draw_connection(axes: Axes, recording: Recording, number: int, name: str) -
     axes.step(times, [cwnd for _, cwnd in points], where="post", color=colour, linestyle=style,
               linewidth=2.8, label=name)  # fmt: skip
     for flight in recording.lost():
-        before = [cwnd for at, cwnd in points if at <= flight.sent.time_ns]
+        before = [cwnd for at, cwnd in points if at <= flight.sent.time_ns] or [0]
         axes.plot([(flight.sent.time_ns - begun_ns) / 1e6], before[-1:], "X", markersize=13,
                   color=LOST, markeredgecolor="white", zorder=5)  # fmt: skip

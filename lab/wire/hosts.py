@@ -27,6 +27,9 @@ class Medium(Enum):
     VETH = "veth"
     """A veth pair and a program at the receiver's ingress: drop and duplicate, no delay."""
 
+    NETEM = "netem"
+    """A veth pair and netem at both ends, where the kernel has it: delay only."""
+
 
 # What decides how TCP behaves, fixed for every experiment; an experiment may change some.
 PINNED: tuple[tuple[str, str], ...] = (

@@ -1,0 +1,234 @@
+"""Rows made from hand-written frames: numbers, windows, pairs, repeats."""
+
+import struct
+
+import pytest
+
+from lab.errors import InputError, UnsupportedError
+from lab.wire.frames import Flag, Options, options_of
+from lab.wire.hosts import Counters, Medium, TwoHosts
+from lab.wire.judge import Fate
+from lab.wire.log import SEGMENT_BYTES, Observation, SocketState, decode
+from lab.wire.loop import Passage
+from lab.wire.record import Decoder, End, flights_over_veth, flights_over_wire
+from lab.wire.recording import Recording, flag_names, lateness
+from lab.wire.rules import Kind, Script, Way
+
+CLIENT_IF, SERVER_IF = 2, 3
+ISN = {Way.TO_SERVER: 0xFFFFFF00, Way.TO_CLIENT: 7000}
+ADDRESS = {Way.TO_SERVER: bytes([10, 9, 0, 1]), Way.TO_CLIENT: bytes([10, 9, 0, 2])}
+PORTS = {Way.TO_SERVER: (40000, 5000), Way.TO_CLIENT: (5000, 40000)}
+
+
+def frame(way: Way, flags: Flag, seq=0, ack=0, length=0, window=1000, options=b"") -> bytes:
+    total = 40 + len(options) + length
+    source, destination = ADDRESS[way], ADDRESS[way.back]
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, total, 1, 0, 64, 6, 0, source, destination)
+    offset = (5 + len(options) // 4) << 4
+    number = (ISN[way] + seq) & 0xFFFFFFFF
+    answer = (ISN[way.back] + ack) & 0xFFFFFFFF if flags & Flag.ACK else 0
+    head = struct.pack("!HHIIBBHHH", *PORTS[way], number, answer, offset, flags, window, 0, 0)
+    return bytes(12) + b"\x08\x00" + ip + head + options + bytes(length)
+
+
+def seen(way: Way, data: bytes, at_ms: float, *, received=False, fate=0) -> Observation:
+    at_client = (way is Way.TO_SERVER) is not received
+    return Observation(
+        time_ns=int(at_ms * 1e6) + 1,
+        cookie=0,
+        frame_bytes=len(data),
+        ifindex=CLIENT_IF if at_client else SERVER_IF,
+        received=received,
+        fate=fate,
+        head=data[:188],
+        state=None,
+    )
+
+
+SHIFT = b"\x03\x03\x02\x01"
+OPENING = [
+    seen(Way.TO_SERVER, frame(Way.TO_SERVER, Flag.SYN, options=SHIFT), 0),
+    seen(Way.TO_CLIENT, frame(Way.TO_CLIENT, Flag.SYN | Flag.ACK, ack=1, options=SHIFT), 10),
+]
+
+
+def rows(*more: Observation):
+    return Decoder(CLIENT_IF).segments([*OPENING, *more])
+
+
+def recording(*more: Observation) -> Recording:
+    segments = rows(*more)
+    passages = [
+        Passage(row.way, row.time_ns, Fate.DELIVERED, 0, b"", ((row.time_ns, row.time_ns + 5),))
+        for row in segments
+    ]
+    return Recording(
+        segments=segments,
+        flights=flights_over_wire(segments, passages),
+        passages=tuple(passages),
+        events=(),
+        script=Script(),
+        unmet=(),
+        counters=(Counters(()), Counters(())),
+        mss_bytes=1000,
+        delay_ms=10,
+    )
+
+
+def data(seq: int, at_ms: float) -> Observation:
+    return seen(Way.TO_SERVER, frame(Way.TO_SERVER, Flag.ACK, seq, 1, 1000), at_ms)
+
+
+def answer(ack: int, at_ms: float, window: int = 1000) -> Observation:
+    return seen(Way.TO_CLIENT, frame(Way.TO_CLIENT, Flag.ACK, 1, ack, window=window), at_ms)
+
+
+def test_byte_numbers_begin_at_one_across_the_wrap_of_the_sequence_number() -> None:
+    row = rows(data(1001, 20))[-1]
+    assert (row.seq, row.last, row.ack, row.length) == (1001, 2000, 1, 1000)
+
+
+def test_windows_are_scaled_except_on_a_syn() -> None:
+    syn, syn_ack, pure = rows(answer(1, 20))
+    assert (syn.window, syn_ack.window, pure.window) == (1000, 1000, 4000)
+
+
+def test_without_scaling_on_both_sides_windows_are_as_written() -> None:
+    plain = [seen(Way.TO_SERVER, frame(Way.TO_SERVER, Flag.SYN), 0), OPENING[1], answer(1, 20)]
+    assert Decoder(CLIENT_IF).segments(plain)[-1].window == 1000
+
+
+def test_hosts_and_ends_follow_from_the_device() -> None:
+    both = rows(
+        data(1, 20), seen(Way.TO_SERVER, frame(Way.TO_SERVER, Flag.ACK, 1, 1, 9), 30, received=True)
+    )
+    assert [(row.host, row.end, row.way) for row in both[2:]] == [
+        ("client", End.SENT, Way.TO_SERVER),
+        ("server", End.RECEIVED, Way.TO_SERVER),
+    ]
+
+
+def test_data_that_begins_before_a_byte_already_sent_is_a_retransmission() -> None:
+    again = recording(data(1, 20), data(1001, 21), data(1, 40), data(2001, 41)).retransmissions()
+    assert [flight.sent.seq for flight in again] == [1]
+
+
+ANSWERS = {
+    "three alike while data is missing: two repeats": ([1001, 1001, 1001], 1000, [1001, 1001]),
+    "a different window is an update, not a repeat": ([1001, 1001], None, []),
+    "nothing outstanding: no repeat": ([3001, 3001], 1000, []),
+}
+
+
+@pytest.mark.parametrize(("acks", "window", "repeats"), ANSWERS.values(), ids=ANSWERS.keys())
+def test_duplicate_acks(acks, window, repeats) -> None:
+    said = [answer(ack, 30 + n, window or 1000 + n) for n, ack in enumerate(acks)]
+    found = recording(data(1, 20), data(1001, 21), data(2001, 22), *said).duplicate_acks()
+    assert [flight.sent.ack for flight in found] == repeats
+
+
+def test_an_empty_segment_one_byte_back_is_a_probe() -> None:
+    probe = seen(Way.TO_SERVER, frame(Way.TO_SERVER, Flag.ACK, 1000, 1), 40)
+    assert [f.sent.seq for f in recording(data(1, 20), probe).probes()] == [1000]
+
+
+def test_rounds_are_parted_by_silence_longer_than_the_way() -> None:
+    assert recording(data(1, 20), data(1001, 40), data(2001, 41), data(3001, 70)).rounds() == (
+        1,
+        2,
+        1,
+    )
+
+
+def test_most_in_flight_counts_what_was_sent_before_the_answer_arrived() -> None:
+    assert (
+        recording(data(1, 20), data(1001, 21), answer(2001, 30), data(2001, 50)).most_in_flight()
+        == 2000
+    )
+
+
+def test_the_answer_to_a_segment_is_the_first_that_covers_it() -> None:
+    table = recording(data(1, 20), answer(1, 21), answer(1001, 25))
+    assert table.answer_ms(table.data()[0]) == pytest.approx(5, abs=0.01)
+    assert table.answer_ms(table.flights[-1]) == float("inf")
+
+
+def test_over_veth_a_dropped_packet_has_no_arrival_and_a_copy_has_two() -> None:
+    lost, copied = frame(Way.TO_SERVER, Flag.ACK, 1, 1, 9), frame(Way.TO_SERVER, Flag.ACK, 10, 1, 9)
+    observations = [
+        *OPENING[:1],
+        seen(Way.TO_SERVER, lost, 20),
+        seen(Way.TO_SERVER, copied, 21),
+        seen(Way.TO_SERVER, OPENING[0].head, 22, received=True),
+        seen(Way.TO_SERVER, lost, 22, received=True, fate=1),
+        seen(Way.TO_SERVER, copied, 23, received=True, fate=2),
+        seen(Way.TO_SERVER, copied, 24, received=True, fate=3),
+    ]
+    flights = flights_over_veth(Decoder(CLIENT_IF).segments(observations), observations)
+    assert [(f.fate, len(f.arrived_ns)) for f in flights] == [
+        (Fate.DELIVERED, 1),
+        (Fate.DROPPED, 0),
+        (Fate.DUPLICATED, 2),
+    ]
+
+
+OPTIONS = {
+    "none": (b"", Options()),
+    "MSS and scaling": (b"\x02\x04\x03\xe8\x01\x03\x03\x07", Options(1000, 7)),
+    "a SACK block": (b"\x05\x0a" + struct.pack("!II", 5, 9), Options(sack=((5, 9),))),
+    "timestamps": (b"\x08\x0a" + struct.pack("!II", 1, 2), Options(timestamp=(1, 2))),
+    "permission, then the end, then rubbish": (b"\x04\x02\x00\xff", Options(sack_permitted=True)),
+    "a length that lies": (b"\x02\x40\x01", Options()),
+    "a length of zero": (b"\x03\x00\x07", Options()),
+}
+
+
+@pytest.mark.parametrize(("raw", "meaning"), OPTIONS.values(), ids=OPTIONS.keys())
+def test_options(raw, meaning) -> None:
+    assert options_of(raw) == meaning
+
+
+def test_the_log_is_decoded_as_the_program_writes_it() -> None:
+    raw = struct.pack("<QQIIBBBB10I", 5, 6, 60, 3, 1, 2, 4, 1, *range(10, 20)) + b"abcdXX"
+    item = decode(raw.ljust(SEGMENT_BYTES, b"\0"))
+    assert (item.time_ns, item.cookie, item.frame_bytes, item.ifindex) == (5, 6, 60, 3)
+    assert (item.received, item.fate, item.head) == (True, 2, b"abcd")
+    assert item.state == SocketState(
+        cwnd=10, ssthresh=11, packets_out=12, retrans_out=13, sacked_out=14, lost_out=15,
+        srtt_us=16, snd_una=17, snd_nxt=18, rcv_nxt=19,
+    )  # fmt: skip
+    assert item.state.in_flight == 12 - 14 - 15 + 13
+
+
+def test_lateness_of_nothing_is_nothing_and_of_many_is_ranked() -> None:
+    assert lateness(()).packets == 0
+    passages = [
+        Passage(Way.TO_SERVER, 0, Fate.DELIVERED, 60, b"", ((0, late * 1000),))
+        for late in range(100)
+    ]
+    ranked = lateness(passages)
+    assert (ranked.packets, ranked.p50_us, ranked.p99_us, ranked.max_us) == (100, 50, 99, 99)
+
+
+def test_flags_are_named_as_in_diagrams() -> None:
+    assert flag_names(Flag.ACK | Flag.SYN | Flag.PSH) == "SYN|ACK"
+    assert recording().flags() == ("> SYN", "< SYN|ACK")
+
+
+def test_kinds_of_the_opening() -> None:
+    assert [row.kind for row in rows()] == [Kind.SYN, Kind.SYN_ACK]
+
+
+BAD_HOSTS = {
+    "a segment too small": ({"mss_bytes": 40}, InputError, "between 88 and 1460"),
+    "time running backwards": ({"delay_ms": -1}, InputError, "at least 0"),
+    "no initial window": ({"initial_window": 0}, InputError, "at least 1"),
+    "a cable that delays": ({"medium": Medium.VETH, "delay_ms": 1}, UnsupportedError, "WIRE"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "kind", "hint"), BAD_HOSTS.values(), ids=BAD_HOSTS.keys())
+def test_hosts_that_make_no_sense_are_refused(wrong, kind, hint) -> None:
+    with pytest.raises(kind) as refusal:
+        TwoHosts(**wrong)
+    assert hint in refusal.value.hint
