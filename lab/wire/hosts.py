@@ -17,6 +17,10 @@ TIMESTAMP_BYTES = 12
 TICK_MS = 4
 """The kernel's timers count in ticks of this many milliseconds here (CONFIG_HZ=250)."""
 
+COARSE_MS = 48
+"""How late a timer of 0.25 to 2 seconds may fire: the timer wheel rounds those up to 32 ms, and
+a tick or two go by before it is looked at. Timers never fire early."""
+
 
 class Medium(Enum):
     """What joins the hosts and carries out the script."""

@@ -3,7 +3,7 @@
 from xml.etree import ElementTree
 
 import pytest
-from test_wire_record import answer, data, recording
+from segments import answer, data, recording
 
 from lab.plot import tcp, tcp_text
 from lab.plot.tcp_words import Role, lines
