@@ -80,7 +80,8 @@ STARTED = pytest.StashKey[dict[str, list[pytest.TestReport]]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    if vm.inside():
+    # This hook is asked for every test of the session, not only for those of this folder.
+    if vm.inside() or HERE not in item.path.parents:
         return None
     if reason := why_not():
         item.add_marker(pytest.mark.skip(reason=reason))
