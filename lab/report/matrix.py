@@ -30,8 +30,8 @@ def _value(cell: Cell) -> str:
 def text(matrix: Matrix) -> str:
     """Return one table per port, columns numbered like the rows, and what differs below."""
     cells = {(c.source, c.destination, c.port): c for c in matrix.cells}
-    width = max(len(name) for name in matrix.names)
     digits = len(str(len(matrix.names)))
+    width = max(len(str(word)) for word in (*matrix.names, *matrix.ports))
     lines = []
     for port in matrix.ports:
         head = " ".join(f"{n:>{digits}}" for n in range(1, len(matrix.names) + 1))
