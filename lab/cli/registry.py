@@ -63,6 +63,7 @@ ROWS: tuple[Row, ...] = (
     Row("apply", "manifests:apply", "Create or change Kubernetes objects of a lab.", LABS),
     Row("delete", "manifests:delete", "Take Kubernetes objects out of a lab.", LABS),
     Row("get", "manifests:get", "List pods, services, policies, identities of a lab.", LABS),
+    Row("conformance", "conformance", "Run Cilium's connectivity tests by name.", DATAPATH),
     Row("policy", "policy", "Who reaches whom, why, and what a change would do.", DATAPATH),
     Row("version", "version", "Versions of the lab, the kernel and the tools it uses.", MACHINE),
 )

@@ -206,9 +206,7 @@ class _Change:
         )
         services = services_of(self.world, unprobed)
         policies = objects.policies
-        self.lab.apply(
-            self.state.semantics, self.world.cluster, *namespaces, *services, *policies
-        )
+        self.lab.apply(self.state.semantics, self.world.cluster, *namespaces, *services, *policies)
         self._forget()
         addresses = {item.name: item.address for item in self.lab.agent.services()}
         state, notes = self._containers(names_of(self.world, addresses))
