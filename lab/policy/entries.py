@@ -2,7 +2,7 @@
 
 The map ``cilium_policy_NNNNN`` is an LPM trie whose key holds identity and direction in full,
 then protocol and destination port as a prefix, so that a range of ports costs at most 30 entries.
-Source: Cilium ``bpf/lib/policy.h`` (``policy_key``, ``policy_entry``; facts 2.1, 4.0).
+Source: Cilium ``bpf/lib/policy.h`` (``policy_key``, ``policy_entry``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Security identities: numbers for sets of labels, reserved, allocated, and for networks.
 
 Equal sets of labels share a number; numbers stay as long as somebody uses them, so that a change
-of one pod never renumbers another. Source: Cilium ``pkg/identity`` (facts 3.3).
+of one pod never renumbers another. Source: Cilium ``pkg/identity``.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from pathlib import Path
 from lab.datapath.maps import open_view
 from lab.errors import InputError, LabError
 from lab.k8s import live
-from lab.k8s.conformance.cases import CASES, NOT_APPLICABLE, Case
+from lab.k8s.conformance.cases import CASES, Case
 from lab.k8s.conformance.cluster import MANIFESTS, NAMESPACE, NODE_PORTS
+from lab.k8s.conformance.left_out import NOT_APPLICABLE
 from lab.k8s.objects import PolicyObject, key_of
 from lab.k8s.read import read_text
 from lab.k8s.state import load
@@ -180,7 +181,7 @@ while time.monotonic() < end:
 
 
 def _uninterrupted(suite: _Suite) -> list[str]:
-    """Connections to a pod and to a service go on while the agent is killed and comes back."""
+    """Connections to pods of both nodes go on while the agent is killed and comes back."""
     client = suite.lab.pod(f"{NAMESPACE}/client")
     targets = [
         (suite.lab.pod(f"{NAMESPACE}/{name}"), suite.lab.pod(f"{NAMESPACE}/{name}").address)
