@@ -80,6 +80,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=_ARTEFACTS,
         help=f"where a failing test leaves its recordings (default: {_ARTEFACTS})",
     )
+    group.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write golden traces anew instead of comparing with them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -114,15 +119,19 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell the reader of a failure what was recorded and how to enter the lab that was kept."""
     report = yield
-    kept = item.stash.get(_KEPT, None)
-    if kept and call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
+    if not call.excinfo or call.excinfo.errisinstance(pytest.skip.Exception):
+        return report
+    own = item.stash.get(_KEPT, _Kept())
+    found = [own, *(node.stash[_KEPT] for node in item.listchain()[:-1] if _KEPT in node.stash)]
+    labs = [lab for kept in found for lab in kept.labs]
+    for kept in found:
         kept.failed = True
-        if traces := [trace for one in kept.recordings for trace in one.packets]:
-            folder = _save(item, traces, kept.labs)
-            report.sections.append(("lab recordings", _recordings(traces, folder)))
-        if item.config.getoption("--keep-on-fail"):
-            lines = [_shell_line(lab) for lab in kept.labs]
-            report.sections.append(("lab kept up", "\n".join(lines)))
+    if traces := [trace for one in own.recordings for trace in one.packets]:
+        folder = _save(item, traces, labs)
+        report.sections.append(("lab recordings", _recordings(traces, folder)))
+    if labs and item.config.getoption("--keep-on-fail"):
+        lines = [_shell_line(lab) for lab in labs]
+        report.sections.append(("lab kept up", "\n".join(lines)))
     return report
 
 
@@ -177,7 +186,10 @@ def _or_skip() -> Iterator[None]:
 def lab_topology(request: pytest.FixtureRequest) -> Topology:
     """The topology of the test's ``topology`` marker, or one node with client and server."""
     marker = request.node.get_closest_marker("topology")
-    topology = marker.args[0] if marker and marker.args else PAIR
+    return _checked(request, marker.args[0] if marker and marker.args else PAIR)
+
+
+def _checked(request: pytest.FixtureRequest, topology: object) -> Topology:
     if not isinstance(topology, Topology):
         raise pytest.UsageError(
             f"{request.node.nodeid}: the topology marker wants a lab.Topology, "
@@ -192,11 +204,26 @@ def lab(request: pytest.FixtureRequest, lab_topology: Topology) -> Iterator[Lab]
 
     The test is skipped, with the reason, if this machine lacks something to build it.
     """
+    yield from _running(request, lab_topology)
+
+
+@pytest.fixture(scope="module")
+def module_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """One running lab for all tests of a module; its topology is the module's ``topology``.
+
+    For tests that leave the lab as they find it. After a failing test it is kept on request as
+    any other.
+    """
+    topology = getattr(request.module, "topology", PAIR)
+    yield from _running(request, _checked(request, topology))
+
+
+def _running(request: pytest.FixtureRequest, topology: Topology) -> Iterator[Lab]:
     kept = request.node.stash.setdefault(_KEPT, _Kept())
     keep = bool(request.config.getoption("--keep-on-fail"))
     live = Lab(
-        lab_topology,
-        name=f"{lab_topology.name}-test-{os.getpid()}-{next(_numbers)}",
+        topology,
+        name=f"{topology.name}-test-{os.getpid()}-{next(_numbers)}",
         engine=request.config.getoption("--lab-engine"),
     )
     with _or_skip():
@@ -231,6 +258,27 @@ def trace(request: pytest.FixtureRequest, lab: Lab) -> Record:
             yield recording
 
     return record
+
+
+Golden = Callable[..., None]
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compare a trace with a stored one: ``golden(trace)``, or ``golden(trace, "name")``.
+
+    The files are in ``golden/`` beside the test; ``--update-golden`` writes them anew. Times,
+    addresses and numbers are not compared.
+    """
+    folder = request.path.parent / "golden"
+    update = bool(request.config.getoption("--update-golden"))
+
+    def compare(trace: Trace, name: str = "") -> None:
+        if update:
+            folder.mkdir(exist_ok=True)
+        trace.matches(folder / f"{name or request.node.name}.txt", update=update)
+
+    return compare
 
 
 @pytest.fixture

@@ -156,3 +156,43 @@ def test_a_passing_test_leaves_no_files(run, tmp_path):
     done = run(RECORDED.format(" is False"))
     assert "1 passed" in done.stdout, done.stdout
     assert list(tmp_path.rglob("*.html")) == []
+
+
+SHARED = """
+import pytest
+from lab import Node, Pod, Topology
+topology = Topology(name="shared", nodes=(Node("n1"),), pods=(Pod("web", "n1"), Pod("db", "n1")))
+seen = []
+
+@pytest.mark.parametrize("n", range(2))
+def test_same(module_lab, n):
+    seen.append(module_lab.name)
+    assert module_lab.pod("web").ping(module_lab.pod("db")).ok
+    assert len(set(seen)) == 1
+
+def test_end(module_lab):
+    assert {}
+"""
+
+
+def test_tests_of_a_module_may_share_one_lab(run):
+    assert "3 passed" in run(SHARED.format("seen")).stdout
+
+
+def test_a_shared_lab_is_kept_after_a_failure_too(run):
+    done = run(SHARED.format("not seen"), "--keep-on-fail")
+    line = next(line for line in done.stdout.splitlines() if "lab shell" in line)
+    Lab.attach(line.split("lab shell ")[1].split("/")[0]).stop()
+
+
+GOLDEN = """
+def test_way(lab, golden):
+    golden(lab.follow("client", "{}").packets[0], "way")
+"""
+
+
+def test_a_golden_trace_is_written_compared_and_differs_for_another_way(run, tmp_path):
+    assert "golden trace" in run(GOLDEN.format("server")).stdout
+    assert "1 passed" in run(GOLDEN.format("server"), "--update-golden").stdout
+    assert "from-container" in (tmp_path / "golden" / "way.txt").read_text()
+    assert "1 failed" in run(GOLDEN.format("alpha")).stdout
