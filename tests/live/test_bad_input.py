@@ -1,6 +1,7 @@
 """Bad input and a bad machine get one clear line, the right exit code, and leave nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,34 @@ def test_a_full_build_cache_is_named(tmp_path):
     inside = f"mount -t tmpfs -o size=64k t {tmp_path}; {' '.join(UP)}"
     done = run(["unshare", "--mount", "sh", "-c", inside], LAB_CACHE_DIR=str(tmp_path))
     refused(done, 2, str(tmp_path), "LAB_CACHE_DIR")
+
+
+BROKEN = {
+    "a source that does not compile": (
+        "\treturn TC_ACT_OOPS;\n",
+        "bpf_lxc.c does not compile",
+        "use of undeclared identifier 'TC_ACT_OOPS'",
+    ),
+    "a program that the verifier refuses": (
+        "\treturn *(volatile int *)(long)ctx->data;\n",
+        "the verifier refused cil_from_container of",
+        "bpf_lxc.c:",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "cause", "where"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_datapath_is_shown_with_its_c_line(tmp_path, line, cause, where):
+    shutil.copytree(ROOT / "bpf", tmp_path / "bpf")
+    source = tmp_path / "bpf" / "bpf_lxc.c"
+    entry = 'SEC("from-container") int cil_from_container(struct __sk_buff *ctx)\n{\n'
+    text = source.read_text()
+    assert entry in text
+    source.write_text(text.replace(entry, entry + line))
+    inside = f"mount --bind {tmp_path / 'bpf'} {ROOT / 'bpf'}; {' '.join(UP)}"
+    done = run(["unshare", "--mount", "sh", "-c", inside], LAB_CACHE_DIR=str(tmp_path))
+    refused(done, 2, cause, "hint: ")
+    assert where in done.stderr
 
 
 def test_without_control_groups_the_mount_is_named():
