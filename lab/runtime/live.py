@@ -18,7 +18,7 @@ from lab.packets import new_cookie, with_cookie
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
 from lab.runtime import registry
 from lab.runtime.control import Control, NodeAgent
-from lab.runtime.flows import Session, Stream
+from lab.runtime.flows import Flows, address_of
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
 from lab.traffic.results import Connection, Datagram, Ping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORKER = "lab.traffic.worker"
 
 
-class Place:
+class Place(Flows):
     """A node, a pod or the world: somewhere commands run and packets leave.
 
     Attributes:
@@ -99,7 +99,7 @@ class Place:
         """Send ICMP echo requests one after the other; each carries a cookie."""
         data = with_cookie(payload, new_cookie()).hex()
         result = self.call(
-            "ping", address=_address(to), count=count, payload=data, timeout_s=timeout_s, ttl=ttl
+            "ping", address=address_of(to), count=count, payload=data, timeout_s=timeout_s, ttl=ttl
         )
         return Ping(
             sent=result["sent"],
@@ -119,7 +119,7 @@ class Place:
         """Open a TCP connection, send the payload and read until as much came back."""
         result = self.call(
             "tcp_connect",
-            address=_address(to),
+            address=address_of(to),
             port=port,
             payload=payload.hex(),
             timeout_s=timeout_s,
@@ -142,7 +142,7 @@ class Place:
         cookie = cookie or new_cookie()
         result = self.call(
             "udp_send",
-            address=_address(to),
+            address=address_of(to),
             port=port,
             payload=with_cookie(payload, cookie).hex(),
             timeout_s=timeout_s,
@@ -150,33 +150,6 @@ class Place:
             want_reply=want_reply,
         )
         return Datagram(**{**result, "reply": bytes.fromhex(result["reply"]), "cookie": cookie})
-
-    @contextmanager
-    def session(self, to: Destination, port: int, *, timeout_s: float = 2.0) -> Iterator[Session]:
-        """Keep a TCP connection open inside the block.
-
-        Raises:
-            KernelError: nobody accepted it.
-        """
-        arguments = {"address": _address(to), "port": port, "timeout_s": timeout_s}
-        number = self.call("session_open", **arguments)["session"]
-        try:
-            yield Session(self, number)
-        finally:
-            self.call("session_close", session=number)
-
-    @contextmanager
-    def stream(self, to: Destination, port: int) -> Iterator[Stream]:
-        """Send to an echo server as fast as it answers inside the block.
-
-        Raises:
-            KernelError: nobody accepted it.
-        """
-        number = self.call("stream_start", address=_address(to), port=port)["stream"]
-        try:
-            yield Stream(self, number)
-        finally:
-            self.call("stream_stop", stream=number)
 
     def inject(self, frame: bytes, *, device: str = "eth0", await_s: float = 0.0) -> list[bytes]:
         """Put a frame on a device; return the frames that came in within ``await_s`` seconds."""
@@ -283,10 +256,6 @@ class LiveNode(Place):
 
 
 Destination = Place | str | IPv4Address
-
-
-def _address(to: Destination) -> str:
-    return str(to.address if isinstance(to, Place) else to)
 
 
 class Lab(Control):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from lab.traffic.flows import FLOW_OPERATIONS
+from lab.traffic.measure import MEASUREMENTS
 from lab.traffic.probes import probe_many
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
@@ -192,5 +193,6 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "inject": inject,
     "run": run,
     **FLOW_OPERATIONS,
+    **MEASUREMENTS,
     "probe_many": probe_many,
 }

@@ -78,3 +78,17 @@ class StreamReport:
     received: int
     retransmitted: int
     error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long something took, of many tries.
+
+    Attributes:
+        count: tries, warm-up left out.
+        p50_us: median in microseconds; ``p99_us`` the 99th percentile.
+    """
+
+    count: int
+    p50_us: float
+    p99_us: float

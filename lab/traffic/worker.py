@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, LabError
 from lab.runtime.messages import receive, send
+from lab.traffic.measure import mirror
 from lab.traffic.operations import OPERATIONS
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def serve(connection: socket.socket, context: Context) -> None:
     """
     if "server" in context.arguments:
         _be_server(connection, **context.arguments["server"])
+        return
+    if "mirror" in context.arguments:
+        mirror(connection, **context.arguments["mirror"])
         return
     send(connection, {"ready": True})
     while True:
