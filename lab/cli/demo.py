@@ -17,7 +17,7 @@ from lab.runtime import Lab
 from lab.scenarios import Check
 from lab.trace import Trace
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 TOPOLOGY = Topology(
     name="demo",

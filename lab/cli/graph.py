@@ -13,7 +13,7 @@ from lab.cli.output import print_json
 from lab.errors import InputError
 from lab.model import Topology
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Picture(enum.StrEnum):

@@ -37,6 +37,7 @@ ROWS: tuple[Row, ...] = (
     Row("demo", "demo", "Two nodes, one packet, every hook: the whole walk in one go.", START),
     Row("test", "test", "Run the project's tests on this machine and on the second kernel.", START),
     Row("run", "run", "Run scenarios and print which of their sentences hold.", START),
+    Row("notebook", "notebook", "Notebooks: list them, run one without Jupyter.", START),
     Row("plan", "plan", "Print what a topology would do, as ip, tc and bpftool lines.", LABS),
     Row("up", "lifecycle:up", "Build a lab from a topology and keep it up.", LABS),
     Row("down", "lifecycle:down", "Take a lab down.", LABS),

@@ -89,14 +89,9 @@ def _facts(trace: Trace) -> str:
 
 
 def _ending(trace: Trace) -> str:
-    if trace.drops:
-        drop = trace.drops[0]
-        where = " · ".join(part for part in drop.place if part)
-        words = f"✗ dropped at {where}: {drop.drop_reason or drop.hook}"
-        return f'<span id="end" class="end bad" hidden>{escape(words)}</span>'
-    if trace.delivered:
-        return '<span id="end" class="end good" hidden>✓ delivered to a socket</span>'
-    return '<span id="end" class="end" hidden>? neither delivered nor seen dropped</span>'
+    sign, words = style.ending(trace)
+    kind = {style.DROPPED: "end bad", style.SEEN: "end good"}.get(sign, "end")
+    return f'<span id="end" class="{kind}" hidden>{escape(f"{sign} {words}")}</span>'
 
 
 def _lost(trace: Trace) -> str:

@@ -193,19 +193,17 @@ def _fit(text: str) -> str:
     return text if cell_len(text) <= WIDTH else set_cell_size(text, WIDTH - 1) + "…"
 
 
+_ENDS = {
+    style.DROPPED: f"bold {style.DROP_COLOUR}",
+    style.SEEN: "bold green",
+    style.UNKNOWN: "bold yellow",
+}
+
+
 def _summary(trace: Trace) -> Iterator[Text]:
     last = max((hop.us for hop in trace.taken if hop.us is not None), default=None)
     after = f" after {last:.1f} µs" if last is not None else ""
-    if trace.drops:
-        drop = trace.drops[0]
-        where = " · ".join(part for part in drop.place if part)
-        yield Text(
-            _fit(f"{style.DROPPED} dropped at {where}: {drop.drop_reason or drop.hook}"),
-            style=f"bold {style.DROP_COLOUR}",
-        )
-    elif trace.delivered:
-        yield Text(f"{style.SEEN} delivered to a socket{after}", style="bold green")
-    else:
-        yield Text(f"{style.UNKNOWN} neither delivered nor seen dropped", style="bold yellow")
+    sign, words = style.ending(trace)
+    yield Text(_fit(f"{sign} {words}{after * (sign == style.SEEN)}"), style=_ENDS[sign])
     for gap in trace.missing:
         yield Text(_fit(f"  this kernel cannot show: {gap}"), style="dim")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.report.passages import NO_EVIDENCE
-from lab.trace import Evidence, Hop, Side, Step
+from lab.trace import Evidence, Hop, Side, Step, Trace
 
 DROPPED = "✗"
 SEEN = "✓"
@@ -69,3 +69,20 @@ def title(hop: Hop) -> str:
     if hop.step is Step.L4_RECEIVE and hop.taken and hop.hook.endswith("_rcv"):
         return hop.hook
     return hop.step.title if hop.step else hop.hook
+
+
+def ending(trace: Trace) -> tuple[str, str]:
+    """Return how a packet's way ended: a sign and a clause.
+
+    A segment without data wakes nobody: it has arrived where the transport took it in.
+    """
+    if trace.drops:
+        drop = trace.drops[0]
+        where = " · ".join(part for part in drop.place if part)
+        return DROPPED, f"dropped at {where}: {drop.drop_reason or drop.hook}"
+    if trace.delivered:
+        return SEEN, "delivered to a socket"
+    last = trace.taken[-1] if trace.taken else None
+    if last is not None and last.step is Step.L4_RECEIVE:
+        return SEEN, f"taken in by {title(last)} in {last.namespace or last.node}"
+    return UNKNOWN, "neither delivered nor seen dropped"

@@ -1,11 +1,13 @@
 """Every notebook: readable (prose, short cells, nothing stored), and runs to its end as root."""
 
-import os
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+
+from lab.cli.notebook import as_page, execute, find, texts
+from lab.cli.root import run
+from lab.errors import CheckFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -52,28 +54,6 @@ def test_it_uses_no_shell_magic(path):
     assert not {"!", "%"} & set(starts)
 
 
-def executed(path, **first):
-    """Run a notebook in a kernel of its own and return it with outputs."""
-    notebook = read(path)
-    for cell in notebook.cells:
-        for name, value in first.items():
-            cell.source = cell.source.replace(f"{name} = ...", f"{name} = {value!r}")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(ROOT)}}).execute(
-        env=environment
-    )
-    return notebook
-
-
-def texts(notebook):
-    return "\n".join(
-        str(output.get("data", {}).get("text/plain", "")) + str(output.get("text", ""))
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-    )
-
-
 ANSWERS = {
     "01_two_nodes": {
         "vni": 256,
@@ -107,10 +87,56 @@ def test_it_runs_and_tells_right_predictions_from_wrong_ones(name):
     answers = dict(ANSWERS[name])
     first = next(iter(answers))
     answers[first] = "nowhere"
-    text = texts(executed(ROOT / "notebooks" / f"{name}.ipynb", **answers))
+    text = "\n".join(texts(execute(find(name), answers)))
     assert "4 of 5 predictions came true" in text
     assert f"you said nowhere, observed: {ANSWERS[name][first]}" in text
 
 
 def test_every_notebook_has_its_answers():
     assert set(NAMES) == set(ANSWERS)
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_one_is_run_from_the_command_line_and_kept_as_a_page(capsys, tmp_path):
+    page = tmp_path / "out.html"
+    assert run(["notebook", "run", "02_policy", "-p", "node=beta", "--html", str(page)]) == 0
+    assert "✓ node? beta" in capsys.readouterr().out
+    assert "<svg" in page.read_text()
+    assert "<h2>Predict</h2>" in page.read_text()
+
+
+def test_the_notebooks_are_listed_with_what_they_ask(capsys):
+    assert run(["notebook", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == NAMES
+
+
+WRONG = {
+    "no such notebook": (["1_two_nodes"], "did you mean '01_two_nodes'?"),
+    "no such prediction": (["01_two_nodes", "-p", "vnis=1"], "did you mean 'vni'?"),
+    "a prediction without value": (["01_two_nodes", "-p", "vni"], "-p NAME=VALUE"),
+}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("arguments", "says"), WRONG.values(), ids=WRONG.keys())
+def test_a_mistake_is_one_clear_line(capsys, arguments, says):
+    assert run(["notebook", "run", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_a_cell_that_raises_is_told(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    with pytest.raises(CheckFailed, match="ZeroDivisionError"):
+        execute(tmp_path / "broken.ipynb", {})
+
+
+def test_text_of_a_cell_cannot_break_the_page():
+    cells = [nbformat.v4.new_code_cell("print('<b>')"), nbformat.v4.new_markdown_cell("# T")]
+    page = as_page(nbformat.v4.new_notebook(cells=cells), "<i>")
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<h1>T</h1>" in page

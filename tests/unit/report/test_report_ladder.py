@@ -91,3 +91,16 @@ def test_a_device_met_again_is_a_new_passage():
             hop(3.0, SERVER, step=Step.NAPI_POLL))  # fmt: skip
     found = [passage.side for passage in passages(replace(DELIVERED, hops=hops))]
     assert found == ["receive", "send", "receive"]
+
+
+ENDS = {
+    "a segment without data": (hop(1.0, SERVER, step=Step.L4_RECEIVE, hook="tcp_v4_rcv"),
+                               "✓ taken in by tcp_v4_rcv in server after 1.0 µs"),
+    "a packet lost from sight": (hop(1.0, SERVER, step=Step.RECEIVE_SKB),
+                                 "? neither delivered nor seen dropped"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("last", "says"), ENDS.values(), ids=ENDS.keys())
+def test_the_last_line_says_how_it_ended(last, says):
+    assert ladder_text(replace(DELIVERED, hops=(last,))).splitlines()[-1] == says
