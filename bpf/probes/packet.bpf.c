@@ -172,13 +172,15 @@ int BPF_PROG(on_free, struct sk_buff *skb, void *location, u32 reason)
 
 /* The buffer ends, the packet need not: XDP and segmentation copy it into others. */
 SEC("tp_btf/consume_skb")
-int BPF_PROG(on_consume, struct sk_buff *skb, void *location)
+int BPF_PROG(on_consume, struct sk_buff *skb)
 {
 	struct record *record = sight(KIND_CONSUME, skb, skb->dev);
 
 	if (!record)
 		return 0;
-	record->location = (u64)location;
+	/* Linux 6.1 does not say where: reading an argument too many is refused */
+	if (consume_has_location)
+		record->location = ctx[1];
 	record_stack(ctx, record);
 	finish(record);
 	forget(skb);

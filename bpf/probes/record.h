@@ -106,6 +106,9 @@ struct {
 /* Set before loading: a stack costs microseconds, so a measurement may leave it out. */
 const volatile u8 take_stacks = 1;
 
+/* The tracepoint consume_skb tells where: its second argument, missing in older kernels. */
+const volatile u8 consume_has_location = 1;
+
 static __always_inline struct record *record_begin(u16 kind)
 {
 	struct record *record;

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import KernelError, LabError
+from lab.errors import KernelError, LabError, VerifierError
 from lab.kernel import tracing
 from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
 from lab.kernel.bpfattach import Direction, Link, attach_tracing, query_tc, query_xdp
@@ -52,6 +52,10 @@ class _Source:
     size: int = 0
 
 
+def _load(path: str, config: dict[str, int], wanted: list[str]) -> Loaded:
+    return load_object(path, default_type=ProgramType.NETFILTER, config=config, only=wanted)
+
+
 class Collector:
     """Owner of all probes of one tracing caller.
 
@@ -79,14 +83,13 @@ class Collector:
         self.probes = usable(tracing.kernel_knows)
         wanted = [probe.name for probe in self.probes]
         path = arguments["object"]
-        self.loaded: Loaded = self.stack.enter_context(
-            load_object(
-                path,
-                default_type=ProgramType.NETFILTER,
-                config={"take_stacks": int(arguments.get("stacks", True))},
-                only=wanted,
-            )
-        )
+        config = {"take_stacks": int(arguments.get("stacks", True))}
+        try:
+            loaded = _load(path, config, wanted)
+        except VerifierError:
+            # The kernel's way of saying that its consume_skb has one argument.
+            loaded = _load(path, {**config, "consume_has_location": 0}, wanted)
+        self.loaded: Loaded = self.stack.enter_context(loaded)
         ring = tracing.Ring(self.loaded.maps["trace_ring"], RING_BYTES)
         self.stack.callback(ring.close)
         self.source = _Source(ring, [])
