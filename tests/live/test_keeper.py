@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, Node, Options, Pod, Topology
-from lab.errors import InputError, KernelError
+from lab.errors import InputError, KernelError, LabError
 from lab.plan import plan
 from lab.runtime import registry
 from lab.waiting import eventually
@@ -207,6 +207,47 @@ def test_an_exception_after_any_datapath_step_leaves_nothing(step):
     with pytest.raises(KernelError, match="provoked"):
         Lab(WHOLE, fault={"after": step, "kind": "raise"}).start()
     eventually(lambda: as_before(before), what="the machine is as before")
+
+
+def killed_while(lab):
+    """Kill a lab's keeper and wait until nothing of the lab is left."""
+    record = lab.keeper.record
+    namespaces, held = held_namespaces(record.pid), held_objects(record.pid)
+    os.kill(record.pid, signal.SIGKILL)
+    eventually(lambda: not in_use(namespaces), within_s=10, what="the namespaces are gone")
+    eventually(lambda: not held & existing_objects(), within_s=30, what="programs are gone")
+
+
+def test_a_killed_keeper_takes_a_live_tracer_with_it():
+    before = machine()
+    lab = Lab(WHOLE).start()
+    with pytest.raises(LabError), lab.trace():
+        lab.pod("client").ping(lab.node("alpha"))
+        killed_while(lab)
+    eventually(lambda: as_before(before), what="the machine is as before")
+    lab.stop()
+
+
+def test_a_killed_keeper_leaves_nothing_in_a_live_notebook():
+    client = pytest.importorskip("jupyter_client", reason="needs the notebook extra")
+    before = machine()
+    root = Path(__file__).resolve().parents[2]
+    code = (
+        "from lab.runtime import open_lab; from topologies.single_node import topology\n"
+        "lab = open_lab(topology, name='in-notebook'); lab.pod('client').ping(lab.pod('server'))\n"
+        "tracing = lab.trace(); tracing.__enter__()"
+    )
+    manager, kernel = client.manager.start_new_kernel(
+        cwd=str(root), env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    try:
+        reply = kernel.execute_interactive(code, timeout=60)
+        assert reply["content"]["status"] == "ok", reply["content"]
+        killed_while(Lab.attach("in-notebook"))
+        eventually(lambda: as_before(before), what="the machine is as before")
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_strangers_objects_are_untouched(tmp_path):
