@@ -36,6 +36,7 @@ def trace_command(
     no_listen: Annotated[bool, typer.Option("--no-listen", help="Open no receiver.")] = False,
     pcapng: Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a figure: where the time goes.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Follow one packet hook by hook through nodes, tunnel and datapath to the socket.
@@ -65,6 +66,10 @@ def trace_command(
         from lab.report.html import write_page
 
         write_page(trace, html, lab.topology)
+    if plot is not None:
+        from lab.plot.latency import write_latency
+
+        write_latency(trace, plot)
     show(trace, output)
     if trace.lost or trace.drops:
         raise typer.Exit(1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from lab.errors import InputError
+from lab.errors import InputError, PrerequisiteError
 from lab.report.passages import passages
 from lab.report.style import title
 from lab.trace import Side, Trace
@@ -77,7 +78,8 @@ def alike(traces: Sequence[Trace], *, by: str = "place") -> tuple[Trace, ...]:
     ways: dict[tuple[str, ...], list[Trace]] = {}
     for trace in traces:
         ways.setdefault(tuple(mark.label for mark in _marks(trace, by)), []).append(trace)
-    return tuple(max(ways.values(), key=len, default=[]))
+    none: list[Trace] = []
+    return tuple(max(ways.values(), key=lambda way: len(way), default=none))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,28 @@ def latency(
     axes.set_title("Where the time goes: orange sends, blue receives")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def write_latency(trace: Trace, path: Path) -> Path:
+    """Write the figure of one packet to a file (PNG, SVG or PDF by its ending); return the path.
+
+    Raises:
+        InputError: the file cannot be written, or its ending names no kind of picture.
+        PrerequisiteError: matplotlib is not installed.
+    """
+    try:
+        figure = latency(trace)
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"no figure without matplotlib: {error}", hint="pip install 'ebpf-datapath-lab[plot]'"
+        ) from error
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot write {path}: {error}", hint="end it in .png, .svg or .pdf"
+        ) from None
+    return path
 
 
 def error_statement(found: Sequence[Stretch], cost_us: float | None) -> str:

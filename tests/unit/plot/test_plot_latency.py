@@ -6,7 +6,7 @@ import pytest
 from traces import DELIVERED, REFUSED
 
 from lab.errors import InputError
-from lab.plot.latency import alike, latency, stretches, watching_cost_us
+from lab.plot.latency import alike, latency, stretches, watching_cost_us, write_latency
 
 
 def scaled(trace, factor):
@@ -72,3 +72,14 @@ def test_the_figure_states_its_error(traces, cost_us, says):
 def test_packets_of_the_commonest_way_are_picked():
     assert alike([REFUSED, DELIVERED, scaled(DELIVERED, 2)]) == (DELIVERED, scaled(DELIVERED, 2))
     assert alike([]) == ()
+
+
+@pytest.mark.parametrize(("name", "begins"), [("t.png", b"\x89PNG"), ("t.svg", b"<?xml")])
+def test_the_figure_goes_into_a_file(tmp_path, name, begins):
+    assert write_latency(DELIVERED, tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("name", ["t.mp3", "no/such/folder.png"])
+def test_a_file_that_cannot_be_written_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="cannot write"):
+        write_latency(DELIVERED, tmp_path / name)
