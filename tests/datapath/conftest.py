@@ -11,15 +11,19 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.live)
 
 
+OPEN_AT_ONCE = 3  # a scene holds some 200 descriptors, a process often not more than 1024
+
+
 @pytest.fixture(scope="module")
 def scenes():
-    """Makes scenes by configuration, each once per module."""
+    """Makes scenes by configuration and keeps the last few of a module."""
     made = {}
 
     def scene(**config):
         key = tuple(sorted(config.items()))
-        if key not in made:
-            made[key] = Scene(**config)
+        if key not in made and len(made) == OPEN_AT_ONCE:
+            made.pop(next(iter(made))).close()
+        made[key] = made.pop(key, None) or Scene(**config)
         made[key].forget()
         return made[key]
 
