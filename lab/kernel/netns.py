@@ -93,7 +93,9 @@ class NetworkNamespace:
             KernelError: the kernel refused it; operation, namespace, object and errno are named.
         """
         try:
-            return getattr(self._netlink, family)(command, **arguments)
+            # pyroute2 opens another socket in each thread that asks, wherever that thread is
+            with self.entered():
+                return getattr(self._netlink, family)(command, **arguments)
         except NetlinkError as error:
             what = arguments.get("ifname") or arguments.get("dst") or arguments.get("address")
             name = errno.errorcode.get(error.code, str(error.code))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab.plot import tcp_comparison, tcp_sequence, tcp_text, tcp_time, tcp_window
 from lab.wire.picture import Look, Picture
+from lab.wire.recording import Recording
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,28 @@ _DRAWERS: dict[Look, Callable[[Picture], Figure]] = {
 def draw(picture: Picture) -> Figure:
     """Return the picture as a matplotlib figure (a notebook shows it as the cell's value)."""
     return _DRAWERS[picture.look](picture)
+
+
+def look(
+    kind: Look,
+    recording: Recording,
+    title: str,
+    *,
+    from_ms: float = 0.0,
+    to_ms: float = float("inf"),
+    labels: tuple[str, ...] = (),
+) -> Figure:
+    """Return a picture of a recording, or of a stretch of it in milliseconds."""
+    return draw(
+        Picture(
+            look=kind,
+            title=title,
+            recording=recording,
+            from_ms=from_ms,
+            to_ms=to_ms,
+            labels=labels,
+        )
+    )
 
 
 def save(picture: Picture, folder: Path, prefix: str) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -63,6 +64,7 @@ class Bench:
         self._line: Line | None = None
         self._sockets: list[Endpoint] = []
         self._script = hosts.script
+        self._aside: Callable[[Callable[[], None]], None]
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
@@ -70,7 +72,12 @@ class Bench:
                 "two hosts on a wire need namespaces", hint="run as root (sudo)"
             )
         with ExitStack() as stack:
-            self._build(stack)
+            # netlink in a thread of its own: pyroute2 brings an event loop along, and where one
+            # runs already, as in a notebook, there must not be another
+            netlink = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+            stack.callback(netlink.shutdown)
+            self._aside = lambda work: netlink.submit(work).result()
+            self._aside(lambda: self._build(stack))
             stack.callback(_prefer_this_thread())
             self._stack = stack.pop_all()
         return self
@@ -169,15 +176,17 @@ class Bench:
         The server has 10.8.0.1 there and forwards; every other address is the program's to
         answer for.
         """
-        server = self.server.namespace
-        fd = open_tap(server, "tun0", index=_TUN_INDEX, frames=False)
-        tun = Tun(fd)
+        tun = Tun(open_tap(self.server.namespace, "tun0", index=_TUN_INDEX, frames=False))
         self._stack.callback(tun.close)
+        self._aside(self._route_to_tun)
+        return tun
+
+    def _route_to_tun(self) -> None:
+        server = self.server.namespace
         link.add_address(server, _TUN_INDEX, "10.8.0.1/24")
         link.set_up(server, _TUN_INDEX)
         self.server.set_sysctl("ipv4.ip_forward", "1")
         link.add_route(self.client.namespace, IFINDEX[CLIENT], "10.8.0.0/24", via=ADDRESS[SERVER])
-        return tun
 
     def pinger(self, address: str) -> Pinger:
         """Return what sends ICMP echo requests from the client to ``address``."""
@@ -185,6 +194,10 @@ class Bench:
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         self._stack.callback(raw.close)
         return Pinger(raw, address)
+
+    def remove_device(self, host: Host) -> None:
+        """Take a host's device towards the wire away."""
+        self._aside(lambda: link.delete(host.namespace, host.ifindex))
 
     @property
     def server_address(self) -> tuple[str, int]:
@@ -344,7 +357,7 @@ class Bench:
     def _build(self, stack: ExitStack) -> None:
         spaces = {name: NetworkNamespace.create(name) for name in (CLIENT, SERVER)}
         for space in spaces.values():
-            stack.callback(space.close)
+            stack.callback(self._aside, space.close)
         for space in spaces.values():
             for key, value in (*PINNED, *self.hosts.sysctls):
                 space.set_sysctl(key, value)

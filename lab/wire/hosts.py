@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 
 from lab.errors import InputError, KernelError, UnsupportedError
-from lab.kernel import link
 from lab.kernel.netns import NetworkNamespace
 from lab.wire.rules import Rule, Script
 
@@ -169,10 +168,6 @@ class Host:
         """Return the names of its devices, by interface index."""
         with self.namespace.entered():
             return tuple(name for _, name in sorted(socket.if_nameindex()))
-
-    def remove_device(self) -> None:
-        """Take its device towards the wire away."""
-        link.delete(self.namespace, self.ifindex)
 
     def time_waits(self) -> int:
         """Return how many closed connections still keep their pair of ports (TIME_WAIT)."""

@@ -29,6 +29,6 @@ def namespaces(lab):
     client, server = lab.connect()
     lab.deliver(client, server, 1000)
     lab.check("through the veth pair they reach each other", server.intact)
-    lab.server.remove_device()
+    lab.remove_device(lab.server)
     lab.check("take one end away, and the other is gone", lab.client.devices() == ("lo",))
     lab.exactly("devices", lab.client.devices())

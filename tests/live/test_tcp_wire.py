@@ -1,15 +1,18 @@
 """Two hosts on a wire: exact, the same from both back ends, honest, and gone afterwards."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab.errors import UnsupportedError
+from lab.kernel.netns import NetworkNamespace
 from lab.scenarios import load_scenarios
 from lab.scenarios.wire import WireStage
 from lab.waiting import eventually
@@ -20,13 +23,16 @@ from lab.wire import (
     Fate,
     Medium,
     Rate,
+    Script,
     SocketOptions,
     TwoHosts,
     Way,
     ack,
     data,
 )
+from lab.wire.netem import translate
 from lab.wire.record import End
+from lab.wire.sampler import Sampler
 
 pytestmark = pytest.mark.live
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,3 +178,53 @@ def test_a_killed_owner_leaves_nothing() -> None:
     eventually(lambda: not Path(f"/proc/{wire}").exists(), what="the end of the wire's process")
     # programs go with the devices they are attached to, and these with their namespace
     eventually(lambda: programs() <= before, within_s=20, what="the end of the programs")
+
+
+def test_netlink_from_another_thread_stays_in_its_namespace() -> None:
+    # pyroute2 opens a socket per thread: without care it would belong to the machine's namespace
+    space = NetworkNamespace.create("alone")
+    try:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            links = pool.submit(space.request, "link", "dump").result()
+        assert [item.get_attr("IFLA_IFNAME") for item in links] == ["lo"]
+    finally:
+        space.close()
+
+
+def test_two_hosts_come_up_and_go_inside_a_running_event_loop() -> None:
+    before = programs()
+
+    async def experiment() -> bool:
+        with Bench(TwoHosts(delay_ms=1)) as lab:
+            client, server = lab.connect()
+            lab.deliver(client, server, 2000)
+            lab.open_tun().close()
+            return server.intact
+
+    assert asyncio.run(experiment())
+    eventually(lambda: programs() <= before, within_s=10, what="the end of the programs")
+
+
+def test_the_sampler_reads_tcp_info_until_its_block_ends() -> None:
+    with Bench(TwoHosts(delay_ms=5)) as lab:
+        client, server = lab.connect()
+        with Sampler(client, every_ms=5) as sampler:
+            lab.transfer(client, server, 600_000)
+        taken = sampler.samples
+    assert len(taken) > 3
+    assert taken[0].cwnd < taken[-1].cwnd
+    assert [item.time_ns for item in taken] == sorted(item.time_ns for item in taken)
+
+
+def test_netem_delays_where_the_kernel_has_it_and_refuses_exact_losses() -> None:
+    with pytest.raises(UnsupportedError, match="netem cannot do this exactly: drop data #2"):
+        translate(Script((Drop(data(2)),)), delay_ms=5)
+    try:
+        with Bench(TwoHosts(medium=Medium.NETEM, delay_ms=10)) as lab:
+            lab.connect()
+            lab.wait_quiet()
+            opened = lab.recording().flights
+    except UnsupportedError as missing:
+        assert "no netem" in missing.message
+        pytest.skip(missing.message)
+    assert (opened[2].sent.time_ns - opened[0].sent.time_ns) / 1e6 >= 20
