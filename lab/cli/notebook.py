@@ -29,12 +29,12 @@ code{background:#f3f5f7}img,svg{max-width:100%;height:auto}
 @app.command("list")
 def list_command(output: OutputOption = Format.TABLE) -> None:
     """List the notebooks and what each one asks."""
-    found = [{"name": path.stem, "title": _title(path)} for path in sorted(FOLDER.glob("*.ipynb"))]
+    found = [{"name": _name(path), "title": _title(path)} for path in _all()]
     if output is Format.JSON:
         print_json(found)
         return
     for row in found:
-        typer.echo(f"{row['name']:<20} {row['title']}")
+        typer.echo(f"{row['name']:<26} {row['title']}")
 
 
 @app.command("run")
@@ -75,8 +75,16 @@ def find(name: str) -> Path:
     for candidate in (Path(name), FOLDER / name, FOLDER / f"{name}.ipynb"):
         if candidate.is_file():
             return candidate
-    known = [path.stem for path in FOLDER.glob("*.ipynb")]
+    known = [_name(path) for path in _all()]
     raise InputError(f"notebook {name!r} does not exist", hint=did_you_mean(name, known))
+
+
+def _all() -> list[Path]:
+    return sorted(FOLDER.rglob("*.ipynb"))
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(FOLDER).with_suffix(""))
 
 
 def execute(path: Path, predictions: dict[str, object]) -> Any:  # noqa: ANN401 (nbformat's node)
