@@ -159,6 +159,7 @@ class Options:
         masquerade: who translates pod -> world: ``bpf``, ``iptables`` or ``off``.
         lb_algorithm: how backends are chosen for traffic from outside.
         nodeport_mode: how NodePort traffic to a remote backend travels.
+        prefilter: XDP on every node's uplink turns listed sources away.
         mtu: of every device, in bytes.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.
     """
@@ -169,6 +170,7 @@ class Options:
     masquerade: str = "bpf"
     lb_algorithm: str = "random"
     nodeport_mode: str = "snat"
+    prefilter: bool = False
     mtu: int = 1500
     datapath: bool = True
 

@@ -23,7 +23,7 @@ from lab.policy.objects import Direction
 if TYPE_CHECKING:
     from lab.agent.agent import Agent
 
-HOST_DEVICES = ("cilium_host", "cilium_net", "eth0", "cilium_vxlan")
+HOST_DEVICES = ("cilium_host", "cilium_net", "eth0", "eth0_xdp", "cilium_vxlan")
 """Devices whose programs belong to the node's own endpoint, where they exist."""
 
 

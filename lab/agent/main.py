@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.agent import codec, nodeconfig, views
+from lab.agent import codec, nodeconfig, tables, views
 from lab.agent.agent import Agent
 from lab.agent.store import State
 from lab.errors import InputError, LabError
@@ -153,6 +153,10 @@ def _gc(agent: Agent, request: Mapping[str, Any]) -> object:
     return agent.collect(agent.facts.node(request["node"]))
 
 
+def _prefilter(agent: Agent, request: Mapping[str, Any]) -> object:
+    return tables.prefilter(agent.facts.node(request["node"]).name, request["networks"])
+
+
 def _config(agent: Agent, request: Mapping[str, Any]) -> object:
     return nodeconfig.parameters(agent.facts, agent.facts.node(request["node"]))
 
@@ -166,6 +170,7 @@ _OPERATIONS: dict[str, Callable[[Agent, Mapping[str, Any]], object]] = {
     "log": _log,
     "gc": _gc,
     "config": _config,
+    "prefilter": _prefilter,
     "endpoints": lambda agent, _: tuple(agent.endpoints.all()),
     "services": lambda agent, _: views.services(agent),
     "identities": lambda agent, _: views.identities(agent),

@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.datapath import objects
 from lab.datapath.render import config_of, config_value
-from lab.engines.datapath import DIRECTIONS
+from lab.engines.datapath import DIRECTIONS, XDP_MODES
 from lab.errors import KernelError
 from lab.kernel import bpfattach
 from lab.kernel.bpf import wait_for_readers
@@ -27,7 +27,7 @@ from lab.kernel.netns import NetworkNamespace
 from lab.layouts.attach import CALLS
 from lab.plan.datapath import datapath_steps
 from lab.plan.inventory import Inventory, NodeFacts
-from lab.plan.steps import NODES_DIR, AttachTc, LoadObject, bpffs
+from lab.plan.steps import NODES_DIR, AttachTc, AttachXdp, LoadObject, bpffs
 
 STATE = "state"
 """Folder of the endpoints' state directories below a node's ``/run/cilium``."""
@@ -41,7 +41,7 @@ class Recipe:
     """How one device's programs are loaded and where they go."""
 
     load: LoadObject
-    attach: tuple[AttachTc, ...]
+    attach: tuple[AttachTc | AttachXdp, ...]
 
     def with_identity(self, identity: int) -> Recipe:
         """Return the recipe for an endpoint whose labels have another identity now."""
@@ -52,11 +52,11 @@ class Recipe:
 def recipes(facts: Inventory, node: NodeFacts) -> dict[str, Recipe]:
     """Return the recipes of a node's devices by their names."""
     loads: dict[str, LoadObject] = {}
-    points: dict[str, list[AttachTc]] = {}
+    points: dict[str, list[AttachTc | AttachXdp]] = {}
     for step in datapath_steps(facts, node):
         if isinstance(step, LoadObject):
             loads[step.instance] = step
-        elif isinstance(step, AttachTc):
+        elif isinstance(step, AttachTc | AttachXdp):
             points.setdefault(step.instance, []).append(step)
     return {name: Recipe(step, tuple(points.get(name, ()))) for name, step in loads.items()}
 
@@ -85,7 +85,8 @@ def exchange(recipe: Recipe, paths: Mapping[str, Path], here: NetworkNamespace) 
         stack.callback(new.close)
         for _, name in step.pins:
             _hold(folder / name, stack)
-        new.loaded.maps[CALLS].pin(staged)
+        if CALLS in new.loaded.maps:
+            new.loaded.maps[CALLS].pin(staged)
         _attach(recipe.attach, new, here)
         new.publish()
         staged.unlink(missing_ok=True)
@@ -99,7 +100,9 @@ def _hold(pin: Path, stack: ExitStack) -> None:
         stack.enter_context(BpfMap(fd))
 
 
-def _attach(points: Iterable[AttachTc], new: objects.LoadedObject, here: NetworkNamespace) -> None:
+def _attach(
+    points: Iterable[AttachTc | AttachXdp], new: objects.LoadedObject, here: NetworkNamespace
+) -> None:
     with here.entered():
         for point in points:
             program = new.loaded.programs[point.program]
@@ -110,7 +113,10 @@ def _attach(points: Iterable[AttachTc], new: objects.LoadedObject, here: Network
                     f"device {point.device!r} is not there in {here.name!r}",
                     hint="was the pod removed?",
                 ) from None
-            bpfattach.attach_tc(program, index, DIRECTIONS[point.direction])
+            if isinstance(point, AttachXdp):
+                bpfattach.attach_xdp(program, index, XDP_MODES[point.mode])
+            else:
+                bpfattach.attach_tc(program, index, DIRECTIONS[point.direction])
 
 
 def withdraw(recipe: Recipe, slot: int) -> None:

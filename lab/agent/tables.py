@@ -14,9 +14,10 @@ from pathlib import Path
 
 from lab.agent import maglev
 from lab.agent.services import ANY_ADDRESS, PROTOCOLS, BackendFacts, Frontend
+from lab.errors import InputError
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
 from lab.layouts import flows
-from lab.layouts.core import Flag, Index
+from lab.layouts.core import CidrKey, Flag, Index
 from lab.layouts.flows import MAGLEV_SIZE, ServiceFlag
 from lab.plan.steps import globals_dir
 
@@ -258,6 +259,30 @@ def _write_maglev(maps: _Node, wanted: Mapping[int, tuple[int, ...]]) -> int:
             outer.update(flows.RevNatKey(index=number).pack(), inner.fd.to_bytes(4, "little"))
         changed += 1
     return changed
+
+
+def prefilter(node: str, networks: Iterable[str]) -> int:
+    """Make the prefilter of a node turn away exactly these sources; return how many.
+
+    Single addresses go into the exact map, networks into the trie.
+
+    Raises:
+        InputError: one of them is no IPv4 network.
+    """
+    listed = {"cilium_cidr_v4_fix": set[bytes](), "cilium_cidr_v4_dyn": set[bytes]()}
+    for text in networks:
+        try:
+            network = IPv4Network(text)
+        except ValueError as error:
+            raise InputError(f"{text!r}: {error}", hint="write it like 192.0.2.0/24") from None
+        name = "cilium_cidr_v4_fix" if network.prefixlen == 32 else "cilium_cidr_v4_dyn"
+        listed[name].add(CidrKey.of(network).pack())
+    with _Node(node) as maps:
+        for name, wanted in listed.items():
+            have = set(maps.open(name).keys())
+            maps.write(name, {}, {key: Flag(value=1).pack() for key in wanted - have})
+            maps.delete(name, have - wanted)
+    return sum(map(len, listed.values()))
 
 
 def _pack(table: Sequence[int]) -> bytes:

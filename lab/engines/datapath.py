@@ -26,6 +26,12 @@ DIRECTIONS = {
 }
 
 
+XDP_MODES = {
+    "xdpgeneric": bpfattach.XdpMode.GENERIC,
+    "xdpdrv": bpfattach.XdpMode.NATIVE,
+}
+
+
 class DatapathInstaller:
     """Runs the datapath's steps of all nodes and keeps what they loaded.
 
@@ -74,6 +80,11 @@ class DatapathInstaller:
                 self._take(step)
             case steps.AttachTc():
                 self._attach(step, here)
+            case steps.AttachXdp():
+                program = self.loaded[step.where, step.instance].loaded.programs[step.program]
+                with here.entered():
+                    index = socket.if_nametoindex(step.device)
+                    bpfattach.attach_xdp(program, index, XDP_MODES[step.mode])
             case steps.Publish():
                 # Attached and pinned: the kernel keeps it from now on, without our descriptors.
                 with self.loaded.pop((step.where, step.instance)) as loaded:

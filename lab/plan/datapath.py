@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from lab.layouts.attach import OBJECTS, Role, Side, attach_points, object_of, private_pins
+from lab.layouts.attach import (
+    ATTACH_POINTS,
+    OBJECTS,
+    Role,
+    Side,
+    attach_points,
+    object_of,
+    private_pins,
+)
 from lab.names import RESERVED_IDENTITIES
 from lab.plan import entries
 from lab.plan.inventory import (
@@ -17,8 +25,11 @@ from lab.plan.inventory import (
     NodeFacts,
     PodFacts,
 )
-from lab.plan.steps import AttachTc, LoadObject, MakeMaps, Publish, Step, UpdateMap
+from lab.plan.steps import AttachTc, AttachXdp, LoadObject, MakeMaps, Publish, Step, UpdateMap
 from lab.policy.entries import EntryKey, pack_value
+
+XDP_SUFFIX = "_xdp"
+"""Distinguishes the XDP object of a device from its tc object."""
 
 HOST = RESERVED_IDENTITIES["host"]
 REMOTE_NODE = RESERVED_IDENTITIES["remote-node"]
@@ -37,6 +48,8 @@ def datapath_steps(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     yield from _device(facts, node, Role.HOST, "cilium_host", CILIUM_HOST_INDEX, node.host_mac)
     yield from _device(facts, node, Role.NET, "cilium_net", CILIUM_NET_INDEX, node.net_mac)
     yield from _device(facts, node, Role.NATIVE, "eth0", ETH0_INDEX, node.mac)
+    if facts.topology.options.prefilter:
+        yield from _prefilter(facts, node)
     if facts.topology.options.routing == "vxlan":
         yield from _device(
             facts, node, Role.OVERLAY, "cilium_vxlan", CILIUM_VXLAN_INDEX, node.vxlan_mac
@@ -160,6 +173,31 @@ def _device(
                 program=point.program,
             )
     yield Publish(where=node.name, instance=device)
+
+
+def _prefilter(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
+    """XDP on the uplink, in the stack: a veth's driver would need XDP on its other end too."""
+    (point,) = [item for item in ATTACH_POINTS if item.side is Side.XDP]
+    instance = f"eth0{XDP_SUFFIX}"
+    pins = private_pins(
+        Role.NATIVE, endpoint_id=node.host_endpoint_id, ifindex=ETH0_INDEX, xdp=True
+    )
+    config = {**node_config(facts, node), "enable_prefilter": True}
+    yield LoadObject(
+        where=node.name,
+        object=point.object,
+        instance=instance,
+        pins=tuple(sorted(pins.items())),
+        config=tuple(config.items()),
+    )
+    yield AttachXdp(
+        where=node.name,
+        device="eth0",
+        instance=instance,
+        program=point.program,
+        mode="xdpgeneric",
+    )
+    yield Publish(where=node.name, instance=instance)
 
 
 def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool]:

@@ -142,6 +142,14 @@ class NodeAgent:
         """Return the node's parameters under ``init.sh``'s names."""
         return cast(tuple[Parameter, ...], self.client.ask("config", node=self.node))
 
+    def prefilter(self, *networks: str) -> int:
+        """Turn exactly these sources away in XDP (``Options(prefilter=True)``); return how many.
+
+        Raises:
+            InputError: one of them is no IPv4 network.
+        """
+        return int(self.client.ask("prefilter", node=self.node, networks=list(networks)))
+
     def collect(self) -> Collected:
         """Remove expired conntrack and orphaned NAT entries now."""
         return cast(Collected, self.client.ask("gc", node=self.node))

@@ -30,7 +30,9 @@ TOPOLOGIES = {
         name="truth",
         nodes=(Node("alpha"), Node("beta")),
         pods=(Pod("client", node="alpha"),),
-        options=Options(routing="native", endpoint_routes=True, masquerade="iptables"),
+        options=Options(
+            routing="native", endpoint_routes=True, masquerade="iptables", prefilter=True
+        ),
     ),
 }
 PLACES = ("underlay", "world", "alpha", "beta", "client")
@@ -45,7 +47,7 @@ VOLATILE = {
     "link_netnsid", "link_netns", "ifi", "stats64", "gc_timer", "hello_timer", "tcn_timer",
     "topology_change_timer", "forward_delay", "preferred_lft", "valid_life_time",
     "id", "inet6_addr_gen_mode", "flags", "operstate", "state", "bridge_id", "root_id",
-    "forward_delay_timer", "hold_timer", "message_age_timer",
+    "forward_delay_timer", "hold_timer", "message_age_timer", "load_time", "btf_id",
 }  # fmt: skip
 
 
