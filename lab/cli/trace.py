@@ -65,7 +65,7 @@ def trace_command(
     if html is not None:
         from lab.report.html import write_page
 
-        write_page(trace, html, lab.topology)
+        write_page(recording.packets, html, lab.topology)
     if plot is not None:
         from lab.plot.latency import write_latency
 

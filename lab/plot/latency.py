@@ -78,8 +78,11 @@ def alike(traces: Sequence[Trace], *, by: str = "place") -> tuple[Trace, ...]:
     ways: dict[tuple[str, ...], list[Trace]] = {}
     for trace in traces:
         ways.setdefault(tuple(mark.label for mark in _marks(trace, by)), []).append(trace)
-    none: list[Trace] = []
-    return tuple(max(ways.values(), key=lambda way: len(way), default=none))
+    commonest: list[Trace] = []
+    for way in ways.values():
+        if len(way) > len(commonest):
+            commonest = way
+    return tuple(commonest)
 
 
 @dataclass(frozen=True, slots=True)

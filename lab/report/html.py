@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -27,33 +29,33 @@ _PACKET = (
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def page(trace: Trace, topology: Topology | None = None) -> str:
+def page(traces: Trace | Sequence[Trace], topology: Topology | None = None) -> str:
     """Return the page: the drawing, the packet moving through it hook by hook, its headers.
 
     Arrow keys and buttons step, space plays; ``#play`` in the address starts it, ``#step=7``
-    opens it at the eighth line.
+    opens it at the eighth line. Of several packets (a connection) one is chosen from a list,
+    and playing goes on from one to the next.
 
     Args:
-        trace: of one packet.
-        topology: where it was recorded; adds pods and devices that the packet did not meet.
+        traces: of one packet, or of several in their order.
+        topology: where they were recorded; adds pods and devices that no packet met.
     """
-    drawing = scene(topology, trace)
-    hops = _hops(trace, drawing)
+    several = (traces,) if isinstance(traces, Trace) else tuple(traces)
+    drawing = scene(topology, _together(several))
     value = {
-        "hops": hops,
+        "packets": [_packet(trace, drawing) for trace in several],
         "colours": {grade.word: colour for grade, colour in style.COLOURS.items()},
         "means": {grade.word: grade.means for grade in Evidence},
     }
-    figure = document(drawing, ink(drawing) + _PACKET * bool(hops), f"Way of {trace.packet}")
+    title = str(several[0].packet) if several else "no packet"
+    moving = any(trace.hops for trace in several)
+    figure = document(drawing, ink(drawing) + _PACKET * moving, f"Way of {title}")
     # "<" never appears in the data, so no text in a packet can end the script element.
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return _HTML.format(
         policy=_POLICY,
-        title=escape(str(trace.packet)),
+        title=escape(title),
         css=_file("page.css"),
-        facts=escape(_facts(trace)),
-        ending=_ending(trace),
-        lost=_lost(trace),
         figure=figure,
         legend=_legend(),
         data=data,
@@ -61,14 +63,38 @@ def page(trace: Trace, topology: Topology | None = None) -> str:
     )
 
 
-def write_page(trace: Trace, path: Path, topology: Topology | None = None) -> Path:
+def _together(traces: Sequence[Trace]) -> Trace | None:
+    """Return one trace with the places of all, for the drawing."""
+    if not traces:
+        return None
+    return replace(traces[0], hops=tuple(hop for trace in traces for hop in trace.hops))
+
+
+def _packet(trace: Trace, drawing: Scene) -> dict[str, Any]:
+    sign, words = style.ending(trace)
+    name = f"{trace.packet} {trace.packet.info}".strip()
+    return {
+        "name": name,
+        "facts": _facts(trace),
+        "lost": f"{style.DROPPED} {trace.lost} events were lost: there may be holes"
+        if trace.lost
+        else "",
+        "end": f"{sign} {words}",
+        "kind": {style.DROPPED: "end bad", style.SEEN: "end good"}.get(sign, "end"),
+        "hops": _hops(trace, drawing),
+    }
+
+
+def write_page(
+    traces: Trace | Sequence[Trace], path: Path, topology: Topology | None = None
+) -> Path:
     """Write the page to a file and return its path.
 
     Raises:
         InputError: the file cannot be written.
     """
     try:
-        path.write_text(page(trace, topology), encoding="utf-8")
+        path.write_text(page(traces, topology), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", hint="name a file in a folder you may write"
@@ -86,18 +112,6 @@ def _facts(trace: Trace) -> str:
     cookie = f"cookie {packet.cookie}" if packet.cookie else ""
     kernel = f"kernel {trace.kernel}" if trace.kernel else ""
     return " · ".join(part for part in (who, trace.topology, cookie, kernel) if part)
-
-
-def _ending(trace: Trace) -> str:
-    sign, words = style.ending(trace)
-    kind = {style.DROPPED: "end bad", style.SEEN: "end good"}.get(sign, "end")
-    return f'<span id="end" class="{kind}" hidden>{escape(f"{sign} {words}")}</span>'
-
-
-def _lost(trace: Trace) -> str:
-    if not trace.lost:
-        return ""
-    return f'<span class="end bad">✗ {trace.lost} events were lost: there may be holes</span>'
 
 
 def _legend() -> str:
@@ -229,7 +243,9 @@ _HTML = """<!DOCTYPE html>
 <style>{css}</style>
 </head>
 <body>
-<header><h1>{title}</h1><span class="facts">{facts}</span>{lost}{ending}</header>
+<header><h1 id="name">{title}</h1><select id="packets" aria-label="packet"></select>
+<span class="facts" id="facts"></span><span id="lost" class="end bad"></span>
+<span id="end" class="end" hidden></span></header>
 <main>
 <figure>{figure}</figure>
 <section id="hop" aria-live="polite"></section>

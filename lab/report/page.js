@@ -1,7 +1,9 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("trace").textContent);
-  const hops = data.hops;
+  const packets = data.packets;
+  let chosen = 0;
+  let hops = packets.length ? packets[0].hops : [];
   const root = document.documentElement;
   const $ = (id) => document.getElementById(id);
   const packet = $("packet");
@@ -21,6 +23,7 @@
 
   function buildLadder() {
     let place = null;
+    $("ladder").replaceChildren();
     hops.forEach((hop, n) => {
       if (hop.place !== place) {
         place = hop.place;
@@ -126,8 +129,9 @@
     const list = stops();
     $("where").textContent = list.indexOf(n) + 1 + " / " + list.length;
     root.dataset.step = String(n);
-    root.dataset.state = n === list[list.length - 1] ? "end" : "on";
-    $("end").hidden = root.dataset.state !== "end";
+    const over = n === list[list.length - 1];
+    root.dataset.state = over && chosen === packets.length - 1 ? "end" : "on";
+    $("end").hidden = !over;
   }
 
   function step(by) {
@@ -135,6 +139,28 @@
     const next = by > 0 ? list.find((n) => n > at) : list.filter((n) => n < at).pop();
     if (next !== undefined) show(next);
     return next !== undefined;
+  }
+
+  function choose(n) {
+    chosen = n;
+    hops = packets[n].hops;
+    $("packets").selectedIndex = n;
+    $("name").textContent = packets[n].name;
+    $("facts").textContent = packets[n].facts;
+    $("lost").textContent = packets[n].lost;
+    $("end").textContent = packets[n].end;
+    $("end").className = packets[n].kind;
+    at = -1;
+    buildLadder();
+    const list = stops();
+    if (list.length) show(list[0]);
+    else root.dataset.state = n === packets.length - 1 ? "end" : "on";
+    return true;
+  }
+
+  function other(by) {
+    const n = chosen + by;
+    return n >= 0 && n < packets.length ? choose(n) : false;
   }
 
   function stop() {
@@ -145,9 +171,9 @@
 
   function play() {
     if (timer !== null) { stop(); return; }
-    if (root.dataset.state === "end") show(stops()[0]);
+    if (root.dataset.state === "end") choose(0);
     $("play").textContent = "‖ pause";
-    timer = setInterval(() => { if (!step(1)) stop(); }, 1100);
+    timer = setInterval(() => { if (!step(1) && !other(1)) stop(); }, 1100);
   }
 
   function theme() {
@@ -161,6 +187,7 @@
     ArrowRight: () => { stop(); step(1); }, ArrowDown: () => { stop(); step(1); },
     ArrowLeft: () => { stop(); step(-1); }, ArrowUp: () => { stop(); step(-1); },
     Home: () => { stop(); show(stops()[0]); }, End: () => { stop(); show(stops().pop()); },
+    PageDown: () => { stop(); other(1); }, PageUp: () => { stop(); other(-1); },
     " ": play, p: play, d: theme,
   };
 
@@ -173,15 +200,20 @@
   $("all").addEventListener("change", () => show(at));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || !(event.key in keys)) return;
+    if (event.target.tagName === "SELECT") return;
     if (event.key === " " && event.target.tagName === "BUTTON") return;
     event.preventDefault();
     keys[event.key]();
   });
 
-  buildLadder();
+  packets.forEach((one, n) => $("packets").append(element("option", n + 1 + ". " + one.name)));
+  $("packets").hidden = packets.length < 2;
+  $("packets").addEventListener("change", () => { stop(); choose($("packets").selectedIndex); });
+  const wantedPacket = /packet=(\d+)/.exec(location.hash);
+  if (packets.length) choose(wantedPacket ? Math.min(wantedPacket[1], packets.length) - 1 : 0);
   if (hops.length) {
     const wanted = /step=(\d+)/.exec(location.hash);
-    show(Math.min(wanted ? Number(wanted[1]) : stops()[0] || 0, hops.length - 1));
+    if (wanted) show(Math.min(Number(wanted[1]), hops.length - 1));
     if (location.hash.includes("play")) play();
   } else {
     root.dataset.state = "end";

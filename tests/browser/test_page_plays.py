@@ -59,5 +59,21 @@ def test_the_packet_wears_its_outer_headers_in_the_underlay(browse, tmp_path):
 
 def test_a_mistake_in_the_page_would_be_noticed(browse, tmp_path):
     page = write_page(DELIVERED, tmp_path / "t.html")
-    page.write_text(page.read_text().replace("buildLadder();\n  if", "noSuchFunction();\n  if"))
+    script = page.read_text()
+    page.write_text(script.replace("    buildLadder();\n", "    noSuchFunction();\n"))
     assert any("noSuchFunction" in line for line in browse(page)[1])
+
+
+def test_several_packets_are_played_one_after_the_other(browse, tmp_path):
+    page = write_page((DELIVERED, REFUSED), tmp_path / "t.html", topology)
+    dom, complaints = browse(page, "#play")
+    assert complaints == []
+    assert 'data-state="end"' in dom
+    assert "✗ dropped at alpha · alpha · lxcclient: Invalid source ip</span>" in dom
+    assert dom.count("<option>") == 2
+
+
+def test_one_of_several_packets_is_opened_by_the_address(browse, tmp_path):
+    page = write_page((DELIVERED, REFUSED), tmp_path / "t.html", topology)
+    dom, _ = browse(page, "#packet=2&step=6")
+    assert "✗ dropped: Invalid source ip" in dom

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from traces import DELIVERED, PACKET, SERVER, ethernet, frame, hop, ipv4, udp
+from traces import DELIVERED, PACKET, REFUSED, SERVER, ethernet, frame, hop, ipv4, udp
 
 from lab.errors import InputError
 from lab.report.html import page, write_page
@@ -15,7 +15,7 @@ from topologies.two_nodes import topology
 
 def data_of(text):
     found = re.search(r'<script type="application/json" id="trace">(.*?)</script>', text, re.S)
-    return json.loads(found[1])
+    return json.loads(found[1])["packets"][0]
 
 
 def test_nothing_is_fetched_from_anywhere():
@@ -48,6 +48,17 @@ def test_a_payload_cannot_break_out_of_the_page():
     text = page(replace(trace, topology="<b>x</b>"))
     assert "alert(1)</script>" not in text
     assert "<b>x</b>" not in text
+
+
+def test_several_packets_are_on_one_page():
+    text = page((DELIVERED, REFUSED))
+    names = re.findall(r'"name":"(udp [^"]+)"', text)
+    assert len(names) == 2
+    assert '"end":"✗ dropped at alpha · alpha · lxcclient: Invalid source ip"' in text
+
+
+def test_no_packet_at_all_is_a_page_too():
+    assert '"packets":[]' in page(())
 
 
 def test_an_empty_trace_is_a_page_too():
