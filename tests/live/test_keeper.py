@@ -158,15 +158,28 @@ DATAPATH_STEPS = range(
 
 
 def held_objects(pid):
-    """Ids of the BPF programs, maps and links that a process holds."""
+    """Ids of the BPF programs, maps and links that a keeper holds, or pins in its private bpffs."""
     found = set()
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
         with suppress(FileNotFoundError):  # loads go on in the background
-            for line in entry.read_text().splitlines():
-                kind, _, number = line.partition(":")
-                if kind in ("prog_id", "map_id", "link_id"):
-                    found.add((kind.removesuffix("_id"), int(number)))
+            found |= ids_in(entry.read_text())
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    for pin in Path(f"/proc/{pid}/root/run/nodes").glob("*/bpf/tc/globals/*"):
+        fd = libbpf.bpf_obj_get(str(pin).encode())
+        if fd >= 0:
+            found |= ids_in(Path(f"/proc/self/fdinfo/{fd}").read_text())
+            os.close(fd)
     return found
+
+
+def ids_in(fdinfo):
+    """Which BPF objects the text of an fdinfo file names."""
+    fields = [line.partition(":") for line in fdinfo.splitlines()]
+    return {
+        (kind.removesuffix("_id"), int(number))
+        for kind, _, number in fields
+        if kind in ("prog_id", "map_id", "link_id")
+    }
 
 
 def existing_objects():
