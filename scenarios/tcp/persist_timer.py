@@ -6,16 +6,15 @@ from lab import scenario
 from lab.wire import COARSE_MS, Look, SocketOptions, TwoHosts
 
 hosts = TwoHosts(delay_ms=1)
-CLOSED_MS = 1800
 
 
 @scenario(hosts)
 def persist_timer(lab):
-    """The application reads nothing for 1.8 seconds."""
+    """The application reads nothing until three probes have been sent."""
     client, server = lab.connect(server=SocketOptions(receive_buffer_bytes=2304))
     client.send(8000)
     lab.wait_until(lambda: client.info().snd_wnd == 0, "a closed window")
-    lab.wait_ms(CLOSED_MS)
+    lab.wait_until(lambda: lab.client.counters()["TCPWinProbe"] == 3, "three window probes")
     info = client.info()
     server.receive(8000)
     lab.wait_quiet()

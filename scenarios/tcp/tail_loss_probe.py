@@ -1,10 +1,12 @@
 """A lost tail has no followers to complain: a probe makes the receiver tell what is missing."""
 
 from lab import scenario
-from lab.wire import Drop, Look, TwoHosts, data
+from lab.wire import Delay, Drop, Look, TwoHosts, data
 
+# the probe is a little late: TCP takes an answer faster than every round trip so far for one to
+# the lost original
 hosts = TwoHosts(
-    rules=(Drop(data(9, 10)),),
+    rules=(Drop(data(9, 10)), Delay(data(11), 2)),
     delay_ms=20,
     sysctls=(("ipv4.tcp_early_retrans", "3"), ("ipv4.tcp_sack", "1")),
 )
