@@ -17,6 +17,7 @@
 #include "lib/arp.h"
 #include "lib/config.h"
 #include "lib/conntrack.h"
+#include "lib/custom.h"
 #include "lib/drop.h"
 #include "lib/encap.h"
 #include "lib/eps.h"
@@ -378,7 +379,7 @@ TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
 	ret = handle_ipv4_from_lxc(ctx, &out, &drop);
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
-	return ret;
+	return custom_call(ctx, CUSTOM_IPV4_EGRESS, ret, drop.dst_label);
 }
 
 /* The pod answers itself: what it answers to is its own address, and it receives it at once. */
@@ -481,8 +482,10 @@ TAIL_CALL("cilium_calls/11") int tail_ipv4_policy(struct __sk_buff *ctx)
 	trace_notify(ctx, TRACE_TO_LXC, &trace);
 	/* Straight into the pod's namespace, where the hook we run on can; else to its veth. */
 	if (enable_host_routing && delivery & DELIVERY_PEER)
-		return bpf_redirect_peer(interface_ifindex, 0);
-	return bpf_redirect(interface_ifindex, 0);
+		ret = bpf_redirect_peer(interface_ifindex, 0);
+	else
+		ret = bpf_redirect(interface_ifindex, 0);
+	return custom_call(ctx, CUSTOM_IPV4_INGRESS, ret, trace.src_label);
 }
 
 TAIL_CALL("cilium_calls/27") int tail_ipv4_ct_ingress(struct __sk_buff *ctx)
@@ -511,7 +514,7 @@ TAIL_CALL("cilium_calls/13") int tail_ipv4_to_endpoint(struct __sk_buff *ctx)
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	trace_notify(ctx, TRACE_TO_LXC, &trace);
-	return TC_ACT_OK;
+	return custom_call(ctx, CUSTOM_IPV4_INGRESS, TC_ACT_OK, trace.src_label);
 }
 
 /* tc egress of the pod's veth, reached through the stack: with a route per endpoint. */

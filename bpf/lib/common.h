@@ -39,6 +39,8 @@ enum cb_slot {
 	CB_FROM_TUNNEL = 4, /* 1: the packet came out of the tunnel */
 	/* From service translation, through conntrack, to the rest of from-container: */
 	CB_LB_STATE = 4, /* rev_nat_index << 16 | 1 for a hairpin */
+	/* To a custom call: */
+	CB_CUSTOM_CALLS = 4, /* verdict << 24 | identity of the other side */
 	/* Around NodePort, in bpf_host and bpf_overlay: */
 	CB_NODEPORT = 1, /* 1: has been through NodePort translation, do not look again */
 	CB_DSR_ADDR = 3, /* service address and port for the DSR option */

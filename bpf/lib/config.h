@@ -125,6 +125,11 @@ const volatile __be32 service_loopback_ipv4 = bpf_htonl(0xa9fe2a01);
 /* XDP drops what comes from an address in cilium_cidr_v4_dyn or cilium_cidr_v4_fix. */
 const volatile bool enable_prefilter;
 
+/* --- Custom calls ---------------------------------------------------------------------------- */
+
+/* A program of the user's in cilium_calls_custom runs after the pod's programs have decided. */
+const volatile bool enable_custom_calls;
+
 /* --- Being looked at ------------------------------------------------------------------------- */
 
 /* Programs can be armed to tell what they look up and decide (mind.h). */

@@ -94,6 +94,7 @@ enum metric_reason {
 	REASON_LB_NO_BACKEND = 6,
 	REASON_FRAG_PACKET = 9,
 	REASON_FRAG_PACKET_UPDATE = 10,
+	REASON_MISSED_CUSTOM_CALL = 11,
 };
 
 /* Anchors: a type lands in BTF when a global refers to it. */

@@ -33,7 +33,7 @@ from lab.kernel.bpf import (
 )
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType, get_pinned, possible_cpus
 from lab.kernel.btf import read_object
-from lab.layouts.attach import CALLS, GLOBALS, POLICY, XDP_OBJECTS, AttachPoint, Side
+from lab.layouts.attach import CALLS, GLOBALS, PRIVATE, XDP_OBJECTS, AttachPoint, Side
 
 _TAIL = "tail:"
 _SIDES = {
@@ -199,9 +199,7 @@ class LoadedObject:
         self.close()
 
 
-def ensure_maps(
-    bpffs: Path, paths: Iterable[Path], private: Iterable[str] = (CALLS, POLICY)
-) -> None:
+def ensure_maps(bpffs: Path, paths: Iterable[Path], private: Iterable[str] = PRIVATE) -> None:
     """Create and pin the node's maps that are not there yet, without loading a program.
 
     A pinned map that no longer fits its declaration is replaced by an empty one; programs that

@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.datapath.objects import maps_of, tail_calls
 from lab.kernel.bpf import ConfigValue
 from lab.kernel.bpfmap import MapSpec, MapType
-from lab.layouts.attach import CALLS, POLICY
+from lab.layouts.attach import PRIVATE
 from lab.layouts.flows import MAGLEV_SIZE
 from lab.plan import steps
 from lab.plan.steps import Step
@@ -41,7 +41,7 @@ def _make_maps(step: steps.MakeMaps, paths: Mapping[str, Path]) -> Iterator[str]
     made: set[str] = set()
     for name in step.objects:
         for map_name, spec in maps_of(paths[name]).items():
-            if map_name not in made and map_name not in (CALLS, POLICY):
+            if map_name not in made and map_name not in PRIVATE:
                 made.add(map_name)
                 yield from _create(f"{steps.globals_dir(step.where)}/{map_name}", map_name, spec)
 

@@ -28,9 +28,8 @@ from lab.kernel.btf import read_object
 from lab.layouts.attach import (
     ATTACH_POINTS,
     CALL_POLICY,
-    CALLS,
     OBJECTS,
-    POLICY,
+    PRIVATE,
     XDP_OBJECTS,
     Hook,
 )
@@ -231,7 +230,7 @@ class Datapath:
     def _share(self, loaded: Loaded) -> None:
         """Make the maps that a node's objects share known to the objects loaded later."""
         for name, bpf_map in loaded.maps.items():
-            if name not in (CALLS, POLICY) and not name.endswith((".rodata", ".bss", ".data")):
+            if name not in PRIVATE and not name.endswith((".rodata", ".bss", ".data")):
                 self._maps.setdefault(name, bpf_map)
 
     def _instance(self, name: str) -> _Instance:

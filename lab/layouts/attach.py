@@ -93,6 +93,12 @@ CALLS = "cilium_calls"
 POLICY = "cilium_policy"
 """Policy map: private to one endpoint, kept when its programs are exchanged."""
 
+CUSTOM_CALLS = "cilium_calls_custom"
+"""Tail-call map of one endpoint for the user's programs, kept when its own are exchanged."""
+
+PRIVATE = (CALLS, POLICY, CUSTOM_CALLS)
+"""C names of the maps that belong to one device and not to the node."""
+
 CALL_POLICY = "cilium_call_policy"
 """Tail-call map of a node: endpoint id -> that endpoint's ``handle_policy``; filled last."""
 
@@ -142,7 +148,8 @@ def private_pins(
         return {CALLS: f"{CALLS}_overlay_{OVERLAY_NUMBER}"}
     policy = {POLICY: f"{POLICY}_{endpoint_id:05d}"}
     if role is Role.LXC:
-        return {CALLS: f"{CALLS}_{endpoint_id:05d}", **policy}
+        custom = {CUSTOM_CALLS: f"{CUSTOM_CALLS}_{endpoint_id:05d}"}
+        return {CALLS: f"{CALLS}_{endpoint_id:05d}", **policy, **custom}
     if role is Role.HOST:
         return {CALLS: f"{CALLS}_hostns_{endpoint_id:05d}", **policy}
     return {CALLS: f"{CALLS}_netdev_{ifindex:05d}", **policy}

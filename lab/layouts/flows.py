@@ -14,7 +14,6 @@ from typing import ClassVar
 
 from lab.layouts.records import Record, be16, ipv4, mac_address, padding, u8, u16, u32, u64
 
-
 MAGLEV_SIZE = 1021
 """Backend ids in a Maglev table, a prime (``MAGLEV_TABLE_SIZE`` in ``bpf/lib/lb.h``)."""
 

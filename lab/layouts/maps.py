@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab.layouts import core, flows
 from lab.layouts.records import Record
 
-_PRIVATE = re.compile(r"(cilium_policy|cilium_calls)_.*\d\Z")
+_PRIVATE = re.compile(r"(cilium_policy|cilium_calls_custom|cilium_calls)_.*\d\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ MAPS = (
     MapLayout("cilium_metrics", core.MetricsKey, core.MetricsValue, percpu=True),
     MapLayout("cilium_policy", core.PolicyKey, core.PolicyEntry),
     MapLayout("cilium_calls", core.Index, core.Index),
+    MapLayout("cilium_calls_custom", core.Index, core.Index),
     MapLayout("cilium_call_policy", core.Index, core.Index),
     MapLayout("cilium_runtime_config", core.Index, core.Word),
     MapLayout("cilium_events", core.Index, core.Index),

@@ -233,6 +233,7 @@ ELSEWHERE = {
     "cilium_events": "read by every test",
     "cilium_signals": "test_signals.py",
     "cilium_mind": "test_mind.py",
+    "cilium_calls_custom": "test_custom.py",
     "cilium_tail_call_buffer4": "test_conntrack.py",
     "cilium_nodeport_neigh4": "test_nodeport.py: a client the stack does not know",
 }
