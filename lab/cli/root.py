@@ -36,6 +36,7 @@ def load(row: registry.Row) -> Any:  # noqa: ANN401 (typer's command type is pri
     module_name, _, attribute = row.target.partition(":")
     module = importlib.import_module(f"lab.cli.{module_name}")
     app: typer.Typer = getattr(module, attribute or "app")
+    app._add_completion = False  # completion belongs to `lab`, not to each of its commands
     return typer.main.get_command(app)
 
 
