@@ -1,9 +1,10 @@
 """The second kernel: Debian's, booted by virtme-ng under qemu, sharing this machine's files.
 
 The guest sees the host's file system read-only under the same paths; the repository, the Python
-environment and the working directory are writable, so what a command writes there stays. Its
-``/run``, ``/tmp``, bpffs, cgroups and network are its own. Host changes made while it runs may not
-be seen inside (its 9p mounts cache, which halves the start of a Python program).
+environment and the working directory are writable, so what a command writes there stays. What it
+writes to ``/tmp``, ``/var`` or a home folder goes with it; ``/run``, bpffs, cgroups and network
+are its own. Host changes made while it runs may not be seen inside (its 9p mounts cache, which
+halves the start of a Python program).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from lab.errors import KernelError, PrerequisiteError
 from lab.kernel import process
 
 INSIDE = "LAB_IN_VM"
+SCRATCH = ("etc", "home", "root", "tmp", "var")
+"""Writable in the guest, but nothing written there stays."""
 OUTBOX = Path("/run/lab-vm-outbox")
 CONTROL = Path("/run/lab-vm")
 BOOT = Path("/boot")
@@ -51,6 +54,13 @@ control=$1
 mkdir -p /run/lab-vm-root
 mount -t 9p -o ro,{options},cache=loose labroot /run/lab-vm-root
 mount --rbind /run/lab-vm-root/usr /usr
+modprobe -q overlay
+for folder in {scratch}; do
+    [ -d "/$folder" ] || continue
+    mkdir -p "/run/lab-vm-over/$folder/new" "/run/lab-vm-over/$folder/work"
+    mount -t overlay -o "lowerdir=/run/lab-vm-root/$folder,upperdir=/run/lab-vm-over/$folder/new,\
+workdir=/run/lab-vm-over/$folder/work" over "/$folder"
+done
 {shares}
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mountpoint -q /sys/fs/bpf || mount -t bpf bpffs /sys/fs/bpf
@@ -232,6 +242,7 @@ def boot_script(argv: Sequence[str], cwd: Path, shares: Sequence[Share]) -> str:
     environment = {**passed, INSIDE: "1"}
     return _BOOT_SCRIPT.format(
         options=_9P,
+        scratch=" ".join(SCRATCH),
         shares="\n".join(mounts),
         modules=GUEST_MODULES,
         cwd=shlex.quote(str(cwd)),
