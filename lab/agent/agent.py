@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +13,9 @@ from lab.agent.services import Frontend, Realiser, on_node
 from lab.agent.status import AgentStatus, Collected
 from lab.agent.store import State
 from lab.errors import InputError
-from lab.kernel.bpfmap import get_pinned
 from lab.kernel.netns import NetworkNamespace
 from lab.model import Namespace, Service, Topology
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, cluster, inventory
-from lab.plan.steps import globals_dir
 from lab.policy.compiler import Compiled, Compiler
 from lab.policy.identities import IdentityTable
 from lab.policy.objects import CiliumPolicy, Cluster, NetworkPolicy, Policy, Semantics
@@ -94,12 +91,7 @@ class Agent:
         Raises:
             InputError: one of them is impossible; then none has been applied.
         """
-        following = replace(
-            self.state,
-            services=dict(self.state.services),
-            namespaces=dict(self.state.namespaces),
-            policies=dict(self.state.policies),
-        )
+        following = self._following()
         rules: dict[str, tuple[Policy, ...]] = {}
         for item in items:
             match item:
@@ -122,12 +114,7 @@ class Agent:
         Raises:
             InputError: there is none of that title; then nothing has been deleted.
         """
-        following = replace(
-            self.state,
-            services=dict(self.state.services),
-            namespaces=dict(self.state.namespaces),
-            policies=dict(self.state.policies),
-        )
+        following = self._following()
         gone = []
         for name in names:
             kind, _, title = name.partition("/")
@@ -144,8 +131,20 @@ class Agent:
             Realiser(self.facts, following.numbers).forget(service)
         self._save()
 
+    def _following(self) -> State:
+        """Return a copy of the state to change: a refusal leaves the state itself alone."""
+        state = self.state
+        return replace(
+            state,
+            services=dict(state.services),
+            namespaces=dict(state.namespaces),
+            policies=dict(state.policies),
+            numbers=state.numbers.copy(),
+        )
+
     def _move_to(self, following: State) -> None:
         frontends = self._realise(following)
+        self._check_room(frontends)
         compiled = self._compile(following)
         changed = following.policies != self.state.policies
         following.policy_revision += changed
@@ -159,14 +158,20 @@ class Agent:
     def _realise(self, state: State) -> tuple[Frontend, ...]:
         return Realiser(self.facts, state.numbers).frontends(state.services.values())
 
+    def _check_room(self, frontends: tuple[Frontend, ...]) -> None:
+        for node in self.facts.nodes:
+            tables.check_room(node.name, self._tables(frontends, node, maglev=False))
+
+    def _tables(
+        self, frontends: tuple[Frontend, ...], node: NodeFacts, *, maglev: bool
+    ) -> tables.Tables:
+        return tables.build(on_node(frontends, node), node.name, maglev_tables=maglev)
+
     def _serve(self, frontends: tuple[Frontend, ...]) -> None:
         self.frontends = frontends
         maglev = self.facts.topology.options.lb_algorithm == "maglev"
         for node in self.facts.nodes:
-            if not _has_map(node.name, tables.SERVICES):
-                continue
-            mine = on_node(frontends, node)
-            tables.reconcile(node.name, tables.build(mine, node.name, maglev_tables=maglev))
+            tables.reconcile(node.name, self._tables(frontends, node, maglev=maglev))
 
     # -- policy ----------------------------------------------------------------------------------
 
@@ -249,15 +254,16 @@ class Agent:
         names = {pod.name for pod in new.pods}
         had = {pod.name for pod in old.pods}
         self.facts = new
+        added = [pod for pod in new.pods if pod.name not in had]
         try:
-            added = [pod for pod in new.pods if pod.name not in had]
-            for pod in added:
-                self.endpoints.prepare(pod)
             compiled = self._compile(self.state)
             frontends = self._realise(self.state)
             for pod in added:
+                self.endpoints.prepare(pod, compiled.endpoints[title(pod)].entries)
                 self.endpoints.attach(pod, compiled.identity_of[title(pod)])
         except BaseException:
+            for pod in added:
+                self.endpoints.remove(new, pod)
             self.facts = old
             raise
         for pod in old.pods:
@@ -312,11 +318,3 @@ class Agent:
 def title(pod: PodFacts) -> str:
     """Return ``namespace/pod``, the name policies know a pod by."""
     return f"{pod.namespace}/{pod.name.rpartition('/')[2]}"
-
-
-def _has_map(node: str, name: str) -> bool:
-    fd = get_pinned(Path(globals_dir(node), name))
-    if fd is None:
-        return False
-    os.close(fd)
-    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,8 @@ class Endpoints:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self._without_state = [(pod.node, pod.name) for pod in agent.facts.pods]
+        self._without_state = [(node.name, node.host_endpoint_id) for node in agent.facts.nodes]
+        self._without_state += [(pod.node, pod.endpoint_id) for pod in agent.facts.pods]
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -150,6 +151,12 @@ class Endpoints:
         recipe = programs.recipes(self.agent.facts, node)[pod.lxc]
         return recipe.with_identity(self.agent.identity(pod) if identity is None else identity)
 
+    def _recipes(self, target: PodFacts | NodeFacts) -> list[programs.Recipe]:
+        if isinstance(target, PodFacts):
+            return [self._recipe(target)]
+        known = programs.recipes(self.agent.facts, target)
+        return [known[device] for device in HOST_DEVICES if device in known]
+
     def regenerate(self, target: PodFacts | NodeFacts, why: str) -> int:
         """Load an endpoint's programs anew and exchange them under load; return its revision.
 
@@ -158,24 +165,22 @@ class Endpoints:
         """
         if isinstance(target, PodFacts):
             node, number = target.node, target.endpoint_id
-            recipes = [self._recipe(target)]
         else:
             node, number = target.name, target.host_endpoint_id
-            known = programs.recipes(self.agent.facts, target)
-            recipes = [known[device] for device in HOST_DEVICES if device in known]
-        for recipe in recipes:
-            self._exchange(recipe, number)
+        recipes = self._recipes(target)
+        self._exchange(recipes, number)
         revisions = self.agent.state.revisions
         revisions[_key(node, number)] = revisions.get(_key(node, number), 0) + 1
         self.agent.state.save()
         self.log(node, number, f"regenerated: {why}; revision {revisions[_key(node, number)]}")
         return revisions[_key(node, number)]
 
-    def _exchange(self, recipe: programs.Recipe, number: int) -> None:
-        programs.write_state(recipe, number, self.agent.paths)
-        node = recipe.load.where
+    def _exchange(self, recipes: list[programs.Recipe], number: int) -> None:
+        programs.write_state(recipes, number, self.agent.paths)
+        node = recipes[0].load.where
         try:
-            programs.exchange(recipe, self.agent.paths, self.agent.namespaces[node])
+            for recipe in recipes:
+                programs.exchange(recipe, self.agent.paths, self.agent.namespaces[node])
         except BaseException as error:
             programs.forget_next(node, number)
             self.log(node, number, f"regeneration failed: {error}")
@@ -192,20 +197,21 @@ class Endpoints:
             if pins & set(half):
                 pod = next((pod for pod in node.pods if pod.lxc == device), None)
                 number = pod.endpoint_id if pod else node.host_endpoint_id
-                self._exchange(self._recipe(pod) if pod else recipe, number)
+                self._exchange([self._recipe(pod) if pod else recipe], number)
                 self.log(node.name, number, "regenerated: the agent before was interrupted")
         for name in programs.unfinished(node.name):
             Path(programs.globals_of(node.name), name).unlink(missing_ok=True)
 
     # -- life ------------------------------------------------------------------------------------
 
-    def prepare(self, pod: PodFacts) -> None:
-        """Make a new pod's policy map, so that it is full before the first packet."""
+    def prepare(self, pod: PodFacts, wanted: Mapping[EntryKey, bool]) -> None:
+        """Make and fill a new pod's policy map before its first packet."""
         pin = policies.policy_pin(pod.node, pod.endpoint_id)
         spec = objects.maps_of(self.agent.paths["bpf_lxc"]).get(POLICY)
         if spec is not None:
             with BpfMap.create(POLICY, spec) as fresh:
                 fresh.pin(pin)
+            policies.add_entries(pin, wanted)
 
     def attach(self, pod: PodFacts, identity: int) -> None:
         """Load and attach a new pod's programs.
@@ -214,7 +220,7 @@ class Endpoints:
             LabError: the programs were refused, or the pod's device is not there.
         """
         recipe = self._recipe(pod, identity)
-        self._exchange(recipe, pod.endpoint_id)
+        self._exchange([recipe], pod.endpoint_id)
         self.log(pod.node, pod.endpoint_id, f"created for pod {pod.name}, identity {identity}")
 
     def remove(self, facts: Inventory, pod: PodFacts) -> None:
@@ -236,13 +242,14 @@ class Endpoints:
     def write_one_state(self) -> bool:
         """Write the state directory of one endpoint that has none yet; False if all have."""
         while self._without_state:
-            node, name = self._without_state.pop()
-            pods = {pod.name: pod for pod in self.agent.facts.node(node).pods}
-            pod = pods.get(name)
-            if pod and not programs.state_directory(node, pod.endpoint_id).exists():
-                programs.write_state(self._recipe(pod), pod.endpoint_id, self.agent.paths)
-                programs.accept_state(node, pod.endpoint_id)
-                self.log(node, pod.endpoint_id, f"restored for pod {name}")
+            node, number = self._without_state.pop()
+            facts = self.agent.facts.node(node)
+            targets = {pod.endpoint_id: pod for pod in facts.pods}
+            target = facts if number == facts.host_endpoint_id else targets.get(number)
+            if target and not programs.state_directory(node, number).exists():
+                programs.write_state(self._recipes(target), number, self.agent.paths)
+                programs.accept_state(node, number)
+                self.log(node, number, f"restored for {target.name}")
                 return True
         return False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -34,6 +34,9 @@ STATE = "state"
 
 HEADER = "ep_config.h"
 MAP_LIST = "maps"
+
+OBJECT_NAMES = {"cilium_net": "bpf_host_cilium_net", "eth0": "bpf_netdev_eth0"}
+"""Files of objects that are loaded more than once for the node (seed 004, §2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,24 +150,31 @@ def state_directory(node: str, name: str | int) -> Path:
     return Path(NODES_DIR, node, "cilium", STATE, str(name))
 
 
-def write_state(recipe: Recipe, name: str | int, paths: Mapping[str, Path]) -> Path:
-    """Write ``NAME_next`` with header, object and map list; return it.
+def write_state(recipes: Sequence[Recipe], name: str | int, paths: Mapping[str, Path]) -> Path:
+    """Write ``NAME_next`` with headers, objects and map list; return it.
+
+    Args:
+        recipes: of the endpoint's devices; the first one's constants are ``ep_config.h``.
+        name: endpoint id.
+        paths: compiled objects by name.
 
     Raises:
         KernelError: the state directory cannot be written.
     """
-    step = recipe.load
-    target = state_directory(step.where, f"{name}_next")
+    target = state_directory(recipes[0].load.where, f"{name}_next")
     try:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        (target / HEADER).write_text(header_text(step))
-        (target / MAP_LIST).write_text(map_list(step))
+        for number, recipe in enumerate(recipes):
+            step = recipe.load
+            stem = OBJECT_NAMES.get(step.instance, step.object)
+            (target / (f"{stem}.h" if number else HEADER)).write_text(header_text(step))
+            objects.export(paths[step.object], config_of(step), target / f"{stem}.o")
+        (target / MAP_LIST).write_text("".join(map_list(recipe.load) for recipe in recipes))
     except OSError as error:
         raise KernelError(
             f"state directory {target}: {error.strerror}", hint="is /run full? see `df /run`"
         ) from None
-    objects.export(paths[step.object], config_of(step), target / f"{step.object}.o")
     return target
 
 

@@ -36,6 +36,12 @@ class Numbers:
     addresses: dict[str, str] = field(default_factory=dict)
     node_ports: dict[str, int] = field(default_factory=dict)
 
+    def copy(self) -> Numbers:
+        """Return numbers of its own, equal to these."""
+        return Numbers(
+            dict(self.frontends), dict(self.backends), dict(self.addresses), dict(self.node_ports)
+        )
+
 
 @dataclass(slots=True)
 class State:

@@ -181,6 +181,22 @@ def _service_rows(item: Frontend, scope: int, members: Sequence[BackendFacts]) -
     return rows
 
 
+def check_room(node: str, wanted: Tables) -> None:
+    """Refuse tables that a node's maps cannot hold, before anything is written.
+
+    Raises:
+        InputError: a map is too small; names it and both numbers.
+    """
+    with _Node(node) as maps:
+        for name, rows in wanted.rows.items():
+            room = maps.open(name).spec.max_entries
+            if len(rows) > room:
+                raise InputError(
+                    f"{name} holds {room} rows, {len(rows)} are needed on {node!r}",
+                    hint="apply fewer services, or fewer backends per service",
+                )
+
+
 def reconcile(node: str, wanted: Tables) -> int:
     """Make a node's maps hold exactly the tables; return how many rows changed.
 

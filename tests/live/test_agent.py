@@ -44,6 +44,22 @@ def test_state_directory_holds_header_object_and_map_list(lab):
     assert f"#define ENDPOINT_ID {client.facts.endpoint_id}\n" in header
 
 
+def test_the_node_has_a_state_directory_with_one_object_per_device(lab):
+    folder = f"/run/cilium/state/{lab.node('alpha').facts.host_endpoint_id}"
+    node = lab.node("alpha")
+    eventually(lambda: node.run(["ls", folder]).returncode == 0, what="state directory")
+    assert {
+        "ep_config.h", "bpf_host.o", "bpf_host_cilium_net.o", "bpf_netdev_eth0.o", "bpf_overlay.o",
+    } <= set(node.run(["ls", folder]).stdout.split())  # fmt: skip
+
+
+def test_every_managed_device_carries_a_program(lab):
+    node = lab.node("alpha")
+    for device in ("lxcclient", "lxcweb", "cilium_host", "cilium_net", "cilium_vxlan", "eth0"):
+        found = node.run(["tc", "filter", "show", "dev", device, "ingress"]).stdout
+        assert "direct-action" in found, device
+
+
 def test_datapath_goes_on_without_agent(lab):
     lab.agent.kill()
     assert not lab.agent.running
@@ -63,6 +79,16 @@ def test_regeneration_exchanges_programs_and_is_logged(lab):
     assert f"regenerated: a test asked; revision {revision}" in node.agent.log("client")[-1]
     assert reaches(client, lab.pod("server"))
     assert reaches(lab.pod("web"), client)
+
+
+def test_an_exchange_left_half_way_is_done_again(lab):
+    """A tail-call map under its staging name is what a killed agent leaves."""
+    node, calls = lab.node("alpha"), "/sys/fs/bpf/tc/globals/cilium_calls_00266"
+    node.run(["bpftool", "map", "pin", "pinned", calls, f"{calls}_next"], check=True)
+    lab.agent.restart()
+    assert "the agent before was interrupted" in node.agent.log("client")[-1]
+    assert "_next" not in node.run(["ls", "/sys/fs/bpf/tc/globals"], check=True).stdout
+    assert reaches(lab.pod("client"), lab.pod("server"))
 
 
 def test_node_endpoint_can_be_regenerated_too(lab):

@@ -1,10 +1,13 @@
 """What the control plane does under load costs no connection: not one packet sent again."""
 
+import contextlib
 import re
+import threading
 
 import pytest
 
 from lab import Lab, Service, ServicePort
+from lab.errors import LabError
 from lab.policy.objects import NetworkPolicy, NetworkRule, Peer, Port, Selector
 from lab.waiting import eventually
 from topologies.two_nodes import topology
@@ -112,6 +115,30 @@ def test_a_long_transfer_does_not_notice(lab, stream, disturb, times):
         eventually(lambda m=moved: stream.report().received > m + MEGABYTE, what="progress")
     assert stream.report().error == ""
     assert (resent(lab), dropped(lab)) == before
+
+
+def test_killed_in_the_middle_of_an_exchange(lab, stream):
+    """Whenever the agent dies, no packet is lost, and the next one finishes the work."""
+    node = lab.node("alpha").agent
+    before = resent(lab), dropped(lab)
+    for turn in range(12):
+        asked = threading.Thread(target=give_up_quietly, args=(node.regenerate, "client"))
+        asked.start()
+        # somewhere between the first load and the last pin, which takes some 30 ms
+        threading.Event().wait(0.004 * turn)
+        lab.agent.restart()
+        asked.join()
+        moved = stream.report().received
+        eventually(lambda m=moved: stream.report().received > m + MEGABYTE, what="progress")
+        assert lab.agent.status().endpoints == 6
+        names = lab.node("alpha").run(["ls", "/sys/fs/bpf/tc/globals"], check=True).stdout
+        assert "_next" not in names
+    assert (resent(lab), dropped(lab)) == before
+
+
+def give_up_quietly(call, *arguments):
+    with contextlib.suppress(LabError):
+        call(*arguments)
 
 
 def test_the_measure_can_fail(lab):

@@ -164,6 +164,16 @@ def test_a_refused_service_changes_nothing(lab, applied):
     assert lab.agent.services() == before
 
 
+def test_more_rows_than_a_map_holds_are_refused_before_any_is_written(lab):
+    both = ("web", "server")
+    many = [Service(name=f"s{n}", ports=(80,), backends=both) for n in range(22_000)]
+    before = tables(lab)
+    with pytest.raises(InputError, match="holds 65536 rows, 66000 are needed"):
+        lab.apply(*many)
+    assert tables(lab) == before
+    assert lab.agent.services() == ()
+
+
 def test_the_next_agent_finds_the_tables_as_they_were(lab, servers, applied):
     service = applied(replace(WEB, kind="NodePort"))
     before = tables(lab)
