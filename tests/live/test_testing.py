@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,28 @@ def test_a_golden_trace_is_written_compared_and_differs_for_another_way(run, tmp
     assert "1 passed" in run(GOLDEN.format("server"), "--update-golden").stdout
     assert "from-container" in (tmp_path / "golden" / "way.txt").read_text()
     assert "1 failed" in run(GOLDEN.format("alpha")).stdout
+
+
+@pytest.fixture
+def open_folder():
+    # pytest's own folders are closed to other users
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_without_root_a_test_is_skipped_with_what_to_do(open_folder):
+    (open_folder / "test_pair.py").write_text(
+        "def test_lab(lab): assert lab\n"
+        "def test_datapath(datapath): assert datapath\n"
+        "def test_nothing(lab_topology): assert lab_topology.name == 'pair'\n"
+    )
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable,
+               "-m", "pytest", "-q", "-rs", "-p", "lab.testing", "-p", "no:cacheprovider",
+               f"--rootdir={open_folder}", str(open_folder / "test_pair.py")]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"}
+    done = process.run(command, cwd=Path("/"), env=environment, check=False)
+    if "Permission denied" in done.stderr:
+        pytest.skip("this Python cannot be run by another user")
+    assert "1 passed, 2 skipped" in done.stdout, done.stdout + done.stderr
+    assert "needs root" in done.stdout
