@@ -13,7 +13,7 @@ from lab.k8s import live
 from lab.k8s.listing import Listing, find_kind, listing
 from lab.k8s.read import read_files
 from lab.k8s.state import load
-from lab.runtime import Lab
+from lab.runtime import Lab, registry
 
 apply = typer.Typer()
 delete = typer.Typer()
@@ -22,7 +22,25 @@ get = typer.Typer()
 FilesOption = Annotated[
     list[str], typer.Option("-f", "--filename", help="Manifests: files, folders, - for stdin.")
 ]
-LabArgument = Annotated[str, typer.Argument(metavar="LAB", help="A lab that is up.")]
+LabOption = Annotated[str, typer.Option("--lab", help="The lab, instead of the first word.")]
+
+
+def choose(words: list[str], named: str) -> tuple[Lab, list[str]]:
+    """Return the lab meant and the words left: the first word, ``--lab``, or the only lab.
+
+    Raises:
+        InputError: no lab is up, or several are and none is named.
+    """
+    names = [record.name for record in registry.labs()]
+    if named:
+        return Lab.attach(named), words
+    if words and words[0] in names:
+        return Lab.attach(words[0]), words[1:]
+    if len(names) == 1:
+        return Lab.attach(names[0]), words
+    if not names:
+        raise InputError("no lab is up", hint="lab up topologies/shop --name s")
+    raise InputError("several labs are up", hint="name one first: " + ", ".join(names))
 
 
 class GetFormat(StrEnum):
@@ -36,25 +54,33 @@ class GetFormat(StrEnum):
 
 
 @apply.command()
-def apply_command(lab: LabArgument, files: FilesOption) -> None:
+def apply_command(
+    files: FilesOption,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[LAB]")] = None,
+    lab: LabOption = "",
+) -> None:
     """Create or change objects: all of them, or none if one is wrong."""
     objects = read_files(files)
-    _print(live.apply(Lab.attach(lab), objects))
+    running, rest = choose(list(words or ()), lab)
+    if rest:
+        raise InputError(f"{rest[0]!r} is no lab that is up", hint="lab ls; files come after -f")
+    _print(live.apply(running, objects))
 
 
 @delete.command()
 def delete_command(
-    lab: LabArgument,
-    what: Annotated[
-        list[str] | None, typer.Argument(metavar="[KIND NAME]", help="Instead of files.")
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[LAB] [KIND NAME...]", help="Instead of files.")
     ] = None,
+    lab: LabOption = "",
     files: Annotated[list[str] | None, typer.Option("-f", "--filename", help="Manifests.")] = None,
     namespace: Annotated[str, typer.Option("-n", "--namespace")] = "default",
 ) -> None:
     """Take objects out of a running lab, by manifest or by kind and name."""
+    running, what = choose(list(words or ()), lab)
     if files:
         keys = live.keys_of(read_files(files))
-    elif what and len(what) >= 2:
+    elif len(what) >= 2:
         kind = find_kind(what[0])
         space = "" if kind.cluster_wide else namespace
         keys = tuple((kind.name, space, name) for name in what[1:])
@@ -62,7 +88,7 @@ def delete_command(
         raise InputError(
             "nothing is named", hint="lab delete LAB -f FILE, or lab delete LAB KIND NAME"
         )
-    _print(live.delete(Lab.attach(lab), keys))
+    _print(live.delete(running, keys))
 
 
 def _print(outcome: live.Outcome) -> None:
@@ -74,17 +100,24 @@ def _print(outcome: live.Outcome) -> None:
 
 @get.command()
 def get_command(
-    lab: LabArgument,
-    kind: Annotated[str, typer.Argument(help="pods, services, endpoints, networkpolicies, ...")],
-    names: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LAB] KIND [NAME...]",
+            help="pods, services, endpoints, networkpolicies, identities, nodes, ...",
+        ),
+    ],
+    lab: LabOption = "",
     namespace: Annotated[
         str, typer.Option("-n", "--namespace", help="Only this one; all by default.")
     ] = "",
     output: Annotated[GetFormat, typer.Option("-o", "--output")] = GetFormat.TABLE,
 ) -> None:
     """List objects: pods, services, endpoints, networkpolicies, identities, nodes, ..."""
-    running = Lab.attach(lab)
-    found = listing(running, load(running), find_kind(kind), namespace, names or ())
+    running, rest = choose(words, lab)
+    if not rest:
+        raise InputError("no kind is named", hint="lab get pods")
+    found = listing(running, load(running), find_kind(rest[0]), namespace, rest[1:])
     running.close()
     match output:
         case GetFormat.JSON:

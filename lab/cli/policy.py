@@ -14,7 +14,7 @@ from lab.cli.output import Format, OutputOption, as_json, print_json
 from lab.errors import InputError
 from lab.k8s import matrix as tables
 from lab.k8s.explain import Explanation, Side, explain
-from lab.k8s.live import prepare
+from lab.k8s.live import open_world, prepare
 from lab.k8s.matrix import Cell, Matrix, PortNumber, changes, parse_ports
 from lab.k8s.place import World
 from lab.k8s.pods import lab_name, listeners_by_pod
@@ -88,6 +88,7 @@ def matrix_command(
     wanted = ports_of(world, ports)
     found = tables.expected(world.cluster, world.objects.policies, wanted, meant, names=pods or ())
     if lab is not None and not expected_only:
+        open_world(lab)
         places = {name: lab.place(lab_name(name)) for name in found.names}
         found = tables.measured(found, world.cluster, places)
     _print_matrix(found, output, world.topology.name, time.monotonic() - started)

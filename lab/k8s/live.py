@@ -17,6 +17,7 @@ from lab.k8s.pods import (
     ready_pods,
     start_containers,
     stop_containers,
+    unrealised,
 )
 from lab.k8s.servers import listeners_of
 from lab.k8s.state import State
@@ -99,7 +100,7 @@ def up(
     lab = Lab(world.topology, name=name, engine=engine, progress=progress)
     lab.start(attached=attached)
     try:
-        _open_world(lab)
+        open_world(lab)
         outcome = _Change(lab, State(semantics=semantics), world).run()
     except BaseException:
         lab.stop()
@@ -107,8 +108,11 @@ def up(
     return lab, outcome
 
 
-def _open_world(lab: Lab) -> None:
-    # clients outside reach pods directly too, as from a node without Cilium; policy decides
+def open_world(lab: Lab) -> None:
+    """Give those outside a way to the pods themselves; what passes, policy decides.
+
+    As from a machine that routes pod networks to their nodes. Idempotent.
+    """
     for node in lab.facts.nodes:
         route = [str(node.pod_cidr), "via", str(node.address), "src", str(lab.facts.world_client)]
         lab.world.run(["ip", "route", "replace", *route], check=True)
@@ -191,7 +195,8 @@ class _Change:
             raise
         for name in sorted(running - self.described.keys()):
             self.lab.remove_pod(name)
-        return Outcome(self._lines(named), self.world.objects.notes + notes)
+        notes = self.world.objects.notes + unrealised(self.world.pods) + notes
+        return Outcome(self._lines(named), notes)
 
     def _objects(self) -> tuple[str, ...]:
         objects = self.world.objects

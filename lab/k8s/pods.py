@@ -38,6 +38,17 @@ def check_containers(pods: Iterable[PodObject]) -> None:
                 probe_port(pod, container.readiness)
 
 
+def unrealised(pods: Iterable[PodObject]) -> tuple[str, ...]:
+    """Return one line per thing that pods ask for and the lab does not do."""
+    return tuple(
+        f"pod {pod.meta.title}: hostPort {port.host_port} is not opened on the node"
+        for pod in pods
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.host_port is not None
+    )
+
+
 def start_containers(
     lab: Lab, pods: Sequence[PodObject], names: Mapping[str, list[str]]
 ) -> tuple[dict[str, int], tuple[str, ...]]:

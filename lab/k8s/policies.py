@@ -49,7 +49,7 @@ def _read_subject(spec: dict[str, Item], parent: Item) -> Selector:
 
 
 def _read_types(spec: dict[str, Item], has_egress: bool) -> frozenset[Direction]:
-    if "policyTypes" not in spec:
+    if "policyTypes" not in spec or not spec["policyTypes"].items():
         # "default on the existence of ingress or egress rules": Ingress always, Egress if written
         found = {Direction.INGRESS}
         return frozenset(found | {Direction.EGRESS} if has_egress else found)

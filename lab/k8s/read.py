@@ -34,7 +34,7 @@ _LEFT_OUT = words(
     "ConfigMap Secret ServiceAccount Role RoleBinding ClusterRole ClusterRoleBinding "
     "PersistentVolume PersistentVolumeClaim StorageClass PodDisruptionBudget PriorityClass "
     "HorizontalPodAutoscaler ResourceQuota LimitRange CustomResourceDefinition Ingress "
-    "IngressClass Event Lease"
+    "IngressClass Event Lease Job CronJob"
 )
 """Kinds of real manifests that are no part of a lab's network: noted and left out."""
 

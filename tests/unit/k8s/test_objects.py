@@ -69,7 +69,9 @@ def test_policy_types_follow_from_the_rules():
     (plain,) = read(head + "spec: {podSelector: {}}\n", PolicyObject)
     (egress,) = read(head + "spec: {podSelector: {}, egress: [{}]}\n", PolicyObject)
     assert plain.rules[0].directions == {Direction.INGRESS}
+    (empty,) = read(head + "spec: {podSelector: {}, policyTypes: []}\n", PolicyObject)
     assert egress.rules[0].directions == set(Direction)
+    assert empty.rules[0].directions == {Direction.INGRESS}
 
 
 def test_cilium_policy_with_specs_denies_icmp_and_ranges():
