@@ -9,9 +9,11 @@ from lab.k8s.matrix import ALLOW, UNKNOWN, Cell, Change, Matrix, PortNumber
 ALLOWED, DENIED, DIFFERS, SELF = "✓", "✗", "!", "·"
 _ALLOW_COLOUR, _DENY_COLOUR, _DIFFER_COLOUR = "#009e73", "#d9d9d9", "#d55e00"
 
-_SIZE = 22
-_LEFT = 190
-_TOP = 150
+_HEIGHT = 24
+_STRIP = 10
+"""A cell is this high, and so wide per port, in pixels."""
+
+_LETTER = 7.6
 
 
 def symbol(cell: Cell | None) -> str:
@@ -75,36 +77,41 @@ def _difference(cell: Cell) -> str:
 
 
 def svg(matrix: Matrix) -> str:
-    """Return the table as a drawing: a square per pair, cut into one strip per port.
+    """Return the table as a drawing: a cell per pair, cut into one strip per port.
 
-    Green is allowed, grey denied, orange with a cross differs; shapes say it without colour.
+    Green is allowed, grey with a dot denied, orange with a cross differs from the model.
     """
-    count = len(matrix.names)
-    width, height = _LEFT + count * _SIZE + 20, _TOP + count * _SIZE + 60
+    longest = max(len(name) for name in matrix.names)
+    left, top = 20 + longest * _LETTER, 20 + longest * _LETTER * 0.87
+    cell = max(_HEIGHT, _STRIP * len(matrix.ports) + 4)
+    width = max(left + len(matrix.names) * cell + longest * _LETTER / 2, 760)
+    height = top + len(matrix.names) * _HEIGHT + 70
     cells = {(c.source, c.destination, c.port): c for c in matrix.cells}
     parts = []
     for row, source in enumerate(matrix.names):
-        y = _TOP + row * _SIZE
-        parts.append(f'<text class="r" x="{_LEFT - 6}" y="{y + 15}">{escape(source)}</text>')
-        x = _LEFT + row * _SIZE
+        y = top + row * _HEIGHT
+        parts.append(f'<text class="r" x="{left - 6:.0f}" y="{y + 16:.0f}">{escape(source)}</text>')
+        x = left + row * cell + cell / 2 + 4
         parts.append(
-            f'<text class="c" transform="translate({x + 15} {_TOP - 6}) rotate(-60)">'
+            f'<text transform="translate({x:.0f} {top - 6:.0f}) rotate(-60)">'
             f"{escape(source)}</text>"
         )
         for column, destination in enumerate(matrix.names):
-            parts += _square(cells, source, destination, matrix.ports, (column, row))
-    legend = f"strips: {', '.join(map(str, matrix.ports))} · rows send, columns receive"
-    parts.append(f'<text class="n" x="10" y="{height - 34}">{escape(legend)}</text>')
-    parts.append(f'<text class="n" x="10" y="{height - 14}">{escape(summary(matrix))}</text>')
+            box = (left + column * cell, y, cell - 4)
+            parts += _square(cells, source, destination, matrix.ports, box)
+    ports = f"strips of a cell, left to right: {', '.join(map(str, matrix.ports))}"
+    for line, words in ((42, ports), (18, summary(matrix))):
+        parts.append(f'<text class="n" x="10" y="{height - line:.0f}">{escape(words)}</text>')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {max(width, 640)} {height}" '
-        f'role="img"><title>Truth table</title><style>{_CSS}</style>{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'style="max-width:{width:.0f}px;background:#fff" role="img"><title>Truth table</title>'
+        f"<style>{_CSS}</style>{''.join(parts)}</svg>"
     )
 
 
 _CSS = (
     "text{font:13px system-ui,'DejaVu Sans',sans-serif;fill:#1a1a1a}.r{text-anchor:end}"
-    ".n{font-size:14px}rect{stroke:#fff;stroke-width:1}.x{stroke:#fff;stroke-width:2.5}"
+    ".n{font-size:13px}rect{stroke:#fff;stroke-width:1}.x{stroke:#fff;stroke-width:2.5}"
     ".d{fill:#777}"
 )
 
@@ -114,10 +121,10 @@ def _square(
     source: str,
     destination: str,
     ports: tuple[PortNumber, ...],
-    at: tuple[int, int],
+    box: tuple[float, float, float],
 ) -> list[str]:
-    left, top = _LEFT + at[0] * _SIZE, _TOP + at[1] * _SIZE
-    strip = (_SIZE - 2) / len(ports)
+    left, top, wide = box
+    strip = wide / len(ports)
     found = []
     for number, port in enumerate(ports):
         cell = cells.get((source, destination, port))
@@ -130,16 +137,17 @@ def _square(
         if cell.measured != UNKNOWN:
             words += f", measured {cell.measured}"
         found.append(
-            f'<rect x="{x:.1f}" y="{top}" width="{strip:.1f}" height="{_SIZE - 2}" '
+            f'<rect x="{x:.1f}" y="{top:.1f}" width="{strip:.1f}" height="{_HEIGHT - 3}" '
             f'fill="{colour}"><title>{escape(words)}</title></rect>'
         )
-        middle, centre = x + strip / 2, top + _SIZE / 2 - 1
+        middle, centre = x + strip / 2, top + _HEIGHT / 2 - 1
         if cell.differs:
             found.append(
-                f'<path class="x" d="M{middle - 4:.1f} {centre - 4}l8 8m0 -8l-8 8" fill="none"/>'
+                f'<path class="x" fill="none" d="M{middle - 4:.1f} {centre - 4:.1f}'
+                'l8 8m0 -8l-8 8"/>'
             )
         elif _value(cell) != ALLOW:
-            found.append(f'<circle class="d" cx="{middle:.1f}" cy="{centre}" r="1.6"/>')
+            found.append(f'<circle class="d" cx="{middle:.1f}" cy="{centre:.1f}" r="1.8"/>')
     return found
 
 
