@@ -66,25 +66,39 @@ class State:
     numbers: Numbers = field(default_factory=Numbers)
     cluster: Cluster | None = None
     revisions: dict[str, int] = field(default_factory=dict)
+    _policies: tuple[dict[str, tuple[Policy, ...]], str] | None = field(default=None, repr=False)
+    _cluster: tuple[Cluster | None, str] | None = field(default=None, repr=False)
 
     def save(self, path: Path = PATH) -> None:
         """Write the state so that a reader sees the old or the new one, whole."""
+        large = {"policies": self._policy_text(), "cluster": self._cluster_text()}
         data = {
             "started": self.started,
             "semantics": self.semantics,
             "policy_revision": self.policy_revision,
             "services": [codec.encode(item) for item in self.services.values()],
             "namespaces": [codec.encode(item) for item in self.namespaces.values()],
-            "policies": [[name, codec.encode(item)] for name, item in self.policies.items()],
             "identities": [[list(key), number] for key, number in self.identities.items()],
             "networks": self.networks,
             "numbers": asdict(self.numbers),
-            "cluster": codec.encode(self.cluster),
             "revisions": self.revisions,
         }
         staged = path.with_suffix(".next")
-        staged.write_text(json.dumps(data))
+        parts = ", ".join(f'"{name}": {text}' for name, text in large.items())
+        staged.write_text(json.dumps(data)[:-1] + f", {parts}}}")
         staged.replace(path)
+
+    def _policy_text(self) -> str:
+        # a thousand policies take longer to write down than all else that a label change needs
+        if self._policies is None or self._policies[0] != self.policies:
+            rows = [[name, codec.encode(item)] for name, item in self.policies.items()]
+            self._policies = dict(self.policies), json.dumps(rows)
+        return self._policies[1]
+
+    def _cluster_text(self) -> str:
+        if self._cluster is None or self._cluster[0] is not self.cluster:
+            self._cluster = self.cluster, json.dumps(codec.encode(self.cluster))
+        return self._cluster[1]
 
     @classmethod
     def load(cls, path: Path = PATH) -> State:
