@@ -54,6 +54,7 @@ class PolicyProgram:
         self.datapath.load("bpf_lxc")
         self.policy = self.datapath.map("cilium_policy").map
         self.ipcache = self.datapath.map("cilium_ipcache")
+        self.last = None
         self.flows = [
             self.datapath.map(name).map for name in ("cilium_ct4_global", "cilium_ct_any4_global")
         ]
@@ -84,6 +85,7 @@ class PolicyProgram:
             result = self.datapath.run(Hook.FROM_CONTAINER, data)
         else:
             result = self.datapath.run(Hook.HANDLE_POLICY, data, cb=(identity,))
+        self.last = result
         return REASONS[result.drop_reason]
 
 

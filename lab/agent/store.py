@@ -66,8 +66,10 @@ class State:
     numbers: Numbers = field(default_factory=Numbers)
     cluster: Cluster | None = None
     revisions: dict[str, int] = field(default_factory=dict)
-    _policies: tuple[dict[str, tuple[Policy, ...]], str] | None = field(default=None, repr=False)
-    _cluster: tuple[Cluster | None, str] | None = field(default=None, repr=False)
+    _policies: tuple[dict[str, tuple[Policy, ...]], str] | None = field(
+        default=None, repr=False, compare=False
+    )
+    _cluster: tuple[Cluster | None, str] | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: Path = PATH) -> None:
         """Write the state so that a reader sees the old or the new one, whole."""

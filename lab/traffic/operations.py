@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from lab.traffic.flows import FLOW_OPERATIONS
 from lab.traffic.measure import MEASUREMENTS
-from lab.traffic.probes import probe_many
+from lab.traffic.probes import answer_refusals, probe_many
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 
@@ -195,4 +195,5 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     **FLOW_OPERATIONS,
     **MEASUREMENTS,
     "probe_many": probe_many,
+    "answer_refusals": answer_refusals,
 }

@@ -13,11 +13,18 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 OPEN, REFUSED, SILENT, FAILED = "open", "refused", "silent", "failed"
 
+_UNLIMITED = {
+    "icmp_ratelimit": "0",
+    "icmp_msgs_per_sec": "100000",
+    "icmp_msgs_burst": "100000",
+}
 _SCTP = 132
+_ETH_P_IP = 0x0800
 _ICMP_ECHO, _ICMP_ECHO_REPLY = 8, 0
 _PROTOCOL_UNREACHABLE = 2
 
@@ -45,6 +52,21 @@ def probe_many(targets: list[list[Any]], timeout_s: float = 0.5) -> dict[str, An
     }
 
 
+def answer_refusals() -> dict[str, Any]:
+    """Let this network namespace answer every refused packet, however many come.
+
+    By default Linux sends one ICMP error per second and peer, so that a table of closed ports
+    would look like one of dropped packets. Affects this namespace only.
+    """
+    written = []
+    for name, value in _UNLIMITED.items():
+        path = Path("/proc/sys/net/ipv4", name)
+        if path.exists():
+            path.write_text(value)
+            written.append(name)
+    return {"written": written}
+
+
 class _Prober:
     """Sockets of all probes in one loop."""
 
@@ -54,6 +76,7 @@ class _Prober:
         self.selector = selectors.DefaultSelector()
         self.missing = 0
         self.raw: dict[str, socket.socket] = {}
+        self.senders: list[socket.socket] = []
         self.expected: dict[tuple[str, str, int], int] = {}
 
     def run(self, timeout_s: float) -> list[str]:
@@ -73,6 +96,8 @@ class _Prober:
             for key in list(self.selector.get_map().values()):
                 assert isinstance(key.fileobj, socket.socket)
                 key.fileobj.close()
+            for sock in self.senders:
+                sock.close()
             self.selector.close()
         return self.answers
 
@@ -97,23 +122,36 @@ class _Prober:
             self._send_raw(probe)
 
     def _send_raw(self, probe: _Probe) -> None:
-        number = socket.IPPROTO_ICMP if probe.protocol == "icmp" else _SCTP
+        sctp = probe.protocol == "sctp"
         if probe.protocol not in self.raw:
-            self._listen_raw(probe.protocol, number)
-        key = probe.protocol, probe.address, probe.port if probe.protocol == "sctp" else 0
-        self.expected[key] = probe.number
-        icmp = probe.protocol == "icmp"
-        message = _echo(os.getpid() & 0xFFFF) if icmp else _init(probe.port)
+            self._listen_raw(sctp)
+        self.expected[probe.protocol, probe.address, probe.port if sctp else 0] = probe.number
+        if sctp:
+            message = _init(probe.port)
+            message = _ip_header(probe.address, len(message)) + message
+        else:
+            message = _echo(os.getpid() & 0xFFFF)
         self.raw[probe.protocol].sendto(message, (probe.address, 0))
 
-    def _listen_raw(self, protocol: str, number: int) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, number)
+    def _listen_raw(self, sctp: bool) -> None:
+        # without SCTP in the kernel the answer is an ICMP "protocol unreachable"
+        if "icmp" not in self.raw:
+            self.raw["icmp"] = self._receiver(
+                socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            )
+        if sctp:
+            # a raw socket of protocol 132 would swallow what others send here, unanswered:
+            # send on one of no protocol, and look at arriving packets from beside the stack
+            self.raw["sctp"] = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self.senders.append(self.raw["sctp"])
+            self._receiver(
+                socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP))
+            )
+
+    def _receiver(self, sock: socket.socket) -> socket.socket:
         sock.setblocking(False)
-        self.raw[protocol] = sock
         self.selector.register(sock, selectors.EVENT_READ, (self._raw_answer, None))
-        if protocol == "sctp" and "icmp" not in self.raw:
-            # without SCTP in the kernel the answer is "protocol unreachable"
-            self._listen_raw("icmp", socket.IPPROTO_ICMP)
+        return sock
 
     def _connected(self, sock: socket.socket, probe: _Probe) -> None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -138,7 +176,8 @@ class _Prober:
             self.missing -= 1
 
     def _raw_answer(self, sock: socket.socket, _: object) -> None:
-        packet, (sender, _port) = sock.recvfrom(2048)
+        packet = sock.recv(2048)
+        sender = socket.inet_ntoa(packet[12:16])
         body = packet[(packet[0] & 15) * 4 :]
         if packet[9] == _SCTP and len(body) >= 13:
             # INIT ACK (2): somebody listens; ABORT (6): nobody does
@@ -177,6 +216,12 @@ def _checksum(data: bytes) -> int:
 def _echo(identifier: int) -> bytes:
     head = struct.pack("!BBHHH", _ICMP_ECHO, 0, 0, identifier, 1)
     return struct.pack("!BBHHH", _ICMP_ECHO, 0, _checksum(head), identifier, 1)
+
+
+def _ip_header(address: str, size: int) -> bytes:
+    """An IPv4 header whose source, identification and checksum the kernel fills in."""
+    fixed = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0, 64, _SCTP, 0)
+    return fixed + bytes(4) + socket.inet_aton(address)
 
 
 def _init(port: int) -> bytes:

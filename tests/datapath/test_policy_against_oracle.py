@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lab.k8s.write import policies_yaml, to_yaml
 from lab.policy.compiler import Compiler
 from lab.policy.entries import EntryKey, pack_value
 from lab.policy.objects import Direction, Semantics
@@ -36,6 +37,25 @@ def cases(draw):
     return cluster, draw(random_.policies), draw(st.sampled_from(Semantics)), draw(flows)
 
 
+def story(program, cluster, policies, headline):
+    """A counterexample as manifests, and what the program said of the last packet."""
+    pods = to_yaml(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": pod.name,
+                "namespace": pod.namespace,
+                "labels": dict(pod.labels),
+            },
+            "status": {"podIP": pod.address},
+        }
+        for pod in cluster.workloads
+    )
+    told = "\n".join(map(str, program.last.events)) if program.last else ""
+    return "\n---\n".join([headline, pods, policies_yaml(policies), told])
+
+
 @settings(
     max_examples=280, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -46,11 +66,8 @@ def test_two_thousand_random_packets(program, case):
     for source, destination, packet in flows:
         expected = expect(cluster, policies, source, destination, packet, semantics)
         got = verdict(program, compiled, cluster, source, destination, packet)
-        assert got == (expected.reason, expected.direction), (
-            source,
-            destination,
-            packet,
-            expected.because,
+        assert got == (expected.reason, expected.direction), story(
+            program, cluster, policies, f"{source} -> {destination} {packet}: {expected}, not {got}"
         )
 
 

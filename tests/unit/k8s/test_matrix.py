@@ -60,7 +60,9 @@ class Place:
         self.words = list(words)
         self.asked = []
 
-    def call(self, operation, *, targets, timeout_s):
+    def call(self, operation, targets=(), timeout_s=0.0):
+        if operation == "answer_refusals":
+            return {}
         self.asked.append((operation, targets, timeout_s))
         return {"answers": [self.words[len(self.asked) - 1]] * len(targets)}
 
