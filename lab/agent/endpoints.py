@@ -41,6 +41,8 @@ class Endpoints:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+        self._of = agent.facts
+        self._cache: dict[str, dict[str, programs.Recipe]] = {}
         self._without_state = [(node.name, node.host_endpoint_id) for node in agent.facts.nodes]
         self._without_state += [(pod.node, pod.endpoint_id) for pod in agent.facts.pods]
 
@@ -146,15 +148,22 @@ class Endpoints:
 
     # -- programs --------------------------------------------------------------------------------
 
+    def _known(self, node: NodeFacts) -> dict[str, programs.Recipe]:
+        # a node's recipes are worked out together, once for each state of the lab
+        if self._of is not self.agent.facts:
+            self._of, self._cache = self.agent.facts, {}
+        if node.name not in self._cache:
+            self._cache[node.name] = programs.recipes(self.agent.facts, node)
+        return self._cache[node.name]
+
     def _recipe(self, pod: PodFacts, identity: int | None = None) -> programs.Recipe:
-        node = self.agent.facts.node(pod.node)
-        recipe = programs.recipes(self.agent.facts, node)[pod.lxc]
+        recipe = self._known(self.agent.facts.node(pod.node))[pod.lxc]
         return recipe.with_identity(self.agent.identity(pod) if identity is None else identity)
 
     def _recipes(self, target: PodFacts | NodeFacts) -> list[programs.Recipe]:
         if isinstance(target, PodFacts):
             return [self._recipe(target)]
-        known = programs.recipes(self.agent.facts, target)
+        known = self._known(target)
         return [known[device] for device in HOST_DEVICES if device in known]
 
     def regenerate(self, target: PodFacts | NodeFacts, why: str) -> int:
