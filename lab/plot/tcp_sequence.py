@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lab.plot.tcp_style import COLOUR, INK, LOST, PALE, SMALL_POINTS, TEXT_POINTS, compare
+from lab.plot.tcp_style import (
+    COLOUR,
+    INK,
+    LOST,
+    PALE,
+    SMALL_POINTS,
+    TEXT_POINTS,
+    WIDTH_INCHES,
+    compare,
+)
 from lab.plot.tcp_style import figure as new_figure
 from lab.plot.tcp_style import title as write_title
 from lab.plot.tcp_words import Line, Role, lines
@@ -21,6 +29,9 @@ _ROW = 1.0
 """Vertical room of one label; time is stretched where segments are dense."""
 _LONGEST_GAP = 3.0
 _INCHES_PER_ROW = 0.34
+_INCHES_PER_LETTER = 0.132
+_TIME_INCHES = 0.95
+_CLOSEST_INCHES = 3.0
 
 
 class _Clock:
@@ -71,8 +82,7 @@ def draw(picture: Picture) -> Figure:
     rows = lines(picture)
     clock = _Clock(rows)
     made, axes = new_figure(max(4.0, 2.2 + (clock.total + 2) * _INCHES_PER_ROW))
-    left = _margin(line.label + _note(line) for line in rows if line.from_client)
-    right = _margin(line.label + _note(line) for line in rows if not line.from_client)
+    left, right = _margins(rows)
     axes.set_xlim(-left, 1 + right)
     axes.set_ylim(clock.total + 1.2, -1.6)
     axes.axis("off")
@@ -97,9 +107,17 @@ def _note(line: Line) -> str:
     return "" if fate is Fate.DELIVERED else f"  {fate.value}"
 
 
-def _margin(labels: Iterable[str]) -> float:
-    # room beside a timeline for its longest label and the time of sending
-    return 0.2 + 0.0185 * max(map(len, labels), default=8)
+def _margins(rows: tuple[Line, ...]) -> tuple[float, float]:
+    # room beside each timeline for its longest label and the time of sending, as a share of the
+    # distance between the two
+    inches = [
+        _TIME_INCHES
+        + _INCHES_PER_LETTER
+        * max((len(row.label + _note(row)) for row in rows if row.from_client is client), default=8)
+        for client in (True, False)
+    ]
+    between = max(WIDTH_INCHES - sum(inches), _CLOSEST_INCHES)
+    return inches[0] / between, inches[1] / between
 
 
 def _draw_line(axes: Axes, line: Line, clock: _Clock, edge_x: float) -> None:

@@ -159,7 +159,7 @@ class Endpoint:
         """Hand bytes to the kernel in one call: so many of the known stream, or these.
 
         Raises:
-            CheckFailed: the kernel did not take them within 20 s.
+            CheckFailed: the kernel did not take them within 20 s, or the connection has ended.
         """
         payload = pattern(what, self.sent) if isinstance(what, int) else what
         try:
@@ -169,6 +169,8 @@ class Endpoint:
                 f"{self.name} could not send {len(payload)} bytes within {WITHIN_S:g} s",
                 hint="the receiver's window stays closed or everything is lost",
             ) from None
+        except OSError as error:
+            raise self._ended(error) from None
         self.sent += len(payload)
 
     def send_some(self, count: int) -> int:
@@ -200,7 +202,7 @@ class Endpoint:
         """Do one ``recv`` call and return what it gave; empty at the end of the stream.
 
         Raises:
-            CheckFailed: nothing came within 20 s.
+            CheckFailed: nothing came within 20 s, or the connection was reset.
         """
         try:
             part = self.raw.recv(room)
@@ -209,6 +211,8 @@ class Endpoint:
                 f"{self.name} received nothing within {WITHIN_S:g} s",
                 hint="look at the ladder: where did the last segment go?",
             ) from None
+        except OSError as error:
+            raise self._ended(error) from None
         self.intact &= part == pattern(len(part), self.received)
         self.received += len(part)
         return part
@@ -271,6 +275,13 @@ class Endpoint:
         """Abort the connection with RST, forgetting unsent data."""
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.raw.close()
+
+    def _ended(self, error: OSError) -> CheckFailed:
+        name = errno.errorcode.get(error.errno or 0, "")
+        return CheckFailed(
+            f"the connection of the {self.name} has ended: {name} {error.strerror}",
+            hint="look at the ladder for RST, or for a timer that gave up",
+        )
 
     def __enter__(self) -> Endpoint:
         return self

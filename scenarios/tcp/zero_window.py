@@ -23,13 +23,15 @@ def zero_window(lab):
     lab.wait_until(lambda: client.info().snd_wnd == 0, "a closed window")
     server.receive(2000)
     lab.effect("the update is lost: nothing more comes", not server.wait_readable(0.1))
+    lab.wait_until(lambda: server.wait_readable(0), "what the probe releases")
+    lab.wait_quiet(for_ms=80)
     server.receive(2000)
     lab.wait_quiet(for_ms=80)
     seen = lab.recording()
 
     lab.check("the stream arrives intact", server.intact and server.received == 8000)
     closed = [f for f in seen.acks() if f.sent.window == 0]
-    lab.check("ACK 6001 closes the window", {f.sent.ack for f in closed} == {6001})
+    lab.check("ACK 6001 closes the window", closed[0].sent.ack == 6001)
     lost = [(f.sent.ack, f.sent.window) for f in seen.lost()]
     lab.effect("the update 6001, window 2000 is lost", lost == [(6001, 2000)])
     probes = seen.probes()

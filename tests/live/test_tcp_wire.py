@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import UnsupportedError
+from lab.errors import CheckFailed, KernelError, UnsupportedError
 from lab.kernel.netns import NetworkNamespace
 from lab.scenarios import load_scenarios
 from lab.scenarios.wire import WireStage
@@ -153,31 +153,33 @@ from lab.wire import Bench, Drop, TwoHosts, data
 with Bench(TwoHosts(delay_ms=5, rules=(Drop(data(1)),))) as lab:
     client, server = lab.connect()
     client.send(1000)
-    print(lab._line.pid, flush=True)
+    print(lab._line.pid, lab._programs.received.info().id, flush=True)
     sys.stdin.read()
 """
 
 
-def programs() -> set[str]:
-    listing = subprocess.run(
-        ["bpftool", "prog", "list"], capture_output=True, text=True, check=True
-    )
-    return {line.split(":")[0] for line in listing.stdout.splitlines() if "impair_" in line}
+def loaded(program: int) -> bool:
+    """Whether the kernel still has the program of that number."""
+    command = ["bpftool", "prog", "show", "id", str(program)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def program_of(lab: Bench) -> int:
+    return lab._programs.received.info().id
 
 
 def test_a_killed_owner_leaves_nothing() -> None:
-    before = programs()
     owner = subprocess.Popen(
         [sys.executable, "-c", KILLED], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    wire = int(owner.stdout.readline())
-    assert programs() > before
+    wire, program = map(int, owner.stdout.readline().split())
+    assert loaded(program)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     eventually(lambda: not Path(f"/proc/{wire}").exists(), what="the end of the wire's process")
     # programs go with the devices they are attached to, and these with their namespace
-    eventually(lambda: programs() <= before, within_s=20, what="the end of the programs")
+    eventually(lambda: not loaded(program), within_s=20, what="the end of the programs")
 
 
 def test_netlink_from_another_thread_stays_in_its_namespace() -> None:
@@ -192,17 +194,16 @@ def test_netlink_from_another_thread_stays_in_its_namespace() -> None:
 
 
 def test_two_hosts_come_up_and_go_inside_a_running_event_loop() -> None:
-    before = programs()
-
-    async def experiment() -> bool:
+    async def experiment() -> tuple[bool, int]:
         with Bench(TwoHosts(delay_ms=1)) as lab:
             client, server = lab.connect()
             lab.deliver(client, server, 2000)
             lab.open_tun().close()
-            return server.intact
+            return server.intact, program_of(lab)
 
-    assert asyncio.run(experiment())
-    eventually(lambda: programs() <= before, within_s=10, what="the end of the programs")
+    intact, program = asyncio.run(experiment())
+    assert intact
+    eventually(lambda: not loaded(program), within_s=10, what="the end of the programs")
 
 
 def test_the_sampler_reads_tcp_info_until_its_block_ends() -> None:
@@ -228,3 +229,22 @@ def test_netem_delays_where_the_kernel_has_it_and_refuses_exact_losses() -> None
         assert "no netem" in missing.message
         pytest.skip(missing.message)
     assert (opened[2].sent.time_ns - opened[0].sent.time_ns) / 1e6 >= 20
+
+
+def test_a_peer_that_resets_is_told_as_such() -> None:
+    with Bench(TwoHosts()) as lab:
+        client, server = lab.connect()
+        server.reset()
+        lab.wait_quiet()
+        with pytest.raises(CheckFailed, match="ECONNRESET"):
+            client.receive(1)
+
+
+def test_a_killed_wire_is_reported_and_everything_still_goes() -> None:
+    with Bench(TwoHosts()) as lab:
+        lab.connect()
+        program = program_of(lab)
+        os.kill(lab._line.pid, signal.SIGKILL)
+        with pytest.raises(KernelError, match="does not answer"):
+            lab.recording()
+    eventually(lambda: not loaded(program), within_s=10, what="the end of the programs")
