@@ -22,8 +22,8 @@ case :$PATH: in *:/usr/sbin:*) ;; *) PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin 
 
 # The lab itself; the second kernel (`lab vm`, `lab test`); a browser for the pages (`lab test`).
 packages=(clang llvm libbpf1 libbpf-dev linux-libc-dev bpftool iproute2 nftables iptables ethtool
-    conntrack kmod procps python3 python3-venv python3-bpfcc mininet tcpdump tshark ca-certificates)
-programs=(clang llvm-strip bpftool ip tc nft iptables ethtool conntrack modprobe mn tcpdump tshark)
+    conntrack kmod procps python3 python3-venv python3-bpfcc mininet tcpdump tshark iputils-ping ca-certificates)
+programs=(clang llvm-strip bpftool ip tc nft iptables ethtool conntrack modprobe mn tcpdump tshark ping)
 modules=(bcc mininet)
 case ${1:-} in
 vm | test)

@@ -49,6 +49,7 @@ def vm(
     """
     if machine.inside():
         raise InputError("this is already the virtual machine", hint="run the command directly")
+    machine.require_root()
     guest = machine.find_guest()
     if not command:
         return _compare(guest, output)

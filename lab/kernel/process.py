@@ -30,6 +30,7 @@ PACKAGE_OF = {
     "mn": "mininet",
     "modprobe": "kmod",
     "nft": "nftables",
+    "ping": "iputils-ping",
     "qemu-system-x86_64": "qemu-system-x86",
     "ss": "iproute2",
     "tc": "iproute2",

@@ -151,6 +151,18 @@ def kvm_usable() -> bool:
     return True
 
 
+def require_root() -> None:
+    """Return for root: the guest lives in a PID namespace that ends with its caller.
+
+    Raises:
+        PrerequisiteError: not root.
+    """
+    if os.geteuid():
+        raise PrerequisiteError(
+            "booting the second kernel needs root", hint="sudo ./lab.sh vm -- COMMAND"
+        )
+
+
 def run_inside(
     argv: Sequence[str],
     *,
@@ -179,9 +191,11 @@ def run_inside(
         outbox: a folder that appears inside as OUTBOX, writable; for results.
 
     Raises:
+        PrerequisiteError: not root.
         KernelError: the guest ended without running the command to its end.
         KeyboardInterrupt: Ctrl-C; qemu has been stopped.
     """
+    require_root()
     shares = list(shared_folders(cwd, repository, Path(sys.prefix), *writable))
     if outbox:
         shares.append(Share("outbox", outbox, OUTBOX))
@@ -265,8 +279,6 @@ def _dies_with_us() -> list[str]:
     # The kernel kills unshare when we end, unshare's init when unshare ends, and with the init of
     # its PID namespace everything below: virtme-run and qemu.
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid():
-        unshare.insert(1, "--map-current-user")
     return ["setpriv", "--pdeathsig", "KILL", *unshare]
 
 

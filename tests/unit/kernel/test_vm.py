@@ -78,3 +78,9 @@ def test_folders_of_killed_runs_are_swept_and_living_ones_stay(
     dead.mkdir()
     vm._sweep()
     assert [living.exists(), dead.exists()] == [True, False]
+
+
+def test_without_root_it_is_said_before_anything_boots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vm.os, "geteuid", lambda: 1000)
+    with pytest.raises(PrerequisiteError, match="needs root"):
+        vm.require_root()
