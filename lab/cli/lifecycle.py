@@ -127,7 +127,8 @@ def _build_from_manifests(paths: list[Path], name: str, engine: str, semantics: 
     meant = {item.value: item for item in Semantics}
     if semantics not in meant:
         raise InputError(f"semantics {semantics!r} is unknown", hint="known: k8s, cilium")
-    chosen = name or paths[0].resolve().with_suffix("").name
+    first = paths[0].resolve()
+    chosen = name or (first if len(paths) == 1 else first.parent).with_suffix("").name
     _check_lab_name(chosen)
     with progress_bar(f"building {chosen}") as progress:
         lab, outcome = build(
