@@ -24,6 +24,7 @@ from lab.k8s.state import State
 from lab.model import Namespace as LabNamespace
 from lab.model import Options, Pod, Topology
 from lab.names import did_you_mean
+from lab.plan import inventory
 from lab.policy.compiler import Compiler
 from lab.policy.objects import Semantics
 from lab.runtime import Lab
@@ -158,10 +159,7 @@ def _following(lab: Lab, state: State, objects: Objects) -> World:
 
 def settled(lab: Lab) -> Topology:
     """Return a running lab's topology with every pod's address written down."""
-    pods = tuple(
-        replace(pod, address=str(lab.facts.pod(pod.full_name).address)) for pod in lab.topology.pods
-    )
-    return replace(lab.topology, pods=pods)
+    return inventory.settled(lab.facts)
 
 
 class _Change:

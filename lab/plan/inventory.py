@@ -178,6 +178,8 @@ def inventory(
 
 def settled(facts: Inventory) -> Topology:
     """Return the topology with every pod's address written down, so that changes keep them."""
+    if all(pod.address is not None for pod in facts.topology.pods):
+        return facts.topology
     pods = tuple(
         replace(pod, address=str(facts.pod(pod.full_name).address)) for pod in facts.topology.pods
     )

@@ -272,8 +272,9 @@ class Control:
             )
         pods = tuple(replace(p, labels=pod.labels) if p == old else p for p in kept.pods)
         following = replace(kept, pods=pods)
-        self.agent.ask("pods", topology=following.to_json())
-        self._tell_keeper(following)
+        data = following.to_json()
+        self.agent.ask("pods", topology=data)
+        self.keeper.ask(op="topology", topology=data)
         self._take_over(following, inventory(following, self._facts.identities))
 
     def remove_pod(self, name: str) -> None:
