@@ -24,7 +24,7 @@ from lab.k8s.state import State
 from lab.model import Namespace as LabNamespace
 from lab.model import Options, Pod, Topology
 from lab.names import did_you_mean
-from lab.plan import inventory
+from lab.plan.inventory import settled as settled_topology
 from lab.policy.compiler import Compiler
 from lab.policy.objects import Semantics
 from lab.runtime import Lab
@@ -159,7 +159,7 @@ def _following(lab: Lab, state: State, objects: Objects) -> World:
 
 def settled(lab: Lab) -> Topology:
     """Return a running lab's topology with every pod's address written down."""
-    return inventory.settled(lab.facts)
+    return settled_topology(lab.facts)
 
 
 class _Change:
