@@ -47,7 +47,7 @@ def check_interface_name(name: str, what: str) -> None:
     """Refuse a name that no Linux interface can carry (``dev_valid_name`` in net/core/dev.c).
 
     Raises:
-        TopologyError: empty, longer than 15 bytes, ``.``/``..``, or with ``/``, ``:`` or white space.
+        TopologyError: empty, longer than 15 bytes, ``.``/``..``, or with ``/``, ``:`` or blanks.
     """
     if (
         not name

@@ -48,10 +48,8 @@ def _make_maps(step: steps.MakeMaps, paths: Mapping[str, Path]) -> Iterator[str]
 
 def _create(pin: str, name: str, spec: MapSpec) -> Iterator[str]:
     line = f"bpftool map create {pin} type {MapType(spec.type).name.lower()}"
-    if spec.type == MapType.PERF_EVENT_ARRAY:
-        entries = "$(nproc --all)"
-    else:
-        entries = str(spec.max_entries)
+    every_cpu = spec.type == MapType.PERF_EVENT_ARRAY
+    entries = "$(nproc --all)" if every_cpu else str(spec.max_entries)
     line += f" key {spec.key_size} value {spec.value_size} entries {entries} name {name[:15]}"
     if spec.type == MapType.HASH_OF_MAPS:
         # a bpffs allows no dots; the only map of maps holds Maglev tables

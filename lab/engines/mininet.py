@@ -124,7 +124,7 @@ class MininetEngine(NetnsEngine):
             self.net[step.where].cmd(f"mount --bind {steps.bpffs(step.node)} /sys/fs/bpf")
 
     def add_veth(self, step: steps.AddVeth) -> None:
-        """Make a Mininet link; a pair within one node is no link between two, so netlink makes it."""
+        """Make a Mininet link; netlink makes a pair within one node, which is none between two."""
         if step.where == step.peer_where:
             super().add_veth(step)
             return

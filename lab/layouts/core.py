@@ -169,7 +169,7 @@ class PolicyKey(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyEntry(Record):
-    """Value of ``cilium_policy_NNNNN``; ``flags``: bit 0 deny, bits 3..7 prefix length beyond 40."""
+    """Value of ``cilium_policy_NNNNN``; ``flags``: bit 0 deny, 3..7 prefix length beyond 40."""
 
     C_NAME: ClassVar[str] = "policy_entry"
     proxy_port: int = be16()

@@ -69,7 +69,7 @@ def default_policy(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
 
 
 def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
-    """Yield the entries every node has: who is where (``cilium_ipcache``, ``cilium_tunnel_map``)."""
+    """Yield the entries every node has, who is where: ``cilium_ipcache``, ``cilium_tunnel_map``."""
     tunnel = facts.topology.options.routing == "vxlan"
     for address in (node.address, node.router):
         value = entries.lxc_value(endpoint_id=node.host_endpoint_id, host=True, identity=HOST)

@@ -298,7 +298,7 @@ class LoadObject(Step):
         return f"{bpffs(self.where)}/cilium/devices/{self.instance}"
 
     def commands(self) -> tuple[str, ...]:
-        """Return a comment: maps and tail calls are written in the object (`lab.datapath.render`)."""
+        """Return a comment: maps and tail calls are in the object (`lab.datapath.render`)."""
         return (f"# {self.where}: load {self.object} for {self.instance}",)
 
 

@@ -87,7 +87,9 @@ class Child:
 class Keeper:
     """State of the keeper process after it entered its namespaces."""
 
-    def __init__(self, control: socket.socket, request: dict[str, Any], listener: socket.socket):
+    def __init__(
+        self, control: socket.socket, request: dict[str, Any], listener: socket.socket
+    ) -> None:
         self.control = control
         self.listener = listener
         self.request = request

@@ -88,7 +88,7 @@ def _load(path: Path) -> ModuleType:
         raise type(error)(
             f"{path}:{_line(error, path)}: {error.message}", hint=error.hint
         ) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (a user's file may raise anything)
         # The file is the user's: whatever it raises is told with its place.
         where = error.lineno if isinstance(error, SyntaxError) else _line(error, path)
         raise InputError(

@@ -136,7 +136,7 @@ def main() -> None:
         show(what, rows, budgets.get(what, ""))
     where_the_time_goes(whole)
     print(
-        f"memory: {memory_per_pod(50):.0f} KiB resident per pod beyond the kernel's own (budget 1024)"
+        f"memory: {memory_per_pod(50):.0f} KiB resident per pod beyond the kernel's own (of 1024)"
     )
 
 

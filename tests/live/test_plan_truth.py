@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,7 @@ def read_programs(run):
         for device in [link["ifname"] for link in links]:
             for side in ("ingress", "egress"):
                 text = run(node, ["tc", "filter", "show", "dev", device, side])
-                tags = [
-                    word for before, word in zip(text.split(), text.split()[1:]) if before == "tag"
-                ]
+                tags = [word for before, word in pairwise(text.split()) if before == "tag"]
                 found[node, device, side] = tags
     return found
 

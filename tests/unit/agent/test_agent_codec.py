@@ -1,4 +1,4 @@
-"""Descriptions survive the way to the agent and back, and the plan's steps the way to the keeper."""
+"""Descriptions survive the way to the agent and back, steps of the plan that to the keeper."""
 
 import json
 
