@@ -3,6 +3,10 @@
 ``python -m lab.wire.loop CLIENT_FD SERVER_FD CONTROL_FD`` is started by :mod:`lab.wire.line`. It
 asks for real-time priority, because a wire that waits for its turn is a wire with random delay,
 and ends when its starter does (end of file on the control connection).
+
+On two cores, with other work on the machine, 3000 packets a second are written 25 µs late at
+worst in 99 of 100 cases, 45 000 a second 0.2 ms late; from about 70 000 on packets are lost before
+it reads them (``tests/bench/wire.py`` measures it again).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write, write, read: Nagle waits for an ACK that the other side delays by 40 ms."""
 
 from lab import scenario
-from lab.wire import TICK_MS, Look, SocketOptions, TwoHosts
+from lab.wire import COARSE_MS, Look, SocketOptions, TwoHosts
 
 hosts = TwoHosts(delay_ms=1)
 ROUNDS = 4
@@ -17,12 +17,12 @@ def nagle_delayed_ack(lab):
     }
     slow = waits["neither"]
     lab.check(
-        "with both algorithms each request takes 40 to 60 ms",
-        all(40 <= wait <= 44 + 4 * TICK_MS for wait in slow),
+        "with both algorithms each request waits for the delayed ACK, 40 ms and more",
+        all(40 <= wait <= 40 + COARSE_MS for wait in slow),
         detail=str(slow),
     )
-    lab.check("TCP_NODELAY: under 12 ms", max(waits["no delay"]) < 12, detail=str(waits))
-    lab.check("TCP_QUICKACK: under 16 ms", max(waits["quick ack"]) < 16, detail=str(waits))
+    lab.check("with TCP_NODELAY none does", max(waits["no delay"]) < 36, detail=str(waits))
+    lab.check("with TCP_QUICKACK none does", max(waits["quick ack"]) < 36, detail=str(waits))
     seen = lab.recording()
     port = seen.data()[0].sent.port
     both = [f for f in seen.data() if f.sent.port == port]

@@ -1,6 +1,6 @@
 """How punctual the TAP wire is at 3000 packets per second, and where it ends.
 
-``python tests/bench/wire.py`` as root; one line per rate. The sender is a process of its own.
+``python tests/bench/wire.py [RATE ...]`` as root; one line per rate. The sender is a process of its own.
 """
 
 import os
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lab.wire import Bench, TwoHosts, Way  # noqa: E402
 from lab.wire.recording import lateness  # noqa: E402
 
-RATES = (1000, 3000, 6000, 10_000, 15_000, 20_000, 30_000, 45_000, 70_000, 100_000)
+RATES = tuple(map(int, sys.argv[1:])) or (1000, 3000, 10_000, 20_000, 45_000, 70_000, 100_000)
 SECONDS = 2.0
 DELAY_MS = 10.0
 PAYLOAD = bytes(200)
