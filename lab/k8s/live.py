@@ -21,8 +21,8 @@ from lab.k8s.pods import (
 )
 from lab.k8s.servers import listeners_of
 from lab.k8s.state import State
+from lab.model import LOAD_BALANCER_NETWORK, Options, Pod, Topology
 from lab.model import Namespace as LabNamespace
-from lab.model import Options, Pod, Topology
 from lab.names import did_you_mean
 from lab.plan.inventory import settled as settled_topology
 from lab.policy.compiler import Compiler
@@ -114,8 +114,11 @@ def open_world(lab: Lab) -> None:
 
     As from a machine that routes pod networks to their nodes. Idempotent.
     """
-    for node in lab.facts.nodes:
-        route = [str(node.pod_cidr), "via", str(node.address), "src", str(lab.facts.world_client)]
+    ways = [(str(node.pod_cidr), node) for node in lab.facts.nodes]
+    ways.append((str(LOAD_BALANCER_NETWORK), lab.facts.nodes[0]))
+    for network, node in ways:
+        # from the address that source ranges and IP blocks of manifests mean by "outside"
+        route = [network, "via", str(node.address), "src", str(lab.facts.world_client)]
         lab.world.run(["ip", "route", "replace", *route], check=True)
 
 
