@@ -225,8 +225,7 @@ int BPF_PROG(on_route, u32 table, const struct flowi4 *flow, const struct fib_nh
 }
 
 /* The newest packet of the queue is the one that the socket is woken for. */
-SEC("tp_btf/sk_data_ready")
-int BPF_PROG(on_data_ready, const struct sock *sk)
+static __always_inline int data_ready(void *ctx, const struct sock *sk)
 {
 	const struct sk_buff *skb = sk->sk_receive_queue.prev;
 	u32 netns = sk->__sk_common.skc_net.net->ns.inum;
@@ -252,6 +251,19 @@ int BPF_PROG(on_data_ready, const struct sock *sk)
 	if (family == AF_INET)
 		forget(skb);
 	return 0;
+}
+
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(on_data_ready, const struct sock *sk)
+{
+	return data_ready(ctx, sk);
+}
+
+/* The same moment where the tracepoint is missing: what sk->sk_data_ready is for UDP and TCP. */
+SEC("fentry/sock_def_readable")
+int BPF_PROG(on_readable, const struct sock *sk)
+{
+	return data_ready(ctx, sk);
 }
 
 SEC("tp_btf/sock_rcvqueue_full")

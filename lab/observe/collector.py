@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import KernelError, LabError, VerifierError
 from lab.kernel import tracing
 from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
-from lab.kernel.bpfattach import Direction, Link, attach_tracing, query_tc, query_xdp
+from lab.kernel.bpfattach import AttachType, Direction, Link, attach_tracing, query_tc, query_xdp
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.btf import read_object
 from lab.kernel.netns import NetworkNamespace
@@ -110,6 +110,8 @@ class Collector:
         links = self.links.setdefault(probe.name, [])
         if probe.where is Where.TRACEPOINT:
             links.append(attach_tracing(program))
+        elif probe.where is Where.FENTRY:
+            links.append(attach_tracing(program, AttachType.TRACE_FENTRY))
         else:
             for name, space in self.namespaces.items():
                 with space.entered():

@@ -281,13 +281,15 @@ class Ladder(Builder):
             if seen:
                 self.by_stack(record, walk, step, functions[0], seen)
         waiting = record.verdict
+        probe = "on_data_ready"
+        grade = Evidence.TRACEPOINT if probe in self.names.programs else Evidence.PROBE
         self.add(
-            record, walk, "socket_queue", "on_data_ready", step=Step.RECEIVE_QUEUE,
+            record, walk, "socket_queue", probe, step=Step.RECEIVE_QUEUE, evidence=grade,
             verdict="queued", reason=f"newest of {waiting} in the queue of port {port}",
         )  # fmt: skip
         wake = self.names.symbol(record.location) or "sk_data_ready"
         self.add(
-            record, walk, "data_ready", "on_data_ready", step=Step.DATA_READY,
+            record, walk, "data_ready", probe, step=Step.DATA_READY, evidence=grade,
             verdict="delivered", reason=f"{wake} wakes the reader of port {port}",
         )  # fmt: skip
 

@@ -59,9 +59,15 @@ class Names:
         return Place("", "", "")
 
     def object(self, probe: str) -> str:
-        """Return ``prog ID`` for a probe, as `bpftool prog show` knows it."""
-        number = self.programs.get(probe)
+        """Return ``prog ID`` for a probe, as `bpftool prog show` knows it.
+
+        A probe that the kernel has no place for stands for the one that replaced it.
+        """
+        number = self.programs.get(probe) or self.programs.get(REPLACED.get(probe, ""))
         return f"prog {number}" if number else ""
+
+
+REPLACED = {"on_data_ready": "on_readable"}
 
 
 def full_program_name(name: str) -> str:

@@ -13,6 +13,7 @@ class Where(Enum):
     """How a probe program is put into the kernel."""
 
     TRACEPOINT = auto()
+    FENTRY = auto()
     NETFILTER = auto()
     TC_INGRESS = auto()
     TC_EGRESS = auto()
@@ -28,6 +29,7 @@ class Probe:
         where: how it is attached.
         needs: a name the kernel's BTF must know, else the program is left out.
         gives: what is lost without it, for the reader.
+        unless: a name in the kernel's BTF that makes it needless.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Probe:
     where: Where
     needs: str
     gives: str
+    unless: str = ""
 
 
 def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str) -> Probe:
@@ -56,6 +59,14 @@ PROBES = (
     _tracepoint("on_consume", Kind.CONSUME, "consume_skb", "where a buffer ends in peace"),
     _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions"),
     _tracepoint("on_data_ready", Kind.DATA_READY, "sk_data_ready", "steps 18 and 19"),
+    Probe(
+        "on_readable",
+        Kind.DATA_READY,
+        Where.FENTRY,
+        "sock_def_readable",
+        "steps 18 and 19",
+        unless="btf_trace_sk_data_ready",
+    ),
     _tracepoint("on_queue_full", Kind.QUEUE_FULL, "sock_rcvqueue_full", "full receive queues"),
     _tracepoint("on_icmp_send", Kind.ICMP_SEND, "icmp_send", "ICMP errors in answer"),
     _tracepoint("on_tcp_reset", Kind.TCP_RESET, "tcp_send_reset", "TCP resets in answer"),
@@ -72,13 +83,18 @@ PROBES = (
 
 def usable(kernel_knows: Callable[[str], bool]) -> tuple[Probe, ...]:
     """Return the probes that a kernel can load; ``kernel_knows`` answers for its BTF."""
-    return tuple(probe for probe in PROBES if kernel_knows(probe.needs))
+    return tuple(
+        probe
+        for probe in PROBES
+        if kernel_knows(probe.needs) and not (probe.unless and kernel_knows(probe.unless))
+    )
 
 
 def missing(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:
-    """Return one sentence per probe that a kernel cannot load."""
+    """Return one sentence per probe that a kernel cannot load and no other makes up for."""
+    given = {probe.kind for probe in usable(kernel_knows)}
     return tuple(
         f"{probe.gives}: this kernel has no {probe.needs.removeprefix('btf_trace_')}"
         for probe in PROBES
-        if not kernel_knows(probe.needs)
+        if not kernel_knows(probe.needs) and probe.kind not in given
     )
