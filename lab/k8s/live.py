@@ -10,7 +10,7 @@ from lab.errors import CheckFailed, InputError, LabError
 from lab.k8s import state as states
 from lab.k8s.backends import names_of, services_of
 from lab.k8s.objects import Namespace, Objects, PodObject, PolicyObject, key_of, kind_of
-from lab.k8s.place import World, place
+from lab.k8s.place import World, place, undescribed_namespaces
 from lab.k8s.pods import (
     check_containers,
     lab_name,
@@ -197,6 +197,10 @@ class _Change:
         for name in sorted(running - self.described.keys()):
             self.lab.remove_pod(name)
         notes = self.world.objects.notes + unrealised(self.world.pods) + notes
+        notes += tuple(
+            f"namespace {name!r} is described nowhere: it has no labels but its name"
+            for name in undescribed_namespaces(self.world.objects)
+        )
         return Outcome(self._lines(named), notes)
 
     def _objects(self) -> tuple[str, ...]:

@@ -67,8 +67,8 @@ def place(
         nodes: that already run; manifests then cannot add others.
 
     Raises:
-        InputError: a pod's node or namespace does not exist, no node has the labels it asks for,
-            two pods have one name, or a node has no address left.
+        InputError: a pod's node does not exist, a namespace looks misspelt, no node has the labels
+            it asks for, two pods have one name, or a node has no address left.
     """
     machines = nodes or _nodes(objects)
     _check_namespaces(objects)
@@ -93,16 +93,26 @@ def _nodes(objects: Objects) -> tuple[Node, ...]:
 
 
 def _check_namespaces(objects: Objects) -> None:
-    # a forgotten Namespace is the commonest slip: its labels would be missing from identities
-    known = {n.meta.name for n in objects.of(Namespace)} | {"default", "kube-system"}
-    for item in objects.items:
-        if item.meta.namespace and item.meta.namespace not in known:
+    # a slip of the pen would put a pod or policy where nobody expects it
+    for namespace in undescribed_namespaces(objects):
+        item = next(item for item in objects.items if item.meta.namespace == namespace)
+        hint = did_you_mean(namespace, _known_namespaces(objects))
+        if hint.startswith("did you mean"):
             raise InputError(
-                f"{item.meta.source}: {item.meta.title!r}: namespace "
-                f"{item.meta.namespace!r} does not exist",
-                hint=did_you_mean(item.meta.namespace, known)
-                + "; or add a Namespace object, with its labels",
+                f"{item.meta.source}: {item.meta.title!r}: namespace {namespace!r} does not exist",
+                hint=hint + "; or add a Namespace object, with its labels",
             )
+
+
+def _known_namespaces(objects: Objects) -> set[str]:
+    return {n.meta.name for n in objects.of(Namespace)} | {"default", "kube-system"}
+
+
+def undescribed_namespaces(objects: Objects) -> tuple[str, ...]:
+    """Return namespaces that objects are in and no manifest describes: they have no labels."""
+    known = _known_namespaces(objects)
+    used = dict.fromkeys(item.meta.namespace for item in objects.items if item.meta.namespace)
+    return tuple(name for name in used if name not in known)
 
 
 def _expand(objects: Objects, nodes: list[str]) -> list[PodObject]:

@@ -3,7 +3,7 @@
 import pytest
 
 from lab.errors import InputError
-from lab.k8s.place import cluster_of, place
+from lab.k8s.place import cluster_of, place, undescribed_namespaces
 from lab.k8s.read import read_text
 from lab.model import Node, Pod, Topology
 
@@ -74,7 +74,11 @@ def test_pods_that_run_keep_node_and_address():
 
 
 REFUSED = {
-    "unknown namespace": (pod("a", namespace="shpo"), "namespace 'shpo' does not exist"),
+    "misspelt namespace": (
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n"
+        + pod("a", namespace="shpo"),
+        "namespace 'shpo' does not exist",
+    ),
     "unknown node": (node("n1") + pod("a", ", nodeName: n2"), "node 'n2' does not exist"),
     "no node with the labels": (
         node("n1") + pod("a", ", nodeSelector: {disk: ssd}"),
@@ -97,3 +101,10 @@ def test_a_hand_written_topology_is_a_cluster_too():
     topology = Topology(name="t", nodes=(Node("n"),), pods=(Pod("a", "n", {"app": "x"}),))
     (workload,) = cluster_of(topology).workloads
     assert (workload.address, dict(workload.labels)) == ("10.0.1.10", {"app": "x"})
+
+
+def test_a_namespace_that_nothing_describes_has_no_labels_but_its_name():
+    objects = read_text(pod("a", namespace="prod"))
+    assert undescribed_namespaces(objects) == ("prod",)
+    cluster = place(objects, name="t").cluster
+    assert cluster.namespace_labels("prod") == {"kubernetes.io/metadata.name": "prod"}
