@@ -10,9 +10,9 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -334,6 +334,11 @@ class Bench:
 
     def recording(self) -> Recording:
         """Return everything seen so far."""
+        # decoding takes long and nothing depends on when: other experiments go first
+        with _ordinary():
+            return self._read_recording()
+
+    def _read_recording(self) -> Recording:
         observations = self._programs.observations()
         segments = Decoder(IFINDEX[CLIENT]).segments(observations)
         journal = self._line.journal() if self._line else None
@@ -428,3 +433,15 @@ def _prefer_this_thread() -> Callable[[], None]:
     except OSError:
         return lambda: None
     return lambda: os.sched_setscheduler(0, policy, parameters)
+
+
+@contextmanager
+def _ordinary() -> Iterator[None]:
+    """Run the block at ordinary priority; afterwards the thread has the one it had before."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    try:
+        yield
+    finally:
+        # gaining real-time priority takes a right that the thread had when it got it first
+        os.sched_setscheduler(0, policy, parameters)
