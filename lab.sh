@@ -27,8 +27,8 @@ programs=(clang llvm-strip bpftool ip tc nft iptables ethtool conntrack modprobe
 modules=(bcc mininet)
 case ${1:-} in
 vm | test)
-    packages+=(qemu-system-x86 linux-image-amd64 busybox-static)
-    programs+=(qemu-system-x86_64 busybox)
+    packages+=(qemu-system-x86 linux-image-amd64 busybox-static file)
+    programs+=(qemu-system-x86_64 busybox file)
     ;;
 esac
 case ${1:-} in

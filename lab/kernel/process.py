@@ -23,6 +23,7 @@ PACKAGE_OF = {
     "clang": "clang",
     "conntrack": "conntrack",
     "ethtool": "ethtool",
+    "file": "file",
     "ip": "iproute2",
     "iptables": "iptables",
     "llvm-objdump": "llvm",

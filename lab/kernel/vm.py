@@ -128,6 +128,7 @@ def find_guest() -> Guest:
         )
     process.require("qemu-system-x86_64")
     process.require("busybox")
+    process.require("file")
     _virtme()
     image = images[-1]
     return Guest(image, image.name.removeprefix("vmlinuz-"), kvm_usable())
