@@ -1,16 +1,14 @@
 """Debian's kernel: what only it can do, and that it takes every program of the datapath."""
 
-from pathlib import Path
-
 import pytest
 
+from lab import Lab
 from lab.datapath import build, objects
 from lab.errors import LabError
 from lab.kernel import probe
 from lab.kernel.bpf import load_object
-from lab.scenarios import load_scenarios
+from topologies.two_nodes import topology
 
-ROOT = Path(__file__).resolve().parents[2]
 ONLY_HERE = ("fentry", "kprobe", "lsm", "wireguard", "dummy", "vlan", "netem", "fq", "esp")
 
 
@@ -33,7 +31,6 @@ def test_verifier_takes_every_program_of_the_object(name: str) -> None:
         pytest.fail(error.message, pytrace=False)
 
 
-def test_a_packet_crosses_two_nodes_here_too() -> None:
-    (scenario,) = load_scenarios([ROOT / "scenarios" / "pod_to_pod_vxlan.py"])
-    report = scenario.run()
-    assert report.checks and report.passed, report
+def test_pods_of_two_nodes_talk_through_the_tunnel_here_too() -> None:
+    with Lab(topology) as lab, lab.pod("server").serve_tcp(80):
+        assert lab.pod("client").connect(lab.pod("server"), 80, payload=b"?").ok
