@@ -63,6 +63,7 @@ def lines(picture: Picture) -> tuple[Line, ...]:
             counts[key] = counts.get(key, 0) + 1
             repeated[id(flight)] = counts[key]
     furthest: dict[tuple[int, Way], int] = {}
+    said: dict[tuple[int, Way], int] = {}
     drawn = {id(flight) for flight in picture.flights()}
     result = []
     for flight in recording.flights:
@@ -70,12 +71,16 @@ def lines(picture: Picture) -> tuple[Line, ...]:
         key = (sent.port, sent.way)
         role = _role(flight, furthest.get(key, 0), id(flight) in again, id(flight) in repeated)
         furthest[key] = max(furthest.get(key, 0), sent.next_byte)
+        # an acknowledgement that rides on data is written only where it says something new
+        carries = sent.kind is Kind.DATA and sent.ack > said.get(key, 1)
+        said[key] = max(said.get(key, 1), sent.ack)
         if id(flight) in drawn:
             result.append(
                 Line(
                     flight,
                     role,
-                    label(flight, role, repeated.get(id(flight), 0), picture.skip_bytes),
+                    label(flight, role, repeated.get(id(flight), 0), picture.skip_bytes)
+                    + (f"  + ACK {sent.ack}" if carries else ""),
                     recording.at_ms(sent.time_ns),
                     tuple(recording.at_ms(at) for at in flight.arrived_ns),
                 )
