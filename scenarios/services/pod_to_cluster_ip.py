@@ -18,10 +18,11 @@ def pod_to_cluster_ip(lab: Lab) -> None:
     with lab.pod("server").serve_udp(8080) as server:
         seen = lab.follow("client", address, port=80, listen=False)
         peers = {peer for peer, _ in server.report()["peers"]}
+        answered = lab.pod("client").send_udp(address, 80).ok
     request = seen.packets[0]
     lab.check("the pod sends to the service", request.packet.destination == address)
     lab.check("the backend gets it from the pod itself", peers == {str(lab.pod("client").address)})
-    lab.check("the answer is delivered", seen.packets[-1].delivered)
+    lab.check("the pod is answered", answered)
     lab.check("no address of the service is on alpha",
               address not in lab.node("alpha").run(["ip", "addr"]).stdout)  # fmt: skip
     walk = seen.walk
