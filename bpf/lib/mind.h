@@ -113,25 +113,46 @@ static __always_inline bool mind_armed(void)
 	return enable_mind && runtime_config_get(RUNTIME_CONFIG_MIND);
 }
 
-#define MIND_BY_TAIL 32 /* bit of RUNTIME_CONFIG_MIND */
+#define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */
+#define MIND_BY_TAIL (1ULL << 32)
+#define MIND_PORT_SHIFT 48
 
-/* RUNTIME_CONFIG_MIND is 1 for every packet, or an IPv4 address (network byte order) one end of
- * the packet must have, or with bit 32 set the last four bytes of the packet: there the lab puts
- * a cookie, and no tunnel or translation moves it. */
+/* What names the ends of a packet: addresses, then ports behind a header without options. */
+struct mind_ends {
+	__be32 addrs[2];
+	__be16 ports[2];
+};
+
+static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 wanted)
+{
+	__be16 port = wanted >> MIND_PORT_SHIFT;
+	struct mind_ends ends = {};
+	__be32 addr = wanted;
+
+	if (bpf_skb_load_bytes(ctx, at + offsetof(struct iphdr, saddr), &ends, sizeof(ends)))
+		return false;
+	return (ends.addrs[0] == addr && (!port || ends.ports[0] == port)) ||
+	       (ends.addrs[1] == addr && (!port || ends.ports[1] == port));
+}
+
+/*
+ * RUNTIME_CONFIG_MIND is 1 for every packet. Else its low 32 bits are an IPv4 address and its
+ * highest 16 a port (0 any) that one end must have, inside a tunnel, too (both in network byte
+ * order). With MIND_BY_TAIL the low bits are instead the last four bytes of the packet: there the
+ * lab puts a cookie, and no tunnel or translation moves it.
+ */
 static __always_inline bool mind_wants(struct __sk_buff *ctx)
 {
 	__u64 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
-	__be32 addrs[2] = {};
 	__u32 tail = 0;
 
 	if (wanted <= 1)
 		return wanted;
-	if (wanted >> MIND_BY_TAIL)
+	if (wanted & MIND_BY_TAIL)
 		return !bpf_skb_load_bytes(ctx, ctx->len - sizeof(tail), &tail, sizeof(tail)) &&
 		       tail == (__u32)wanted;
-	if (bpf_skb_load_bytes(ctx, ETH_HLEN + offsetof(struct iphdr, saddr), addrs, sizeof(addrs)))
-		return false;
-	return addrs[0] == (__u32)wanted || addrs[1] == (__u32)wanted;
+	return mind_has_end(ctx, ETH_HLEN, wanted) ||
+	       mind_has_end(ctx, ETH_HLEN + MIND_TUNNEL_BYTES, wanted);
 }
 
 VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note)

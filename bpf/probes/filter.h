@@ -195,8 +195,10 @@ static __always_inline bool in_lab(u32 netns)
 	return bpf_map_lookup_elem(&trace_netns, &netns) != NULL;
 }
 
-/* True if this packet is to be recorded. @netns: where it is, 0 if that is not known. */
-static __always_inline bool wanted(const struct sk_buff *skb, u32 netns)
+/* True if this packet is to be recorded. @netns: where it is, 0 if that is not known. @entry: a
+ * packet may be seen here first; elsewhere nobody is looked at unless one is under way.
+ */
+static __always_inline bool wanted(const struct sk_buff *skb, u32 netns, bool entry)
 {
 	u64 now, key = (u64)skb;
 	struct inner inner;
@@ -207,7 +209,7 @@ static __always_inline bool wanted(const struct sk_buff *skb, u32 netns)
 		return in_lab(netns);
 	now = bpf_jiffies64();
 	if (now > trace_window) {
-		if (!netns || (trace_filter.entry_netns && trace_filter.entry_netns != netns))
+		if (!entry || !netns || (trace_filter.entry_netns && trace_filter.entry_netns != netns))
 			return false;
 		if (!trace_filter.entry_netns && !in_lab(netns))
 			return false;

@@ -194,9 +194,11 @@ static __always_inline bool route_wanted(const struct flowi4 *flow)
 	if (recent_buffer())
 		return true;
 	/* the sender's own look-up comes before there is a buffer */
-	return trace_filter.mode != MODE_OFF && want->destination &&
-	       want->destination == flow->daddr &&
-	       (!want->protocol || want->protocol == flow->__fl_common.flowic_proto);
+	if (trace_filter.mode == MODE_OFF ||
+	    (want->protocol && want->protocol != flow->__fl_common.flowic_proto))
+		return false;
+	return (want->destination && want->destination == flow->daddr) ||
+	       (want->source_port && want->source_port == flow->uli.ports.sport);
 }
 
 SEC("tp_btf/fib_table_lookup")
@@ -235,7 +237,7 @@ static __always_inline int data_ready(void *ctx, const struct sock *sk)
 	/* netlink and unix sockets carry no packets */
 	if (family != AF_INET && family != AF_PACKET)
 		return 0;
-	if ((u64)skb == (u64)&sk->sk_receive_queue || !wanted(skb, netns))
+	if ((u64)skb == (u64)&sk->sk_receive_queue || !wanted(skb, netns, false))
 		return 0;
 	record = record_begin(KIND_DATA_READY);
 	if (!record)
@@ -272,7 +274,7 @@ int BPF_PROG(on_queue_full, struct sock *sk, struct sk_buff *skb)
 	u32 netns = sk->__sk_common.skc_net.net->ns.inum;
 	struct record *record;
 
-	if (!wanted(skb, netns))
+	if (!wanted(skb, netns, false))
 		return 0;
 	record = record_begin(KIND_QUEUE_FULL);
 	if (!record)
@@ -387,7 +389,7 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	struct sk_buff *skb = ctx->skb;
 	struct record *record;
 
-	if (!wanted(skb, netns))
+	if (!wanted(skb, netns, kind == KIND_NETFILTER_FIRST))
 		return NF_ACCEPT;
 	record = record_begin(kind);
 	if (!record)

@@ -115,7 +115,10 @@ static __always_inline struct record *record_begin(u16 kind)
 	u64 *lost;
 	u32 zero = 0;
 
-	record = bpf_ringbuf_reserve(&trace_ring, sizeof(*record), 0);
+	/* decided when loading: the verifier knows the size, and that the stack is not touched */
+	record = take_stacks ?
+			 bpf_ringbuf_reserve(&trace_ring, sizeof(*record), 0) :
+			 bpf_ringbuf_reserve(&trace_ring, __builtin_offsetof(struct record, stack), 0);
 	if (!record) {
 		lost = bpf_map_lookup_elem(&trace_lost, &zero);
 		if (lost)

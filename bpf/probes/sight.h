@@ -53,7 +53,7 @@ static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
 	struct record *record;
 	u32 netns = netns_of(dev);
 
-	if (!wanted(skb, netns))
+	if (!wanted(skb, netns, kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB))
 		return NULL;
 	record = record_begin(kind);
 	if (!record)

@@ -35,7 +35,7 @@ RING_BYTES = 4 << 20
 MIND_RING_BYTES = 256 << 10
 MIND_SLOT, MIND_LOST_SLOT = 3, 4
 MIND_BY_TAIL = 1 << 32
-MODE_COOKIE = 1
+MODE_COOKIE, MODE_TUPLE = 1, 2
 POLL_S = 0.02
 MOST_BYTES = 512 << 20
 _FILTER = struct.Struct("<IIQ4s4sHHIQ")
@@ -145,7 +145,9 @@ class Collector:
                 ring = tracing.Ring(mind, MIND_RING_BYTES)
             self.stack.callback(ring.close)
             config = self.stack.enter_context(BpfMap.from_pin(folder / "cilium_runtime_config"))
+            ring.take()  # what nobody read before
             self.minds[self.inodes[node.name]] = (config, _Source(ring, []))
+        self.lost_before = self.lost()
 
     # -- serving ------------------------------------------------------------------------------
 
@@ -237,11 +239,16 @@ class Collector:
         value = bytearray(self.bss.spec.value_size)
         value[self.filter_at : self.filter_at + len(packed)] = packed
         self.bss.update(struct.pack("<I", 0), bytes(value))
-        self._tell_minds(mode if mind else 0, cookie)
+        ends = ((source, source_port), (destination, destination_port))
+        end = next((end for end in ends if int(IPv4Address(end[0]))), None)
+        self._tell_minds(mode if mind else 0, cookie, end)
 
-    def _tell_minds(self, mode: int, cookie: int) -> None:
-        """Let the datapath tell of the same packets: all, or those that end in the cookie."""
+    def _tell_minds(self, mode: int, cookie: int, end: tuple[str, int] | None) -> None:
+        """Let the datapath tell of the same packets: all, one end's, or the cookie's."""
         value = 1 if mode else 0
+        if mode == MODE_TUPLE and end:
+            (address,) = struct.unpack("<I", IPv4Address(end[0]).packed)
+            value = socket.htons(end[1]) << 48 | address
         if mode == MODE_COOKIE:
             (tail,) = struct.unpack("<I", cookie.to_bytes(8, "big")[4:])
             value = MIND_BY_TAIL | tail
@@ -259,7 +266,7 @@ class Collector:
             source.size += sum(map(len, taken))
 
     def lost(self) -> int:
-        """Return how many records found a ring full since the start."""
+        """Return how many records found a ring full since the start of the lab's datapath."""
         counts = self.loaded.maps["trace_lost"].lookup_percpu(struct.pack("<I", 0))
         total = sum(struct.unpack("<Q", count)[0] for count in counts or ())
         for config, _ in self.minds.values():
@@ -277,7 +284,7 @@ class Collector:
         send(
             connection,
             {
-                "lost": self.lost(),
+                "lost": self.lost() - self.lost_before,
                 "bytes": len(packets),
                 "minds": [[inode, len(data)] for inode, data in minds],
                 "places": self._places() if places else [],

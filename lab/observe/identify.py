@@ -17,7 +17,7 @@ from lab.observe.records import Kind, Record
 SAME_PACKET_NS = 500_000_000
 """A retransmission may repeat every number of its original; it comes later than this."""
 
-ROUTE_BEFORE_NS = 200_000
+ROUTE_BEFORE_NS = 20_000_000
 """How long before its buffer exists a sender may have asked for the route."""
 
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
@@ -62,7 +62,7 @@ class _Identifier:
             journey.packet = packet
         journey.cookie = journey.cookie or record.cookie
         if not journey.records:
-            journey.records += self._routes_before(record)
+            journey.records += self._routes_before(record, packet)
         journey.records.append(record)
         self.by_buffer[record.skb] = journey
         if packet is not None:
@@ -91,8 +91,8 @@ class _Identifier:
         if journey is not None:
             journey.records.append(record)
         elif record.kind is Kind.ROUTE:
-            # the sender's own question: it belongs to the packet that leaves this processor next
-            self.waiting.setdefault(record.cpu, []).append(record)
+            # the sender's own question: it belongs to the next packet to that destination
+            self.waiting.setdefault(record.hash, []).append(record)
         elif record.kind is Kind.NAPI_POLL:
             self._poll_of_the_past(record)
 
@@ -103,8 +103,11 @@ class _Identifier:
                 journey.records.append(record)
                 return
 
-    def _routes_before(self, record: Record) -> list[Record]:
-        waiting = self.waiting.pop(record.cpu, [])
+    def _routes_before(self, record: Record, packet: Packet | None) -> list[Record]:
+        if packet is None:
+            return []
+        destination = int.from_bytes(packet.destination.packed, "little")
+        waiting = self.waiting.pop(destination, [])
         return [route for route in waiting if record.ns - route.ns < ROUTE_BEFORE_NS]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lab.trace import Hop, Trace
 if TYPE_CHECKING:
     from lab.runtime.live import Lab, Place
 
+_FIRST_PORT, _PORTS = 32768, 28000
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 
 
@@ -185,27 +187,27 @@ def _destination(lab: Lab, receiver: str) -> tuple[str, Place | None]:
 
 def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> str:
     """Send the packet and wait for an answer; return what went wrong, in one word."""
+    namespace = getattr(getattr(source, "facts", None), "netns", source.name)
     if shot.protocol == "udp":
         cookie = new_cookie()
-        namespace = getattr(getattr(source, "facts", None), "netns", source.name)
         tracer.only_cookie(cookie, sender=namespace, destination=destination)
         sent = source.send_udp(
             destination, shot.port, shot.payload, cookie=cookie, timeout_s=shot.timeout_s
         )
         return sent.error
-    tracer.only_flow(
-        Flow(
-            source=str(source.address),
-            destination=destination,
-            destination_port=shot.port if shot.protocol == "tcp" else 0,
-            protocol=PROTOCOLS[shot.protocol],
-        )
-    )
     if shot.protocol == "tcp":
+        # one end of the connection keeps its name through every translation of the other
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        tracer.only_flow(Flow(source=str(source.address), source_port=port, protocol=6))
         opened = source.connect(
-            destination, shot.port, payload=shot.payload, timeout_s=shot.timeout_s
+            destination,
+            shot.port,
+            payload=shot.payload,
+            timeout_s=shot.timeout_s,
+            source_port=port,
         )
         return opened.error
+    tracer.only_flow(Flow(source=str(source.address), destination=destination, protocol=1))
     ping = source.ping(destination, payload=shot.payload, timeout_s=shot.timeout_s)
     return "" if ping.ok else ping.errors[0][2] if ping.errors else "timeout"
 

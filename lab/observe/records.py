@@ -11,7 +11,9 @@ PACKET_BYTES = 192
 STACK_FRAMES = 32
 _HEAD = struct.Struct("<6Q6IiII4HI")
 _MIND = struct.Struct("<QQIIIHH iBBBB 24s24s")
-RECORD_BYTES = _HEAD.size + PACKET_BYTES + 8 * STACK_FRAMES
+BARE_BYTES = _HEAD.size + PACKET_BYTES
+"""Length of a record without room for a stack."""
+RECORD_BYTES = BARE_BYTES + 8 * STACK_FRAMES
 MIND_BYTES = _MIND.size
 
 

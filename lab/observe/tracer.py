@@ -17,6 +17,7 @@ from lab.observe.mind import words_of
 from lab.observe.names import Names, devices_from, names_from
 from lab.observe.programs import missing
 from lab.observe.records import (
+    BARE_BYTES,
     MIND_BYTES,
     RECORD_BYTES,
     MindRecord,
@@ -70,6 +71,7 @@ class Tracer:
 
     def __init__(self, lab: Lab, *, stacks: bool = True) -> None:
         self._lab = lab
+        self._stacks = stacks
         path = build([SOURCES / "probes" / "packet.bpf.c"], root=SOURCES / "probes")[0]
         self._connection: socket.socket = lab.keeper.spawn(
             SERVICE, "", object=str(path), stacks=stacks
@@ -108,9 +110,15 @@ class Tracer:
         flow = Flow(destination=destination or "0.0.0.0")
         self._filter(MODE_COOKIE, cookie=cookie, entry=sender, flow=flow)
 
-    def only_flow(self, flow: Flow, *, sender: str = "") -> None:
-        """Record the packets of a flow, in both directions, translated ones included."""
-        self._filter(MODE_TUPLE, flow=flow, entry=sender)
+    def only_flow(self, flow: Flow, *, sender: str = "", mind: bool = True) -> None:
+        """Record the packets of a flow, in both directions, translated ones included.
+
+        Args:
+            flow: which packets.
+            sender: namespace in which they begin, empty for anywhere.
+            mind: let the datapath tell too; it tells of every packet, not of this flow alone.
+        """
+        self._filter(MODE_TUPLE, flow=flow, entry=sender, mind=mind)
 
     def everything(self) -> None:
         """Record every packet in the lab."""
@@ -178,15 +186,15 @@ class Tracer:
             devices = {**self._names.devices, **devices_from(head["places"])}
             self._names = replace(self._names, devices=devices)
         data = self._read(head["bytes"])
-        self._records += (
-            parse_record(data[at : at + RECORD_BYTES]) for at in range(0, len(data), RECORD_BYTES)
-        )
-        for netns, size in head["minds"]:
-            notes = self._read(size)
+        size = RECORD_BYTES if self._stacks else BARE_BYTES
+        self._records += (parse_record(data[at : at + size]) for at in range(0, len(data), size))
+        for netns, length in head["minds"]:
+            notes = self._read(length)
             self._notes += (
-                parse_mind(notes[at : at + MIND_BYTES], netns) for at in range(0, size, MIND_BYTES)
+                parse_mind(notes[at : at + MIND_BYTES], netns)
+                for at in range(0, length, MIND_BYTES)
             )
-        return len(data) // RECORD_BYTES
+        return len(data) // size
 
     # -- the connection -------------------------------------------------------------------------
 
