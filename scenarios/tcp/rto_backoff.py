@@ -34,7 +34,7 @@ def rto_backoff(lab):
     states = [state.name for state in seen.congestion_states()]
     lab.effect("TCP is in state Loss until the answer", states[:1] == ["LOSS"])
     lab.exactly("attempts", len(times))
-    lab.exactly("states", states)
+    lab.exactly("states", sorted(set(states)))
     lab.picture(
         Look.SEQUENCE,
         "Nobody answers: 0.2, 0.4, 0.8, 1.6 seconds until the next attempt",
