@@ -14,7 +14,9 @@ def no_backend(lab: Lab) -> None:
         lab.check("with a backend it answers", client.connect(address, 80, payload=b"?").ok)
         lab.apply(Service(name="web", ports=(80,), backends=()))
         seen = lab.follow("client", address, protocol="tcp", port=80, listen=False)
-    lab.check("without one it is dropped", bool(seen.drops))
-    lab.check("where it was sent", seen.drops[0].device == lab.pod("client").facts.lxc)
-    reasons = {hop.drop_reason for hop in seen.drops}
+    # The kernel may end a late packet of the first connection meanwhile; that is no verdict.
+    drops = [hop for hop in seen.drops if hop.program]
+    lab.check("without one it is dropped", drops)
+    lab.check("where it was sent", {hop.device for hop in drops} == {client.facts.lxc})
+    reasons = {hop.drop_reason for hop in drops}
     lab.check("because there is no backend", reasons == {"NO_SERVICE"}, detail=str(reasons))

@@ -1,6 +1,7 @@
 """How punctual the TAP wire is at 3000 packets per second, and where it ends.
 
-``python tests/bench/wire.py [RATE ...]`` as root; one line per rate. The sender is a process of its own.
+``python tests/bench/wire.py [RATE ...]`` as root; one line per rate. The
+sender is a process of its own.
 """
 
 import os
