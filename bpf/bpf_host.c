@@ -133,6 +133,8 @@ static __always_inline int nodeport_from_netdev(struct __sk_buff *ctx, struct dr
 	if (enable_nodeport) {
 		if (enable_dsr) {
 			ret = dsr_learn(ctx, &flow);
+			if (ret > 0)
+				ret = nodeport_track(ctx, 0, CT_F_DSR);
 			if (ret < 0)
 				return ret;
 		}

@@ -19,6 +19,7 @@
 #include "lib/conntrack.h"
 #include "lib/custom.h"
 #include "lib/drop.h"
+#include "lib/dsr.h"
 #include "lib/encap.h"
 #include "lib/eps.h"
 #include "lib/fib.h"
@@ -27,6 +28,7 @@
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/lb.h"
+#include "lib/leave.h"
 #include "lib/local_delivery.h"
 #include "lib/policy.h"
 #include "lib/tailcall.h"
@@ -144,9 +146,10 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	if (ret < 0)
 		return ret;
 
-	/* 4. An answer to NodePort, or to itself through a service, comes from the service. */
-	if (out->ct->status == CT_REPLY &&
-	    out->ct->state.flags & (CT_F_NODE_PORT | CT_F_LB_LOOPBACK))
+	/* 4. An answer to NodePort, or to itself through a service, comes from the service; so does
+	 *    an error about the request. */
+	if ((out->ct->status == CT_REPLY || out->ct->status == CT_RELATED) &&
+	    out->ct->state.flags & CT_F_TRANSLATED)
 		return tail_call(ctx, CALL_NODEPORT_REVNAT, &drop->ext_err);
 	return route_from_lxc(ctx, out, remote, drop);
 }
@@ -218,8 +221,8 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 
 /*
  * A new flow that was translated on its way here, on this node, has to be translated back: its
- * entry inherits what the entry of the translation says. That is NodePort, or the pod itself by
- * way of a service. `flow` has been turned round.
+ * entry inherits what the entry of the translation says. That is NodePort, here or (DSR) on
+ * another node, or the pod itself by way of a service. `flow` has been turned round.
  */
 static __always_inline void inherit_translation(const struct flow4 *flow, struct ct_state *state,
 						__u32 src_label)
@@ -234,8 +237,8 @@ static __always_inline void inherit_translation(const struct flow4 *flow, struct
 		return;
 	tuple.flags = TUPLE_F_OUT;
 	entry = ct_find(&tuple);
-	if (entry && entry->flags & (CT_F_NODE_PORT | CT_F_LB_LOOPBACK)) {
-		state->flags = entry->flags & (CT_F_NODE_PORT | CT_F_LB_LOOPBACK);
+	if (entry && entry->flags & CT_F_TRANSLATED) {
+		state->flags = entry->flags & CT_F_TRANSLATED;
 		state->rev_nat_index = entry->rev_nat_index;
 	}
 }
@@ -392,6 +395,8 @@ static __always_inline int hairpin_answer(struct __sk_buff *ctx, const struct fl
 	struct rewrite4 change = {
 		.old_addr = service_loopback_ipv4,
 		.new_addr = endpoint_ipv4,
+		.old_port = flow4_dport(flow),
+		.new_port = flow4_dport(flow),
 		.l3_off = IPV4_OFF,
 		.l4_off = flow->l4_off,
 		.side = REWRITE_DST,
@@ -399,34 +404,38 @@ static __always_inline int hairpin_answer(struct __sk_buff *ctx, const struct fl
 		.has_l4 = flow->has_l4,
 	};
 	const struct endpoint_info *self = endpoint_lookup4(ctx, endpoint_ipv4);
-	int ret = rewrite4(ctx, &change);
+	int ret = flow->error ? rewrite4_quote(ctx, &change) : rewrite4(ctx, &change);
 
 	if (ret < 0 || !self)
 		return ret < 0 ? ret : DROP_EP_NOT_READY;
 	return deliver_local4(ctx, self, &from);
 }
 
-/* What this pod answers comes from the service: to itself, or to a client of NodePort, whom it
- * leaves for directly. A verdict or a DROP_*. */
+/* What this pod answers comes from the service: to itself, to a client beside it that asked
+ * another node (DSR), or to one elsewhere, whom it leaves for directly. A verdict or a DROP_*. */
 static __always_inline int service_answer(struct __sk_buff *ctx, struct drop_info *drop)
 {
+	struct delivery from = { .src_label = security_identity, .flags = DELIVERY_PEER };
 	const struct ct_buffer4 *ct = ct_buffer();
-	__u32 fib_err = 0;
+	const struct endpoint_info *ep;
 	struct flow4 flow;
 	int ret;
 
 	if (!ct)
 		return DROP_INVALID_TC_BUFFER;
 	flow = ct_buffer_flow(ct);
-	ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
+	if (enable_dsr && ct->state.flags & CT_F_DSR)
+		ret = dsr_answer(ctx, &flow);
+	else
+		ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
 	if (ret < 0)
 		return ret;
 	if (ct->state.flags & CT_F_LB_LOOPBACK)
 		return hairpin_answer(ctx, &flow);
-	ctx->mark = MARK_MAGIC_SNAT_DONE;
-	ret = fib_redirect4(ctx, &fib_err);
-	drop->ext_err = fib_err;
-	return ret;
+	ep = endpoint_lookup4(ctx, flow.tuple.daddr);
+	if (ep && !(ep->flags & ENDPOINT_F_HOST))
+		return deliver_local4(ctx, ep, &from);
+	return leave_for_client(ctx, flow.tuple.daddr, drop);
 }
 
 TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
@@ -549,8 +558,10 @@ SEC("to-container") int cil_to_container(struct __sk_buff *ctx)
 	else
 		drop.src_label = ipcache_identity4(ctx, ip4->saddr);
 
-	/* 3. Policy, in the pod's own programs. */
+	/* 3. Policy, in the pod's own programs; it has judged the pod's own answer already. */
 	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
+	if (magic == MARK_MAGIC_IDENTITY && ctx->mark & MARK_HAIRPIN)
+		cb_set(ctx, CB_DELIVERY, DELIVERY_HAIRPIN);
 	ret = tail_call(ctx, CALL_CT_INGRESS, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);
 }

@@ -51,12 +51,34 @@ static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 lab
 	return redirect_to_host(ctx, label);
 }
 
-/* Answers of backends on other nodes come to the address NodePort gave their requests. */
-static __always_inline bool is_nodeport_answer(struct __sk_buff *ctx)
+/* What comes to the node itself may be for a node port of it, or be the answer of a backend on
+ * another node: NodePort gave its request that address. */
+static __always_inline bool may_be_nodeport(struct __sk_buff *ctx)
 {
 	struct iphdr *ip4 = ipv4_header(ctx);
 
 	return enable_nodeport && !cb_get(ctx, CB_NODEPORT) && ip4 && ip4->daddr == router_ipv4;
+}
+
+/* Services out of the tunnel: a DROP_*, or does not return. */
+static __always_inline int nodeport_from_overlay(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	struct flow4 flow = {};
+	struct lb4_request request = { .flow = &flow };
+	int ret = flow4_read(ctx, &flow);
+
+	/* Protocols without ports are not for services: the stack's. */
+	if (ret == DROP_CT_UNKNOWN_PROTO)
+		return nodeport_done(ctx, &drop->ext_err);
+	if (!ret)
+		ret = nodeport_lb4(ctx, &request);
+	if (ret < 0)
+		return ret;
+	if (ret == NODEPORT_LOCAL)
+		return nodeport_done(ctx, &drop->ext_err);
+	if (ret == NODEPORT_REMOTE)
+		return tail_call(ctx, CALL_NODEPORT_NAT_EGRESS, &drop->ext_err);
+	return tail_call(ctx, CALL_NODEPORT_NAT_INGRESS, &drop->ext_err);
 }
 
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
@@ -65,8 +87,8 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_OVERLAY);
-	if (is_nodeport_answer(ctx))
-		ret = tail_call(ctx, CALL_NODEPORT_NAT_INGRESS, &drop.ext_err);
+	if (may_be_nodeport(ctx))
+		ret = nodeport_from_overlay(ctx, &drop);
 	else
 		ret = deliver_from_overlay(ctx, drop.src_label);
 	if (ret < 0)

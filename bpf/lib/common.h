@@ -63,6 +63,8 @@ enum mark_magic {
 	MARK_MAGIC_HOST = 0x0C00,
 	MARK_MAGIC_IDENTITY = 0x0F00,
 	MARK_MAGIC_MASK = 0x0F00,
+	/* With MARK_MAGIC_IDENTITY, whose key bits are free here: DELIVERY_HAIRPIN for to-container. */
+	MARK_HAIRPIN = 0x1000,
 };
 
 /* A packet with this verdict goes on to the next qdisc or the stack. */

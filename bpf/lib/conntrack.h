@@ -47,6 +47,8 @@ const volatile enum ct_dir btf_ct_dir = CT_EGRESS;
 const volatile enum ct_entry_flag btf_ct_entry_flag = CT_F_RX_CLOSING;
 
 #define CT_CLOSING (CT_F_RX_CLOSING | CT_F_TX_CLOSING)
+/* The flow was translated on its way here, and its answers have to be translated back. */
+#define CT_F_TRANSLATED (CT_F_NODE_PORT | CT_F_DSR | CT_F_LB_LOOPBACK)
 
 struct ct_entry {
 	__u64 rx_packets;

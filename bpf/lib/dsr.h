@@ -67,7 +67,8 @@ static __always_inline int dsr_add_option(struct __sk_buff *ctx, __be32 addr, __
 	return 0;
 }
 
-/* Notes the service address of a packet with the option, for the answers. 0, or a DROP_*. */
+/* Notes the service address of a packet with the option, for the answers. 1, 0 without one, or a
+ * DROP_*. */
 VERIFIED_ONCE int dsr_learn(struct __sk_buff *ctx, const struct flow4 *flow)
 {
 	struct ipv4_nat_entry entry = { .created = now_s(), .needs_ct = 1 };
@@ -90,5 +91,15 @@ VERIFIED_ONCE int dsr_learn(struct __sk_buff *ctx, const struct flow4 *flow)
 	entry.to_port = bpf_ntohs(option.port);
 	if (bpf_map_update_elem(&cilium_snat_v4_external, &out, &entry, BPF_ANY))
 		return DROP_NAT_NO_MAPPING;
-	return 0;
+	return 1;
+}
+
+/* An answer of the backend gets the source that dsr_learn() noted. 0 or a DROP_*. */
+static __always_inline int dsr_answer(struct __sk_buff *ctx, const struct flow4 *flow)
+{
+	struct ipv4_ct_tuple out = nat_tuple(flow, NAT_F_OUT);
+	const struct ipv4_nat_entry *entry = bpf_map_lookup_elem(&cilium_snat_v4_external, &out);
+
+	nat_note(ctx, &out, entry);
+	return nat_rewrite(ctx, flow, entry, REWRITE_SRC);
 }

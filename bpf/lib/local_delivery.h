@@ -42,7 +42,8 @@ static __always_inline int deliver_local4(struct __sk_buff *ctx, const struct en
 		return ret;
 	if (enable_endpoint_routes) {
 		/* Policy waits at the pod's veth, in to-container; the mark says who sent it. */
-		ctx->mark = identity_mark(from->src_label, MARK_MAGIC_IDENTITY);
+		ctx->mark = identity_mark(from->src_label, MARK_MAGIC_IDENTITY) |
+			    (from->flags & DELIVERY_HAIRPIN ? MARK_HAIRPIN : 0);
 		return bpf_redirect(ifindex, 0);
 	}
 	cb_set(ctx, CB_SRC_LABEL, from->src_label);

@@ -18,6 +18,7 @@
 #include "fib.h"
 #include "flow.h"
 #include "lb.h"
+#include "leave.h"
 #include "nat.h"
 #include "tailcall.h"
 
@@ -28,12 +29,13 @@ enum nodeport_next {
 	NODEPORT_REMOTE = 2, /* translated, the backend is elsewhere */
 };
 
-/* Notes that the translated flow is ours to translate back. 0 or a DROP_*. */
-static __always_inline int nodeport_track(struct __sk_buff *ctx, const struct ct_state *service)
+/* Notes that the translated flow has to be translated back: by its service, or (flag CT_F_DSR, on
+ * the backend's node) as the DSR option said. 0 or a DROP_*. */
+static __always_inline int nodeport_track(struct __sk_buff *ctx, __be16 rev_nat_index, __u16 flag)
 {
 	struct ct_state state = {
-		.rev_nat_index = service->rev_nat_index,
-		.flags = CT_F_NODE_PORT,
+		.rev_nat_index = rev_nat_index,
+		.flags = flag,
 		.src_sec_id = IDENTITY_WORLD,
 	};
 	struct ct_buffer4 ct = {};
@@ -76,7 +78,7 @@ static __always_inline int nodeport_lb4(struct __sk_buff *ctx, struct lb4_reques
 	neigh_learn(ctx, request->flow->tuple.saddr);
 	ret = lb4_xlate(ctx, request->flow, backend);
 	if (!ret)
-		ret = nodeport_track(ctx, &state);
+		ret = nodeport_track(ctx, state.rev_nat_index, CT_F_NODE_PORT);
 	return ret < 0 ? ret : local ? NODEPORT_LOCAL : NODEPORT_REMOTE;
 }
 
@@ -171,7 +173,7 @@ TAIL_CALL("cilium_calls/36") int tail_nodeport_nat_ingress_ipv4(struct __sk_buff
 TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = IDENTITY_WORLD, .dir = METRIC_EGRESS };
-	__u32 fib_err = 0;
+	struct iphdr *ip4;
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_NODEPORT_REVNAT);
@@ -180,11 +182,9 @@ TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
 	ret = nodeport_rev_dnat(ctx);
 	if (!ret)
 		ret = nodeport_done(ctx, &drop.ext_err);
-	if (ret == 1) {
-		ctx->mark = MARK_MAGIC_SNAT_DONE;
-		ret = fib_redirect4(ctx, &fib_err);
-		drop.ext_err = fib_err;
-	}
+	ip4 = ipv4_header(ctx);
+	if (ret == 1)
+		ret = ip4 ? leave_for_client(ctx, ip4->daddr, &drop) : DROP_INVALID;
 	if (ret < 0)
 		return drop_notify(ctx, ret, &drop);
 	return ret;

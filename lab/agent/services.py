@@ -150,7 +150,8 @@ class Realiser:
         if service.kind in ("NodePort", "LoadBalancer"):
             number = self.node_port(service, port)
             for node in self.facts.nodes:
-                yield "NodePort", node.address, number, node.name
+                for own in (node.address, node.router):
+                    yield "NodePort", own, number, node.name
             # what a process of the node itself may ask for: any of its addresses
             yield "NodePort", ANY_ADDRESS, number, ""
 

@@ -4,7 +4,7 @@ import struct
 from ipaddress import IPv4Address
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
 from lab.datapath.events import TraceEvent
@@ -16,9 +16,11 @@ from lab.layouts.core import Flag
 from lab.layouts.flows import ServiceFlag, SourceRangeKey
 from tests.datapath.scene import (
     CLIENT,
+    NEIGHBOUR,
     NODE,
     OTHER_NODE,
     REMOTE,
+    ROUTED_ELSEWHERE,
     ROUTER,
     WORLD,
     echo,
@@ -248,6 +250,94 @@ def test_dsr_backend_node_answers_from_the_service(uplink):
     answer = Ether(back.packet)
     assert (answer[IP].src, answer[TCP].sport) == (NODE, PORT)
     assert has_right_checksums(back.packet)
+
+
+def dsr_request(scene, client, packet):
+    """A request that another node sent on to our pod, the service's address in its option."""
+    service(scene, backends=[(REMOTE, 80)], protocol=6 if TCP in Ether(packet) else 17)
+    sent = Ether(arrive(scene, packet).packet)
+    scene.forget()
+    sent[IP].dst = CLIENT
+    for layer in (IP, TCP, UDP):
+        if layer in sent:
+            del sent[layer].chksum
+    learnt = scene.run(Hook.FROM_NETDEV, bytes(sent))
+    assert learnt.verdict is PASS
+    scene.deliver(bytes(sent), sender=257)
+    return sent[IP].src == client
+
+
+@pytest.mark.parametrize("client", [NEIGHBOUR, WORLD], ids=["beside it", "outside"])
+def test_dsr_backend_answers_its_client_from_the_service(uplink, client):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    assert dsr_request(scene, client, tcp(client, NODE, 2000, PORT))
+    back = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, client, 80, 2000, "SA"))
+    answer = Ether(back.packet)
+    assert (back.verdict, answer[IP].src, answer[TCP].sport) == (REDIRECT, NODE, PORT)
+    assert has_right_checksums(back.packet)
+
+
+def test_dsr_without_the_noted_address_does_not_answer_from_another(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    assert dsr_request(scene, NEIGHBOUR, tcp(NEIGHBOUR, NODE, 2000, PORT))
+    scene.map("cilium_snat_v4_external").map.clear()
+    back = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, NEIGHBOUR, 80, 2000, "SA"))
+    assert (back.verdict, back.drop_reason) == (DROP, "DROP_NAT_NO_MAPPING")
+
+
+def quoted(result):
+    error = Ether(result.packet)
+    inner = IP(bytes(error[ICMP].payload))
+    return error[IP].src, inner.dst, inner.payload.dport
+
+
+def test_a_backends_error_quotes_what_its_client_sent(uplink):
+    scene = uplink()
+    service(scene, protocol=17)
+    request = arrive(scene, udp(WORLD, NODE, 2000, PORT)).packet
+    scene.run(Hook.FROM_HOST, request, ingress_ifindex=1)
+    result = scene.run(Hook.FROM_CONTAINER, unreachable(CLIENT, WORLD, request))
+    assert (result.verdict, quoted(result)) == (REDIRECT, (NODE, NODE, PORT))
+
+
+def test_a_dsr_backends_error_quotes_what_its_client_sent(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    packet = udp(NEIGHBOUR, NODE, 2000, PORT)
+    assert dsr_request(scene, NEIGHBOUR, packet)
+    received = udp(NEIGHBOUR, CLIENT, 2000, 80)
+    result = scene.run(Hook.FROM_CONTAINER, unreachable(CLIENT, NEIGHBOUR, received))
+    assert (result.verdict, quoted(result)) == (REDIRECT, (NODE, NODE, PORT))
+
+
+def from_overlay(scene, packet):
+    return scene.run(Hook.FROM_OVERLAY, packet, tunnel=Tunnel(vni=260))
+
+
+def test_a_node_port_of_the_router_address_serves_who_comes_through_the_tunnel(uplink):
+    scene = uplink()
+    scene.service(ROUTER, PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
+    there = from_overlay(scene, tcp(ROUTED_ELSEWHERE, ROUTER, 2000, PORT))
+    assert (there.verdict, ends(there)) == (REDIRECT, (ROUTED_ELSEWHERE, CLIENT, 80))
+    back = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, ROUTED_ELSEWHERE, 80, 2000, "SA"))
+    assert ends(back)[:2] == (ROUTER, ROUTED_ELSEWHERE)
+    assert [e.name for e in back.events if isinstance(e, TraceEvent)][-1] == "TO_OVERLAY"
+
+
+def test_so_it_does_when_the_backend_is_behind_the_tunnel_too(uplink):
+    scene = uplink()
+    scene.service(ROUTER, PORT, [(REMOTE, 80)], 1, flags=NODEPORT)
+    there = from_overlay(scene, tcp(ROUTED_ELSEWHERE, ROUTER, 2000, PORT))
+    assert (there.verdict, ends(there)) == (REDIRECT, (ROUTER, REMOTE, 80))
+    port = Ether(there.packet)[TCP].sport
+    back = from_overlay(scene, tcp(REMOTE, ROUTER, 80, port, "SA"))
+    assert (back.verdict, ends(back)) == (REDIRECT, (ROUTER, ROUTED_ELSEWHERE, 2000))
+    assert Ether(back.packet)[TCP].sport == PORT
+    assert has_right_checksums(back.packet)
+
+
+def test_another_protocol_for_the_router_address_is_the_stacks(uplink):
+    result = from_overlay(uplink(), frame(ROUTED_ELSEWHERE, ROUTER, b"", proto=47))
+    assert result.verdict is REDIRECT
 
 
 def test_dsr_udp_packets_all_carry_the_option(uplink):

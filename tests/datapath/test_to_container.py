@@ -79,6 +79,29 @@ def test_a_pod_reaches_itself_by_its_service(routed):
     assert Ether(answer.packet)[IP].src == VIP
 
 
+def own_answer(scene):
+    """A pod's answer to itself, as its service sends it back to the pod's veth."""
+    scene.service(VIP, 80, [(CLIENT, 8080)], 1)
+    scene.allow(0, egress=True)
+    request = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, VIP, 2000))
+    scene.run(Hook.TO_CONTAINER, request.packet, mark=request.mark)
+    return scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, "169.254.42.1", 8080, 2000, "SA"))
+
+
+def test_policy_does_not_judge_a_pods_answer_to_itself(scenes):
+    scene = scenes(enable_endpoint_routes=True, enable_policy=True)
+    answer = own_answer(scene)
+    received = scene.run(Hook.TO_CONTAINER, answer.packet, mark=answer.mark)
+    assert (received.verdict, received.drop_reason) == (Verdict.PASS, None)
+
+
+def test_policy_judges_what_only_looks_like_it(scenes):
+    scene = scenes(enable_endpoint_routes=True, enable_policy=True)
+    answer = own_answer(scene)
+    forged = scene.run(Hook.TO_CONTAINER, answer.packet, mark=answer.mark & ~0x1000)
+    assert forged.drop_reason == "DROP_POLICY"
+
+
 def test_without_routes_per_endpoint_it_lets_pass_what_handle_policy_decided(scenes):
     scene = scenes(enable_policy=True)
     assert scene.run(Hook.TO_CONTAINER, udp(WORLD, CLIENT)).verdict is Verdict.PASS

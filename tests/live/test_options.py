@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lab import Lab, Options, Service, ServicePort
+from lab.policy.objects import NetworkPolicy, Selector
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -67,6 +68,35 @@ def test_both_backends_answer_behind_every_address_of_a_service(built):
             place = lab.place(who.split()[0])
             answers = [place.connect(address, port, payload=b"?") for _ in range(16)]
             assert {(a.error, a.reply) for a in answers} == {("", b"web"), ("", b"server")}, who
+
+
+def test_node_ports_of_every_node_answer_pods_wherever_the_backend_is(built):
+    lab, _ = built
+    port = lab.service("web").node_ports[0]
+    nodes = [place for node in lab.facts.nodes for place in (node.address, node.router)]
+    with (
+        lab.pod("web").serve_tcp(8080, reply=b"web"),
+        lab.pod("server").serve_tcp(8080, reply=b"server"),
+    ):
+        for name in ("client", "other"):
+            for address in nodes:
+                tries = [lab.pod(name).connect(address, port, payload=b"?") for _ in range(12)]
+                found = {(one.error, one.reply) for one in tries}
+                assert found == {("", b"web"), ("", b"server")}, (name, address)
+
+
+def test_policy_lets_a_pod_reach_itself_through_its_service(built):
+    lab, _ = built
+    lab.apply(Service(name="self", ports=(ServicePort(80, 8080),), backends=("web",)))
+    closed = NetworkPolicy(name="closed", pod_selector=Selector.of(app="web"))
+    lab.apply(closed)
+    address = lab.service("self").address
+    try:
+        with lab.pod("web").serve_tcp(8080, reply=b"web"):
+            assert lab.pod("web").connect(address, 80, payload=b"?").reply == b"web"
+            assert not lab.pod("client").connect(address, 80, timeout_s=0.3).ok
+    finally:
+        lab.delete("networkpolicy/default/closed", "service/default/self")
 
 
 def test_dsr_lets_the_backend_see_its_client_and_snat_the_node():

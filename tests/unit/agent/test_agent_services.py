@@ -45,11 +45,12 @@ KINDS = {
         WEB,
         {("10.96.0.10", 80, 0): (2, ServiceFlag(0))},
     ),
-    "a NodePort is also at the node's address and at any": (
+    "a NodePort is also at the node's addresses and at any": (
         replace(WEB, kind="NodePort"),
         {
             ("10.96.0.10", 80, 0): (2, ServiceFlag(0)),
             ("172.30.0.1", 30000, 0): (2, EXTERNAL | ServiceFlag.NODEPORT),
+            ("10.0.1.1", 30000, 0): (2, EXTERNAL | ServiceFlag.NODEPORT),
             ("0.0.0.0", 30000, 0): (2, EXTERNAL | ServiceFlag.NODEPORT),
         },
     ),
