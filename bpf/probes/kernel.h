@@ -78,7 +78,9 @@ struct net_device {
 
 struct sock_common {
 	unsigned short skc_family;
+	unsigned char skc_state;
 	possible_net_t skc_net;
+	__be16 skc_dport;
 	unsigned short skc_num;
 };
 

@@ -10,6 +10,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define AF_INET 2
 #define AF_PACKET 17
+#define TCP_LISTEN 10
 #define TCX_NEXT (-1)
 #define NF_ACCEPT 1
 #define NF_LOCAL_OUT 3
@@ -53,6 +54,8 @@ static __always_inline u64 recent_buffer(void)
 		return 0;
 	return current->skb;
 }
+
+#include "socket.h"
 
 static __always_inline void finish(struct record *record)
 {
@@ -226,6 +229,26 @@ int BPF_PROG(on_route, u32 table, const struct flowi4 *flow, const struct fib_nh
 	return 0;
 }
 
+/* A listener has no packets in its queue: it is woken for a connection that is complete. */
+static __always_inline int connection_ready(void *ctx, const struct sock *sk, u32 netns)
+{
+	struct record *record;
+	u64 skb = recent_buffer();
+
+	if (!skb || sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	record = record_begin(KIND_DATA_READY);
+	if (!record)
+		return 0;
+	record->skb = skb;
+	record->netns = netns;
+	record->location = (u64)sk->sk_data_ready;
+	record->arg = ((u64)AF_INET << 32) | sk->__sk_common.skc_num;
+	record_stack(ctx, record);
+	record_end(record);
+	return 0;
+}
+
 /* The newest packet of the queue is the one that the socket is woken for. */
 static __always_inline int data_ready(void *ctx, const struct sock *sk)
 {
@@ -237,7 +260,9 @@ static __always_inline int data_ready(void *ctx, const struct sock *sk)
 	/* netlink and unix sockets carry no packets */
 	if (family != AF_INET && family != AF_PACKET)
 		return 0;
-	if ((u64)skb == (u64)&sk->sk_receive_queue || !wanted(skb, netns, false))
+	if ((u64)skb == (u64)&sk->sk_receive_queue)
+		return connection_ready(ctx, sk, netns);
+	if (!wanted(skb, netns, false))
 		return 0;
 	record = record_begin(KIND_DATA_READY);
 	if (!record)
@@ -250,8 +275,10 @@ static __always_inline int data_ready(void *ctx, const struct sock *sk)
 	record_stack(ctx, record);
 	finish(record);
 	/* the reader's free is not seen on newer kernels: here the address stops being ours */
-	if (family == AF_INET)
+	if (family == AF_INET) {
 		forget(skb);
+		expect_reader(sk, skb);
+	}
 	return 0;
 }
 
@@ -378,6 +405,16 @@ int BPF_PROG(on_xdp_redirect_err, const struct net_device *dev, const void *prog
 	return 0;
 }
 
+/* The route and the socket that a packet carries when it enters a hook. */
+static __always_inline void netfilter_route(struct record *record, const struct sk_buff *skb)
+{
+	const struct dst_entry *route = (void *)(skb->_skb_refdst & ~1UL);
+
+	record->verdict = skb->sk != NULL;
+	if (route)
+		record->location = (u64)BPF_CORE_READ(route, input);
+}
+
 /* One netfilter program before and one behind every chain of a hook: what passes the first and
  * not the last was judged by a rule in between.
  */
@@ -398,6 +435,8 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	record->ifindex = dev ? dev->ifindex : 0;
 	record->arg = state->hook;
 	fill_buffer(record, skb);
+	if (kind == KIND_NETFILTER_FIRST)
+		netfilter_route(record, skb);
 	finish(record);
 	return NF_ACCEPT;
 }

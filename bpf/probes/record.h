@@ -35,6 +35,10 @@ enum record_kind {
 	KIND_FUNCTION = 23,
 	KIND_QDISC_ENQUEUE = 24,
 	KIND_NEIGHBOUR = 25,
+	KIND_SOCKET_READ = 30,
+	KIND_SOCKET_LOOKUP = 31,
+	KIND_TCP_SEGMENT = 32,
+	KIND_TCP_STATE = 33,
 };
 
 /* How the device and its namespace were set up when the packet came by: the reasons for steps
@@ -70,7 +74,7 @@ struct record {
 	u64 arg;	/* by kind: work done, netfilter hook, socket family and port ... */
 	u32 netns;	/* inode number of the network namespace */
 	u32 ifindex;	/* of the device concerned, in that namespace; 0 if none */
-	u32 len;	/* whole length of the packet, bytes */
+	u32 len;	/* whole length of the packet, bytes, from the first of packet[] on */
 	u32 mark;
 	u32 hash;
 	u32 reason;	/* kernel drop reason (numbers differ between kernels) */

@@ -26,6 +26,8 @@ static __always_inline void copy_packet(const struct sk_buff *skb, struct record
 		record->link = LINK_ETHERNET;
 		start = mac;
 	}
+	/* the buffer's own length counts from wherever its layer has got to */
+	record->len = skb->len + (u32)(skb->data - skb->head) - start;
 	size = end - start;
 	if (end <= start)
 		return;
@@ -39,7 +41,6 @@ static __always_inline void fill_buffer(struct record *record, const struct sk_b
 {
 	record->skb = (u64)skb;
 	record->head = (u64)skb->head;
-	record->len = skb->len;
 	record->mark = skb->mark;
 	record->hash = skb->hash;
 	record->cookie = read_cookie(skb);

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import struct
 from enum import IntEnum
 from functools import cache
@@ -29,6 +30,7 @@ _SYS_BPF = 321
 _BPF_LINK_CREATE = 28
 _ATTACH_NETFILTER = 45
 _ATTACH_TCX = {Direction.INGRESS: 46, Direction.EGRESS: 47}
+_ATTACH_SK_LOOKUP = 36
 _BEFORE = 1 << 3
 _PF_INET = 2
 _INT_MIN = -(1 << 31)
@@ -48,6 +50,7 @@ class NetfilterHook(IntEnum):
 _FIRST_PRIORITY = _INT_MIN + 1
 _LAST_PRIORITY = -_INT_MIN - 2
 _TRACERS = 16
+_LONGEST_FUNCTION = 1 << 20
 
 
 class _TakenError(Exception):
@@ -133,6 +136,19 @@ def attach_tcx(program: Program, ifindex: int, direction: Direction) -> Link:
     return _link_create(program, ifindex, _ATTACH_TCX[direction], what, rest)
 
 
+def attach_sk_lookup(program: Program) -> Link:
+    """Attach to every look-up of a socket in the calling thread's network namespace.
+
+    Raises:
+        KernelError: the kernel (before 5.9) has no such links.
+    """
+    namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _link_create(program, namespace, _ATTACH_SK_LOOKUP, "socket look-ups", b"")
+    finally:
+        os.close(namespace)
+
+
 class Ring:
     """Bulk reader of a BPF ring buffer, without a call per record.
 
@@ -187,28 +203,49 @@ class Ring:
 
 
 @cache
-def _symbols() -> tuple[list[int], list[str]]:
-    addresses: list[int] = []
-    names: list[str] = []
+def _text() -> tuple[list[int], list[str]]:
+    """Start and name of every function in the kernel itself; the last is the text's end."""
+    found: list[tuple[int, str]] = []
     with KALLSYMS.open() as lines:
         for line in lines:
             address, kind, name = line.split(None, 2)
-            if kind in "tTwW":
-                addresses.append(int(address, 16))
-                names.append(name.split()[0])
-    return addresses, names
+            if kind in "tTwW" and not name.endswith("]\n"):
+                found.append((int(address, 16), name.rstrip().split(".")[0]))
+    found.sort()
+    limits = {name: address for address, name in found if name in ("_stext", "_etext")}
+    first, end = limits.get("_stext", 0), limits.get("_etext", 1 << 64)
+    functions = [entry for entry in found if first <= entry[0] < end and entry[1] != "_stext"]
+    return [address for address, _ in functions] + [end], [name for _, name in functions]
+
+
+@cache
+def _loaded() -> tuple[list[int], list[str]]:
+    """The same for modules and BPF programs, which share their part of the address space."""
+    pattern = rb"^([0-9a-f]+) [tT] (\S+)\t\[(?!__builtin__)"
+    entries = re.findall(pattern, KALLSYMS.read_bytes(), re.MULTILINE)
+    found = sorted((int(address, 16), name.decode().split(".")[0]) for address, name in entries)
+    return [address for address, _ in found], [name for _, name in found]
+
+
+def reread_loaded() -> None:
+    """Take notice of the BPF programs and modules that came and went."""
+    _loaded.cache_clear()
 
 
 def symbol(address: int) -> str:
-    """Return the name of the kernel function that ``address`` is in, empty if unknown.
+    """Return the name of the function that ``address`` is in, empty if unknown.
 
-    Compiler suffixes (``.constprop.0``) are kept off.
+    Compiler suffixes (``.constprop.0``) are kept off. A BPF program is called as the kernel calls
+    it, ``bpf_prog_TAG_NAME``, if it was loaded before the last :func:`reread_loaded`.
     """
-    addresses, names = _symbols()
+    addresses, names = _text()
+    if not addresses[0] or addresses[0] <= address < addresses[-1]:
+        place = bisect.bisect_right(addresses, address) - 1
+        return names[place] if addresses[0] and 0 <= place < len(names) else ""
+    addresses, names = _loaded()
     place = bisect.bisect_right(addresses, address) - 1
-    if place < 0 or not addresses[place]:
-        return ""
-    return names[place].split(".")[0]
+    near = place >= 0 and address - addresses[place] < _LONGEST_FUNCTION
+    return names[place] if near else ""
 
 
 @cache

@@ -84,7 +84,7 @@ def imply(walk: Walk, tunnel: bool) -> None:
         skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
         if walk.config & flag and _went_beyond(walk, step) and not skipped:
             _implied(walk, step, reason)
-    if tunnel:
+    if tunnel and not walk.taken(Step.L4_RECEIVE):
         _implied(walk, Step.L4_RECEIVE, "the tunnel's socket unpacked it, as it comes in again")
     if walk.config & Config.XFRM_POLICY_IN and walk.taken(Step.RECEIVE_QUEUE):
         _implied(walk, Step.XFRM_POLICY_L4, "the namespace has an IPsec policy and let it pass")
@@ -136,6 +136,8 @@ def _reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
         return early
     protocol = _PROTOCOLS.get(walk.protocol, f"protocol {walk.protocol}")
     match step:
+        case Step.IP_ROUTING if walk.gro and not walk.early:
+            return "no look-up: the packet before it in the list has the same route (route hint)"
         case Step.IP_ROUTING:
             return "no look-up: the packet's socket was found early and carries its route"
         case Step.XFRM_POLICY if walk.protocol in _CHECK_LATER:

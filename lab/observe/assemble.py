@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lab.observe.absent import fill
-from lab.observe.headers import ICMP, TCP
+from lab.observe.arrival import end_inside
 from lab.observe.identify import Journey, journeys
 from lab.observe.ladder import Ladder
 from lab.observe.mind import annotate, entries
@@ -98,7 +98,7 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
     if walk.taken(Step.DATA_READY):
         return ""
     if following is None:
-        return _end_inside(walk)
+        return end_inside(walk)
     to = following.place.device or following.place.namespace
     if tunnel:
         return f"the tunnel's socket took the packet: unpacked, it comes in again at {to}"
@@ -112,15 +112,6 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
     return f"{by} redirected the packet to {to} at step {last}"
 
 
-def _end_inside(walk: Walk) -> str:
-    """Say what becomes of a packet that was not seen again."""
-    if walk.taken(Step.L4_RECEIVE) and walk.protocol == ICMP:
-        return "ICMP answers an echo request itself: no socket's queue is involved"
-    if walk.taken(Step.L4_RECEIVE) and walk.protocol == TCP:
-        return "TCP took it in itself: a segment without data wakes nobody"
-    return "nothing was seen of the packet behind this point"
-
-
 def _with_changes(lines: tuple[Hop, ...]) -> tuple[Hop, ...]:
     """Set ``after`` where the next sight of the packet shows other network-layer bytes."""
     changed = list(lines)
@@ -128,8 +119,13 @@ def _with_changes(lines: tuple[Hop, ...]) -> tuple[Hop, ...]:
     for index, following in zip(seen, seen[1:], strict=False):
         before, after = lines[index], lines[following]
         if _network(before) != _network(after):
-            changed[index] = replace(before, after=_network(after), link_layer="ip",
-                                     before=_network(before))  # fmt: skip
+            changed[index] = replace(
+                before,
+                before=_network(before),
+                after=_network(after),
+                length=max(before.length - _IP_OFFSET[before.link_layer], 0),
+                link_layer="ip",
+            )
     return tuple(changed)
 
 

@@ -128,6 +128,9 @@ class Collector:
             for hook in tracing.NetfilterHook:
                 links.append(tracing.attach_netfilter(program, hook, first=first))
             return
+        if probe.where is Where.SOCKET_LOOKUP:
+            links.append(tracing.attach_sk_lookup(program))
+            return
         side = Direction.INGRESS if probe.where is Where.TC_INGRESS else Direction.EGRESS
         for ifindex, device in socket.if_nameindex():
             # only beside strangers' programs: the datapath's own tell themselves, and where there

@@ -18,7 +18,7 @@ class Drop:
 _PEACEFUL = frozenset({"CONSUMED", "NOT_DROPPED_YET"})
 _COPIES = frozenset(
     {
-        "ping_rcv", "raw_local_deliver", "packet_rcv", "tpacket_rcv",
+        "raw_local_deliver", "packet_rcv", "tpacket_rcv",
         "sk_stream_kill_queues", "inet_sock_destruct", "skb_queue_purge_reason",
         "__skb_queue_purge_reason", "tcp_disconnect", "udp_destruct_common",
     }
@@ -61,6 +61,7 @@ _BY_FUNCTION = {
     "tcp_v4_rcv": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
     "tcp_v4_do_rcv": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
     "tcp_rcv_state_process": Drop(Step.L4_RECEIVE, "tcp_v4_rcv"),
+    "ping_rcv": Drop(Step.L4_RECEIVE, "icmp_rcv"),
     "icmp_rcv": Drop(Step.L4_RECEIVE, "icmp_rcv"),
     "arp_process": Drop(None, "arp_rcv"),
     "ip_finish_output": Drop(None, SendHook.NF_POSTROUTING.value),

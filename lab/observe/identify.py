@@ -9,7 +9,7 @@ address again within milliseconds.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.observe.headers import Packet, innermost
 from lab.observe.records import Kind, Record
@@ -21,6 +21,8 @@ ROUTE_BEFORE_NS = 20_000_000
 """How long before its buffer exists a sender may have asked for the route."""
 
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
+_NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
+_LATE = frozenset({Kind.NAPI_POLL, Kind.SOCKET_READ})
 _AF_INET = 2
 
 
@@ -53,7 +55,7 @@ class _Identifier:
         self.waiting: dict[int, list[Record]] = {}
 
     def take(self, record: Record) -> None:
-        if record.kind in (Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT) or not record.packet:
+        if record.kind in _NO_CONTENTS or not record.packet:
             self._without_contents(record)
             return
         packet = innermost(record)
@@ -88,16 +90,16 @@ class _Identifier:
 
     def _without_contents(self, record: Record) -> None:
         journey = self.by_buffer.get(record.skb)
-        if journey is not None:
+        if journey is not None and record.kind is not Kind.SOCKET_READ:
             journey.records.append(record)
         elif record.kind is Kind.ROUTE:
             # the sender's own question: it belongs to the next packet to that destination
             self.waiting.setdefault(record.hash, []).append(record)
-        elif record.kind is Kind.NAPI_POLL:
-            self._poll_of_the_past(record)
+        elif record.kind in _LATE:
+            self._of_the_past(record)
 
-    def _poll_of_the_past(self, record: Record) -> None:
-        """A poll is reported when it is over, and so may be the buffer's life."""
+    def _of_the_past(self, record: Record) -> None:
+        """A poll is reported when it is over, a read comes later: so may be the buffer's life."""
         for journey in reversed(self.journeys):
             if any(seen.skb == record.skb for seen in journey.records):
                 journey.records.append(record)
@@ -107,8 +109,18 @@ class _Identifier:
         if packet is None:
             return []
         destination = int.from_bytes(packet.destination.packed, "little")
-        waiting = self.waiting.pop(destination, [])
-        return [route for route in waiting if record.ns - route.ns < ROUTE_BEFORE_NS]
+        waiting = [
+            route
+            for route in self.waiting.pop(destination, [])
+            if record.ns - route.ns < ROUTE_BEFORE_NS
+        ]
+        here = {route.cpu for route in waiting if route.netns == record.netns}
+        # a table without an answer does not say where it was asked
+        return [
+            replace(route, netns=record.netns)
+            for route in waiting
+            if route.netns == record.netns or (not route.netns and route.cpu in here)
+        ]
 
 
 def _ends(record: Record) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from lab.observe.arrival import Arrival
 from lab.observe.drops import classify
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
-from lab.observe.walk import TRANSPORT, Builder, Walk
+from lab.observe.walk import Walk
 from lab.trace import Evidence, LookUp, SendHook, Side, Step
 
 PREROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POSTROUTING = range(5)
@@ -31,13 +32,19 @@ _POLL_PROBES = {
     Kind.CONSUME: "on_consume",
 }
 _LEAVING = (SendHook.DEV_QUEUE.value, SendHook.DEV_XMIT.value)
-_DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
 _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC_INGRESS})
 _SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
+_ARRIVALS = {
+    Kind.DATA_READY: "_data_ready",
+    Kind.SOCKET_READ: "_read",
+    Kind.SOCKET_LOOKUP: "_looked_up",
+    Kind.TCP_SEGMENT: "_segment",
+    Kind.TCP_STATE: "_state",
+}
 _XDP_COPY = "skb_pp_cow_data"
 
 
-class Ladder(Builder):
+class Ladder(Arrival):
     """Turns one journey's records into walks.
 
     Args:
@@ -65,8 +72,8 @@ class Ladder(Builder):
             self._netfilter(record)
         elif kind is Kind.ROUTE:
             self._route(record)
-        elif kind is Kind.DATA_READY:
-            self._data_ready(record)
+        elif kind in _ARRIVALS:
+            getattr(self, _ARRIVALS[kind])(record)
         elif kind is Kind.GRO_RESULT:
             self._gro_result(record)
         elif kind is Kind.FREE:
@@ -81,7 +88,7 @@ class Ladder(Builder):
     def _receive(self, record: Record, walk: Walk) -> None:
         if record.config & Config.KNOWN:
             walk.config = record.config
-        stack = tuple(map(self.names.symbol, record.stack))
+        stack = self.names.frames(record.stack)
         if stack and not walk.poll:
             self._poll(record, walk, stack)
         if record.kind is Kind.NETIF_RX:
@@ -91,9 +98,19 @@ class Ladder(Builder):
                 walk = self.walk(replace(record, ifindex=record.ifindex), Side.RECEIVE)
             self.add(record, walk, "gro_receive", "on_gro_receive", step=Step.GRO_RECEIVE)
         elif record.kind is Kind.RECEIVE_SKB:
+            self._steered(record, walk)
             self.add(record, walk, "receive_skb", "on_receive_skb", step=Step.RECEIVE_SKB)
         else:
             self._classifier(record, walk, "ingress", Step.TC_INGRESS, "tc_ingress")
+
+    def _steered(self, record: Record, walk: Walk) -> None:
+        """Queued by one processor and taken up by another: receive packet steering (RPS)."""
+        index = walk.last("netif_rx")
+        if index is not None and walk.hops[index].cpu != record.cpu:
+            walk.hops[index] = replace(
+                walk.hops[index],
+                reason=f"enqueue_to_backlog of processor {record.cpu}, by receive packet steering",
+            )
 
     def _poll(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> None:
         walk.poll = next((name for name in stack if name in _POLLS), "")
@@ -185,6 +202,8 @@ class Ladder(Builder):
             if index is not None:
                 walk.hops[index] = replace(walk.hops[index], verdict="accept")
             return
+        if record.arg in (LOCAL_IN, FORWARD):
+            self._route_attached(record, walk)
         if record.arg == PREROUTING:
             self.add(
                 record, walk, "ip_rcv", "netfilter_first", step=Step.IP_RCV,
@@ -195,11 +214,23 @@ class Ladder(Builder):
             reason="entered the hook; verdict by whether its last program saw it too",
         )  # fmt: skip
 
+    def _route_attached(self, record: Record, walk: Walk) -> None:
+        """Behind prerouting a packet carries a route: ip_rcv_finish gave it one."""
+        walk.early = bool(record.verdict)
+        behind = walk.taken(Step.NETFILTER_PREROUTING) and not walk.taken(Step.IP_RCV_FINISH)
+        if record.location and behind:
+            route = self.names.symbol(record.location)
+            self.add(
+                record, walk, "ip_rcv_finish", "netfilter_first", step=Step.IP_RCV_FINISH,
+                evidence=Evidence.PROGRAM,
+                reason=f"a route to {route} was attached since prerouting let it pass",
+            )  # fmt: skip
+
     def _route(self, record: Record) -> None:
-        stack = tuple(map(self.names.symbol, record.stack))
+        stack = self.names.frames(record.stack)
         walk = self.walks[-1] if self.walks else None
         incoming = any(name.startswith("ip_route_input") for name in stack)
-        if walk and not incoming and self._answered(record, walk, stack):
+        if walk and not incoming and self._asked_by_transport(record, walk, stack):
             return
         if not incoming or walk is None or walk.side is not Side.RECEIVE:
             self._route_out(record, stack)
@@ -220,17 +251,6 @@ class Ladder(Builder):
             record, walk, "ip_routing", "on_route", step=Step.IP_ROUTING, lookups=answer,
             reason="fib_table_lookup, called on the way of this packet",
         )  # fmt: skip
-
-    def _answered(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> bool:
-        """The route of an answer is asked for while the packet is still being received."""
-        functions: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
-        seen = next((name for name in functions if name in stack), "")
-        if walk.side is Side.RECEIVE and "__icmp_send" in stack:
-            return True  # the question of an ICMP error about this packet
-        if not seen or walk.side is not Side.RECEIVE:
-            return False
-        self.by_stack(record, walk, Step.L4_RECEIVE, functions[0], seen)
-        return True
 
     def _route_answer(self, record: Record) -> LookUp:
         destination = IPv4Address(record.hash.to_bytes(4, "little"))
@@ -268,42 +288,13 @@ class Ladder(Builder):
             hop = replace(hop, lookups=(*hop.lookups, answer))
         walk.hops[index] = hop
 
-    def _data_ready(self, record: Record) -> None:
-        family, port = record.arg >> 32, record.arg & 0xFFFFFFFF
-        walk = self.walk(record, Side.RECEIVE)
-        stack = tuple(map(self.names.symbol, record.stack))
-        if family != 2:
-            self._tapped(record, walk)
-            return
-        transport: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
-        for step, functions in ((Step.IP_LOCAL_DELIVER, _DELIVER), (Step.L4_RECEIVE, transport)):
-            seen = next((name for name in functions if name in stack), "")
-            if seen:
-                self.by_stack(record, walk, step, functions[0], seen)
-        waiting = record.verdict
-        probe = "on_data_ready"
-        grade = Evidence.TRACEPOINT if probe in self.names.programs else Evidence.PROBE
-        self.add(
-            record, walk, "socket_queue", probe, step=Step.RECEIVE_QUEUE, evidence=grade,
-            verdict="queued", reason=f"newest of {waiting} in the queue of port {port}",
-        )  # fmt: skip
-        wake = self.names.symbol(record.location) or "sk_data_ready"
-        self.add(
-            record, walk, "data_ready", probe, step=Step.DATA_READY, evidence=grade,
-            verdict="delivered", reason=f"{wake} wakes the reader of port {port}",
-        )  # fmt: skip
-
-    def _tapped(self, record: Record, walk: Walk) -> None:
-        self.add(
-            record, walk, "check_taps", "on_data_ready", step=Step.CHECK_TAPS,
-            reason="a packet socket was woken with its copy",
-        )  # fmt: skip
-
     def _free(self, record: Record) -> None:
         location = self.names.symbol(record.location)
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
         entered = next((hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), "")
+        if location == "ping_rcv" and walk.taken(Step.DATA_READY):
+            return  # a raw socket has its copy; only no ping socket wanted the original
         drop = classify(location, reason, side=walk.side, entered=entered)
         if drop is None:
             return
@@ -328,20 +319,11 @@ class Ladder(Builder):
     def _consume(self, record: Record) -> None:
         location = self.names.symbol(record.location)
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
-        stack = tuple(map(self.names.symbol, record.stack))
+        stack = self.names.frames(record.stack)
         if location == _XDP_COPY:
             self._copied_for_xdp(record, stack)
-        elif (
-            walk.side is Side.RECEIVE
-            and (functions := TRANSPORT.get(walk.protocol))
-            and not walk.taken(Step.DATA_READY)
-        ):
-            seen = next((n for n in (location, *stack) if n in functions), "")
-            if seen:
-                self.add(
-                    record, walk, functions[0], "on_consume", step=Step.L4_RECEIVE,
-                    verdict="consumed", reason=f"used up in {seen}",
-                )  # fmt: skip
+        elif walk.side is Side.RECEIVE and not walk.taken(Step.DATA_READY):
+            self._used_up(record, walk, location, stack)
 
     def _copied_for_xdp(self, record: Record, stack: tuple[str, ...]) -> None:
         """Before a native program runs on veth, the sender's buffer is copied and let go."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile
 
 from lab.layouts.attach import ATTACH_POINTS
 
@@ -58,6 +60,12 @@ class Names:
                 return Place(place.node, place.namespace, "")
         return Place("", "", "")
 
+    def frames(self, stack: Iterable[int]) -> tuple[str, ...]:
+        """Return a call stack by names, innermost first, without the probe that took it."""
+        named = filter(None, map(self.symbol, stack))
+        seen = tuple(dropwhile(_OBSERVER.match, named))
+        return tuple(_PROGRAM.sub("bpf:", name) for name in seen)
+
     def object(self, probe: str) -> str:
         """Return ``prog ID`` for a probe, as `bpftool prog show` knows it.
 
@@ -67,6 +75,8 @@ class Names:
         return f"prog {number}" if number else ""
 
 
+_OBSERVER = re.compile(r"bpf_prog_[0-9a-f]{16}|bpf_trace_run\d|bpf_trampoline_")
+_PROGRAM = re.compile(r"^bpf_prog_[0-9a-f]{16}_")
 REPLACED = {"on_data_ready": "on_readable"}
 
 

@@ -17,6 +17,7 @@ class Where(Enum):
     NETFILTER = auto()
     TC_INGRESS = auto()
     TC_EGRESS = auto()
+    SOCKET_LOOKUP = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,16 @@ PROBES = (
         "sock_def_readable",
         "steps 18 and 19",
         unless="btf_trace_sk_data_ready",
+    ),
+    _tracepoint("on_socket_read", Kind.SOCKET_READ, "sock_recv_length", "the reader's system call"),
+    _tracepoint("on_tcp_segment", Kind.TCP_SEGMENT, "tcp_probe", "TCP segments without data"),
+    _tracepoint("on_tcp_state", Kind.TCP_STATE, "inet_sock_set_state", "changes of TCP's state"),
+    Probe(
+        "on_socket_lookup",
+        Kind.SOCKET_LOOKUP,
+        Where.SOCKET_LOOKUP,
+        "bpf_sk_lookup_kern",
+        "the look-up of the packet's socket",
     ),
     _tracepoint("on_queue_full", Kind.QUEUE_FULL, "sock_rcvqueue_full", "full receive queues"),
     _tracepoint("on_icmp_send", Kind.ICMP_SEND, "icmp_send", "ICMP errors in answer"),

@@ -45,6 +45,10 @@ class Kind(IntEnum):
     FUNCTION = 23
     QDISC_ENQUEUE = 24
     NEIGHBOUR = 25
+    SOCKET_READ = 30
+    SOCKET_LOOKUP = 31
+    TCP_SEGMENT = 32
+    TCP_STATE = 33
 
 
 class Config(IntFlag):

@@ -151,6 +151,7 @@ class Tracer:
         """
         self._settle(settle_s)
         self._fetch(places=True)
+        tracing.reread_loaded()
         return assemble(
             self._records,
             self._notes,

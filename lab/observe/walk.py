@@ -20,6 +20,8 @@ TRANSPORT: dict[int, tuple[str, ...]] = {
 }  # fmt: skip
 """Functions of each protocol's receive path, the entry first."""
 
+_STACK_PROBES = {Kind.ROUTE: "on_route", Kind.TCP_SEGMENT: "on_tcp_segment"}
+
 
 @dataclass(slots=True)
 class Walk:
@@ -28,7 +30,9 @@ class Walk:
     Attributes:
         config: how the receiving device was set up, if known.
         drop: where it ended, if it was dropped here.
-        early: no routing look-up was made for it.
+        early: it carried a socket already when it entered the INPUT chains.
+        request: a listener made a request socket of it.
+        ports: of its outermost transport header here.
         poll: name of the poll function it came with, empty if unknown.
     """
 
@@ -43,6 +47,9 @@ class Walk:
     poll: str = ""
     first_ns: int = 0
     gro: str = ""
+    early: bool = False
+    request: bool = False
+    ports: tuple[int, int] = (0, 0)
 
     def last(self, *hooks: str) -> int | None:
         """Index of the newest line of one of these hooks, None if there is none."""
@@ -86,6 +93,12 @@ class Builder:
 
     def walk(self, record: Record, side: Side) -> Walk:
         """Return the walk that a record belongs to: the current one, or a new one elsewhere."""
+        walk = self._current(record, side) or self._another(record, side)
+        if (packet := outermost(record)) is not None:
+            walk.protocol, walk.ports = packet.protocol, packet.ports
+        return walk
+
+    def _current(self, record: Record, side: Side) -> Walk | None:
         ifindex = record.ifindex
         current = self.walks[-1] if self.walks else None
         if current and current.side is side and current.netns == record.netns:
@@ -95,10 +108,12 @@ class Builder:
             if not current.ifindex and side is Side.SEND:
                 current.ifindex, current.place = ifindex, self.names.place(record.netns, ifindex)
                 return current
+        return None
+
+    def _another(self, record: Record, side: Side) -> Walk:
+        ifindex = record.ifindex
         walk = Walk(self.names.place(record.netns, ifindex), record.netns, ifindex, side)
         walk.first_ns = record.ns
-        packet = outermost(record)
-        walk.protocol = packet.protocol if packet else 0
         self.walks.append(walk)
         return walk
 
@@ -135,18 +150,18 @@ class Builder:
             skb=record.skb,
             link_layer="ethernet" if record.link is Link.ETHERNET else "ip",
             before=record.packet or None,
-            length=_length(record) if buffer else 0,
+            length=record.length if buffer else 0,
             ns=record.ns,
             cpu=record.cpu,
             object=self.names.object(probe),
-            stack=tuple(filter(None, map(self.names.symbol, record.stack))),
+            stack=self.names.frames(record.stack),
         )
         walk.hops.append(hop)
         return hop
 
     def by_stack(self, record: Record, walk: Walk, step: Step, hook: str, name: str) -> None:
         """Prove a step by a function on the stack, replacing a weaker proof of the same step."""
-        probe = "on_route" if record.kind is Kind.ROUTE else "on_data_ready"
+        probe = _STACK_PROBES.get(record.kind, "on_data_ready")
         reason = f"{name} is on the call stack"
         index = walk.last(hook)
         if index is None:
@@ -157,7 +172,7 @@ class Builder:
                 evidence=Evidence.STACK,
                 reason=reason,
                 object=self.names.object(probe),
-                stack=tuple(filter(None, map(self.names.symbol, record.stack))),
+                stack=self.names.frames(record.stack),
             )
 
 
@@ -170,7 +185,3 @@ def identity_of(record: Record) -> int | None:
     if record.mark & 0x0F00 in (0x0F00, 0x0400, 0x0A00, 0x0B00):
         return (record.mark & 0xFF) << 16 | record.mark >> 16
     return None
-
-
-def _length(record: Record) -> int:
-    return max(record.length, len(record.packet))

@@ -83,6 +83,10 @@ def ending(trace: Trace) -> tuple[str, str]:
     if trace.delivered:
         return SEEN, "delivered to a socket"
     last = trace.taken[-1] if trace.taken else None
-    if last is not None and last.step is Step.L4_RECEIVE:
-        return SEEN, f"taken in by {title(last)} in {last.namespace or last.node}"
+    if last is not None and last.step in (Step.L4_RECEIVE, Step.DATA_READY):
+        where = last.namespace or last.node
+        if last.verdict == "accepted":
+            return SEEN, f"completes a connection: the listener in {where} is woken"
+        told = f": {last.reason}" if last.hook == "tcp_v4_rcv" else ""
+        return SEEN, f"taken in by {title(last)} in {where}{told}"
     return UNKNOWN, "neither delivered nor seen dropped"

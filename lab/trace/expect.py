@@ -186,8 +186,9 @@ def outline(trace: Trace) -> Iterator[str]:
         yield " ".join(part for part in parts if part)
 
 
-_FLEETING = frozenset({"neighbour", "napi_poll"})
-"""Lines that depend on what happened before: a known neighbour is not asked for again."""
+_FLEETING = frozenset({"neighbour", "napi_poll", "read"})
+"""Lines that depend on what happened before (a known neighbour is not asked for again), or on when
+the application is scheduled."""
 
 
 def _once(hooks: Iterator[str]) -> list[str]:

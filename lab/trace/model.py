@@ -201,7 +201,10 @@ class Trace:
     @property
     def delivered(self) -> bool:
         """True if some socket was woken with the packet in its queue, on the receiving pod."""
-        return any(hop.step is Step.DATA_READY and hop.taken for hop in self.hops)
+        return any(
+            hop.step is Step.DATA_READY and hop.taken and hop.verdict != "accepted"
+            for hop in self.hops
+        )
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ SYMBOLS = {
     100: "process_backlog", 101: "ip_rcv", 102: "ip_rcv_finish_core", 103: "ip_route_input_noref",
     104: "ip_local_deliver_finish", 105: "udp_unicast_rcv_skb", 106: "sock_def_readable",
     110: "udp_queue_rcv_one_skb", 111: "__udp4_lib_rcv", 112: "ip_rcv_core",
+    113: "ip_local_deliver", 114: "tcp_v4_rcv", 115: "tcp_v4_do_rcv", 116: "tcp_rcv_state_process",
+    117: "tcp_conn_request", 118: "ping_rcv",
 }  # fmt: skip
 NAMES = Names(
     devices={
@@ -195,6 +197,115 @@ def test_a_redirect_is_the_verdict_that_what_follows_shows():
     assert (seen.hook, seen.program, seen.verdict) == (
         "from-overlay", "cil_from_overlay", "redirect",
     )  # fmt: skip
+
+
+def tcp(flags: int, *, back: bool = False) -> bytes:
+    source, destination, ports = (CLIENT, SERVER, (4000, 80))
+    if back:
+        source, destination, ports = (SERVER, CLIENT, (80, 4000))
+    body = struct.pack("!HHIIBBHHH", *ports, 1, 2, 5 << 4, flags, 100, 0, 0)
+    return (
+        struct.pack("!BBHHHBBH", 0x45, 0, 40, 7, 0, 64, 6, 0)
+        + source.packed + destination.packed + body
+    )  # fmt: skip
+
+
+ARRIVED = [
+    replace(record, packet=record.packet and tcp(2)) for record in (RECEIVED, FIRST, LAST)
+]
+INPUT = replace(FIRST, ns=22, arg=1, location=113, packet=tcp(2))
+ASKED = replace(
+    BLANK, ns=25, kind=Kind.SOCKET_LOOKUP, packet=b"", netns=0, ifindex=0, verdict=6,
+    arg=4000 << 16 | 80,
+)  # fmt: skip
+ANSWERED = replace(ROUTED, ns=26, stack=(117, 116, 115, 114))
+USED_UP = replace(BLANK, ns=27, kind=Kind.CONSUME, packet=tcp(2), location=116)
+COMPLETED = replace(READY, ns=29, packet=b"", location=106)
+STATE = replace(
+    BLANK, ns=28, kind=Kind.TCP_STATE, packet=b"", arg=80, hash=4000, verdict=3 << 8 | 1,
+    stack=(115, 114),
+)  # fmt: skip
+
+
+def transport(records: list[Record]):
+    return next(hop for hop in one(records).hops if hop.step is Step.L4_RECEIVE)
+
+
+def test_a_syn_ends_as_a_request_socket_of_the_listener():
+    trace = one([*ARRIVED, INPUT, ASKED, ANSWERED, USED_UP])
+    hop = transport([*ARRIVED, INPUT, ASKED, ANSWERED, USED_UP])
+    assert (hop.evidence, hop.verdict) == (Evidence.TRACEPOINT, "consumed")
+    assert "request socket" in hop.reason
+    assert "request socket" in trace.hops[-1].reason
+    assert not trace.delivered
+
+
+def test_a_completed_connection_wakes_the_listener_but_delivers_no_packet():
+    trace = one([*ARRIVED, INPUT, STATE, COMPLETED])
+    (ready,) = (hop for hop in trace.hops if hop.step is Step.DATA_READY)
+    assert ready.verdict == "accepted"
+    assert not trace.delivered
+
+
+CONFIRMED = {
+    "the look-up of another packet's socket": (ASKED, {"arg": 4001 << 16 | 80}),
+    "a look-up for another protocol": (ASKED, {"verdict": 17}),
+    "the state of another connection": (STATE, {"hash": 4001}),
+    "a state that changes in a system call": (STATE, {"stack": (100,)}),
+}
+
+
+@pytest.mark.parametrize(("record", "wrong"), CONFIRMED.values(), ids=CONFIRMED.keys())
+def test_a_join_that_the_ports_do_not_confirm_is_not_made(record, wrong):
+    assert transport([*ARRIVED, INPUT, record]).taken
+    assert not transport([*ARRIVED, INPUT, replace(record, **wrong)]).taken
+
+
+def test_a_program_that_asks_for_a_socket_is_not_the_transport():
+    assert not transport([*ARRIVED, ASKED]).taken
+
+
+def test_a_route_attached_behind_prerouting_proves_ip_rcv_finish():
+    (hop,) = (hop for hop in one([*ARRIVED, INPUT]).hops if hop.step is Step.IP_RCV_FINISH)
+    assert (hop.evidence, "ip_local_deliver" in hop.reason) == (Evidence.PROGRAM, True)
+
+
+def test_a_packet_steered_to_another_processor_says_so():
+    queued = replace(BLANK, ns=9, kind=Kind.NETIF_RX, cpu=1)
+    hop = next(hop for hop in one([queued, *DELIVERY]).hops if hop.hook == "netif_rx")
+    assert "enqueue_to_backlog of processor 0" in hop.reason
+
+
+def test_the_reader_is_named():
+    read = replace(
+        BLANK, ns=40, kind=Kind.SOCKET_READ, packet=b"nc".ljust(16, b"\0"), hash=77, verdict=5,
+        arg=5000,
+    )  # fmt: skip
+    (hop,) = (hop for hop in one([*DELIVERY, read]).hops if hop.hook == "read")
+    assert hop.reason == "nc (process 77) read 5 bytes from port 5000"
+
+
+def test_a_raw_sockets_copy_makes_the_unwanted_original_no_drop():
+    freed = replace(BLANK, ns=40, skb=0xA1, kind=Kind.FREE, reason=3, location=118)
+    assert one([*DELIVERY, freed]).drops == ()
+    (drop,) = one([RECEIVED, FIRST, freed]).drops
+    assert drop.step is Step.L4_RECEIVE
+
+
+def test_a_route_asked_for_elsewhere_does_not_lead_the_packet():
+    there = replace(ROUTED, ns=1, skb=0, netns=NODE)
+    here = replace(ROUTED, ns=2, skb=0, netns=POD, ifindex=ETH0)
+    unknown = replace(ROUTED, ns=2, skb=0, netns=0, ifindex=0, verdict=-11)
+    assert one([there, *DELIVERY]).hops[0].hook != "route_output"
+    (hop,) = (hop for hop in one([unknown, here, *DELIVERY]).hops if hop.hook == "route_output")
+    assert (hop.namespace, len(hop.lookups)) == ("server", 2)
+
+
+def test_the_probe_is_no_part_of_the_stack_it_took():
+    named = {1: "bpf_prog_0123456789abcdef_on_free", 2: "bpf_trace_run3", 3: "kfree_skb",
+             4: "bpf_prog_0123456789abcdef_cil_from_netdev"}  # fmt: skip
+    names = replace(NAMES, symbol=named.__getitem__)
+    assert names.frames((1, 2, 3, 4)) == ("kfree_skb", "bpf:cil_from_netdev")
 
 
 def test_losses_are_told():
