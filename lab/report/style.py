@@ -87,6 +87,6 @@ def ending(trace: Trace) -> tuple[str, str]:
         where = last.namespace or last.node
         if last.verdict == "accepted":
             return SEEN, f"completes a connection: the listener in {where} is woken"
-        told = f": {last.reason}" if last.hook == "tcp_v4_rcv" else ""
+        told = f": {last.reason}" if last.hook == "tcp_v4_rcv" and last.reason else ""
         return SEEN, f"taken in by {title(last)} in {where}{told}"
     return UNKNOWN, "neither delivered nor seen dropped"
