@@ -299,9 +299,12 @@ static __always_inline void write_down(struct __sk_buff *skb, enum hook hook, en
 	}
 	if (length > sizeof(s->head))
 		length = sizeof(s->head);
-	/* the verifier must see that the length is neither 0 nor above the room */
-	if (length > 0 && bpf_skb_load_bytes(skb, 0, s->head, length) == 0)
-		s->captured = length;
+	/* The verifier must see that the length is neither 0 nor above the room, and that of Linux
+	 * 6.1 learns nothing from "not 0": hence one less, compared where it cannot be folded. */
+	length--;
+	asm volatile("" : "+r"(length));
+	if (length < sizeof(s->head) && bpf_skb_load_bytes(skb, 0, s->head, length + 1) == 0)
+		s->captured = length + 1;
 }
 
 SEC("tc/impair_sent")

@@ -62,12 +62,15 @@ class Agent:
 
     # -- taking over -----------------------------------------------------------------------------
 
-    def adopt(self) -> None:
+    def adopt(self, *, again: bool = False) -> None:
         """Make the maps hold what the state says, writing differences only.
 
         Exchanges of programs that the agent before did not finish are done again.
+
+        Args:
+            again: the same process takes over from itself.
         """
-        self.state.started += 1
+        self.state.started += not again
         self._enforce(self._compile(self.state))
         self._serve(self._realise(self.state))
         for node in self.facts.nodes:

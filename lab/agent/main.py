@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -97,18 +98,37 @@ class Loop:
     def _client(self, client: socket.socket) -> None:
         try:
             request, _ = receive(client)
-            try:
-                answer = {"result": self.answer(request)}
-            except LabError as error:
-                answer = {
-                    "error": type(error).__name__,
-                    "message": error.message,
-                    "hint": error.hint,
-                }
+        except (Closed, ValueError, OSError):
+            # gone, or no client of ours: what it said is not even JSON
+            self._forget(client)
+            return
+        answer = self._answered(request)
+        try:
             send(client, answer)
         except Closed:
-            self.selector.unregister(client)
-            client.close()
+            self._forget(client)
+
+    def _forget(self, client: socket.socket) -> None:
+        self.selector.unregister(client)
+        client.close()
+
+    def _answered(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": self.answer(request)}
+        except LabError as error:
+            kind, message, hint = type(error).__name__, error.message, error.hint
+        except Exception as error:  # noqa: BLE001 - a defect met by one request ends nothing else
+            traceback.print_exc()
+            self._start_over()
+            kind, message = "LabError", f"the agent could not: {type(error).__name__}: {error}"
+            hint = "a defect: see the lab's keeper.log; everything is as it was before"
+        return {"error": kind, "message": message, "hint": hint}
+
+    def _start_over(self) -> None:
+        """Be what the saved state says, as the next agent would: nothing half-done stays."""
+        old = self.agent
+        self.agent = Agent(old.facts, old.paths, old.namespaces, State.load())
+        self.agent.adopt(again=True)
 
     def answer(self, request: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
         """Carry out one request and return its JSON-ready result.

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.chosen import LabOption, NodeOption, running, show
 from lab.cli.output import Format, OutputOption, print_json
+from lab.errors import KernelError
+
+if TYPE_CHECKING:
+    from lab.agent.status import AgentStatus
+    from lab.runtime import Lab
+    from lab.runtime.supervisor import Life
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 agent = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -18,11 +25,14 @@ def list_command(lab: LabOption = "", output: OutputOption = Format.TABLE) -> No
     """List nodes: addresses and how many pods they have."""
     with running(lab) as live:
         nodes = live.facts.nodes
+        life = live.agent.life()
     rows = (
         (node.name, str(node.address), str(node.pod_cidr), str(node.router), str(len(node.pods)))
         for node in nodes
     )
     show(output, nodes, ("NODE", "ADDRESS", "POD CIDR", "ROUTER", "PODS"), rows)
+    if life.ended:
+        typer.echo(f"the agent ended by itself {life.restarts} times: {life.ended}", err=True)
 
 
 @app.command("config")
@@ -45,18 +55,33 @@ def config_command(
 
 @agent.command("status")
 def status_command(lab: LabOption = "", output: OutputOption = Format.TABLE) -> None:
-    """Print what the agent says of itself, or that there is none."""
+    """Print what the agent says of itself, or that there is none; and how the one before ended."""
     with running(lab) as live:
-        status = live.agent.status() if live.agent.running else None
+        life, status = _agent_of(live)
     if output is Format.JSON:
-        print_json(status)
-    elif status is None:
-        typer.echo("no agent is running; the datapath goes on without it")
-    else:
-        typer.echo(
+        print_json(asdict(life) | (asdict(status) if status else {}))
+        return
+    typer.echo(_agent_line(life, status))
+    if life.ended:
+        typer.echo(f"restarted {life.restarts} times; the last that ended by itself: {life.ended}")
+
+
+def _agent_of(lab: Lab) -> tuple[Life, AgentStatus | None]:
+    life = lab.agent.life()
+    try:
+        return life, lab.agent.status() if life.running else None
+    except KernelError:
+        return lab.agent.life(), None  # it ended while being asked
+
+
+def _agent_line(life: Life, status: AgentStatus | None) -> str:
+    if status is not None:
+        return (
             f"agent number {status.started}, up {status.up_s:.0f} s: {status.endpoints} endpoints, "
             f"{status.services} services, {status.policies} policies"
         )
+    coming = "" if life.next_s is None else f"; the next one starts in {life.next_s:.1f} s"
+    return f"no agent is running; the datapath goes on without it{coming}"
 
 
 @agent.command("kill")

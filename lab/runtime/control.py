@@ -27,6 +27,7 @@ from lab.plan.inventory import Inventory, inventory, settled
 from lab.policy.objects import Policy
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, raise_error
+from lab.runtime.supervisor import Life
 
 if TYPE_CHECKING:
     from lab.runtime.live import Place
@@ -58,7 +59,8 @@ class AgentClient:
             self.close()
             raise KernelError(
                 f"the agent does not answer ({error})",
-                hint="the datapath goes on without it; start one: lab.agent.start()",
+                hint="the datapath goes on without it; `lab agent status` tells whether another "
+                "one is coming, lab.agent.start() starts one",
             ) from None
         raise_error(answer)
         return codec.decode(answer["result"])
@@ -66,6 +68,10 @@ class AgentClient:
     @property
     def running(self) -> bool:
         """Whether there is an agent."""
+        return self.life().running
+
+    def life(self) -> Life:
+        """Return what the keeper knows of the agent, whether there is one or not."""
         return self._control("status")
 
     def start(self) -> None:
@@ -82,9 +88,9 @@ class AgentClient:
         self.close()
         self._control("kill")
 
-    def _control(self, action: str) -> bool:
+    def _control(self, action: str) -> Life:
         answer, _ = self._keeper().ask(op="agent", action=action)
-        return bool(answer["running"])
+        return Life(**answer)
 
     def status(self) -> AgentStatus:
         """Return what the agent says of itself."""

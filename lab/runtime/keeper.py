@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from lab.plan import steps
 from lab.plan.inventory import Inventory, inventory
 from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
+from lab.runtime.supervisor import Child, Supervisor
 
 SERVICES = (
     "lab.traffic.worker",
@@ -69,21 +70,6 @@ class Context:
         self.arguments = arguments
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A child that the keeper keeps track of; it ends when ``connection`` is closed."""
-
-    pid: int
-    connection: int
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        with contextlib.suppress(ChildProcessError):
-            return os.waitpid(self.pid, os.WNOHANG)[0] == 0
-        return False
-
-
 class Keeper:
     """State of the keeper process after it entered its namespaces."""
 
@@ -101,7 +87,7 @@ class Keeper:
         self.clients: list[socket.socket] = []
         self.views: dict[str, int] = {}
         self.running = True
-        self.agent: Child | None = None
+        self.agent = Supervisor(self._fork_agent)
         self.prompting = 0
         self.seconds: dict[str, tuple[float, int]] = {}
         self.engine = _engine(request["engine"], self)
@@ -196,17 +182,23 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "running", False))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.selector.register(wake, selectors.EVENT_READ, self._reap)
+        self.selector.register(wake, selectors.EVENT_READ, self._woken)
+        self._reap()  # whoever ended before there was somebody to wake
         while self.running:
-            for key, _ in self.selector.select():
+            for key, _ in self.selector.select(self.agent.wait_s()):
                 key.data(key.fileobj)
+            self.agent.tick()
 
-    def _reap(self, wake: socket.socket) -> None:
+    def _woken(self, wake: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             wake.recv(4096)
+        self._reap()
+
+    def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (child := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-                if child == self.prompting:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                self.agent.reaped(*ended)
+                if ended[0] == self.prompting:
                     self.running = False
 
     def _accept(self, listener: socket.socket) -> None:
@@ -289,30 +281,24 @@ class Keeper:
 
     # -- the agent --------------------------------------------------------------------------
 
-    def start_agent(self) -> None:
+    def _fork_agent(self) -> Child:
         """Start the control plane; requests wait in its socket until it has taken over."""
         Path(steps.AGENT_SOCKET).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(steps.AGENT_SOCKET)
             listener.listen(64)
             arguments = {"listener": listener.fileno(), "objects": self.request["objects"]}
-            self.agent = self._fork("lab.agent.main", "", arguments)
+            return self._fork("lab.agent.main", "", arguments)
 
     def _control_agent(self, action: str) -> dict[str, Any]:
-        running = self.agent is not None and self.agent.running
-        if self.agent is not None and (action in ("kill", "restart") or not running):
-            if running:
-                os.kill(self.agent.pid, signal.SIGKILL)
-                os.waitpid(self.agent.pid, 0)
-            os.close(self.agent.connection)
-            self.agent = None
-            running = False
-        if action == "restart" or (action == "start" and not running):
+        self._reap()
+        if action in ("kill", "restart"):
+            self.agent.stop()
+        if action in ("start", "restart"):
             if not self.facts.topology.options.datapath:
                 raise LabError("a lab without datapath has no agent", hint="set datapath=True")
-            self.start_agent()
-            running = True
-        return {"running": running}
+            self.agent.start()
+        return asdict(self.agent.life())
 
     # -- children ---------------------------------------------------------------------------
 
@@ -358,8 +344,10 @@ class Keeper:
         except LabError as error:
             with contextlib.suppress(Closed):
                 send(connection, error_message(error))
-        except Exception:  # noqa: BLE001 - a defect of ours: told in the keeper's log
+        except Exception as error:  # noqa: BLE001 - a defect of ours: told in the keeper's log
             traceback.print_exc()
+            with contextlib.suppress(Closed):
+                send(connection, defect_message(error))
         finally:
             os._exit(status)
 
@@ -372,8 +360,8 @@ class Keeper:
         self.control.close()
         for client in self.clients:
             client.close()
-        if self.agent is not None:
-            os.close(self.agent.connection)
+        if self.agent.child is not None:
+            os.close(self.agent.child.connection)
 
     def _enter_place(self, netns: str, node: str | None, group: str) -> None:
         cgroup.move_self(Path(group))
@@ -442,6 +430,12 @@ def error_message(error: LabError) -> dict[str, Any]:
     return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
+def defect_message(error: Exception) -> dict[str, Any]:
+    """Return an error that nobody foresaw as a message."""
+    text = f"{type(error).__name__}: {error}"
+    return {"error": "LabError", "message": text, "hint": "a defect: see the lab's keeper.log"}
+
+
 def _introduce(control: socket.socket, request: dict[str, Any]) -> None:
     """Tell the caller who owns the lab, before ``/proc`` becomes the lab's own."""
     own = Path("/proc/self/stat").read_text()
@@ -474,7 +468,7 @@ def main() -> None:
         if request.get("prompt"):
             keeper.prompting = keeper.start_prompt(fds[1:])
         if keeper.facts.topology.options.datapath:
-            keeper.start_agent()
+            keeper.agent.start()
         send(control, {"ready": True, "seconds": time.perf_counter() - started})
         keeper.serve()
     except Closed:

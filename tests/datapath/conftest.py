@@ -2,6 +2,7 @@
 
 import pytest
 
+from lab.kernel.syscalls import raise_file_limit
 from tests.datapath.scene import Scene
 
 
@@ -11,7 +12,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.live)
 
 
-OPEN_AT_ONCE = 3  # a scene holds some 200 descriptors, a process often not more than 1024
+OPEN_AT_ONCE = 3  # a scene holds some 200 descriptors
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _room_for_scenes():
+    """Four scenes do not fit the usual limit of 1024 open files."""
+    raise_file_limit()
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,17 @@
 """The agent's commands on a lab that is up, their JSON beside what other tools read."""
 
 import json
+import socket
 from ipaddress import IPv4Address
 
 import pytest
 
-from lab import Lab
+from lab import Lab, Service, ServicePort
+from lab.agent.store import PATH as STATE
 from lab.cli.root import run
+from lab.plan.steps import AGENT_SOCKET
+from lab.runtime.messages import receive, send
+from lab.waiting import eventually
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -104,6 +109,67 @@ def test_agent_is_killed_and_started(lab_command):
     assert "the datapath goes on without it" in text
     assert lab_command("agent", "start")[1].startswith("agent number 2")
     assert lab_command("agent", "collect")[0] == 0
+
+
+def ended_by_itself(lab):
+    """Kill the agent behind the keeper's back; wait until there is another one."""
+    before = lab.agent.life().restarts
+    lab.node("alpha").run(["kill", "-SEGV", str(lab.agent.status().pid)], check=True)
+    lab.agent.close()
+    eventually(lambda: lab.agent.life().restarts > before, within_s=20)
+    return lab.agent.status()
+
+
+def test_an_agent_that_ends_by_itself_is_followed_by_another(lab, lab_command):
+    started = lab.agent.status().started
+    lab.apply(Service(name="web", ports=(ServicePort(80),), backends=("server",)))
+    address = lab.service("web").address
+    assert ended_by_itself(lab).started == started + 1
+    assert lab.service("web").address == address
+    status = lab_command("agent", "status")[1]
+    assert "restarted 1 times; the last that ended by itself: killed by SIGSEGV" in status
+    assert "the agent ended by itself 1 times: killed by SIGSEGV" in lab_command("node", "list")[1]
+
+
+def test_an_agent_that_cannot_start_is_tried_again_and_says_why(lab, lab_command):
+    state = lab.keeper.root / str(STATE).lstrip("/")
+    kept = state.read_text()
+    state.write_text("not what it was")
+    lab.agent.restart()
+    eventually(lambda: "JSONDecodeError" in lab.agent.life().ended, within_s=20)
+    assert lab.pod("client").ping(lab.pod("server")).ok
+    state.write_text(kept)
+    lab.agent.start()
+    assert lab.agent.status().endpoints == 6
+    assert "JSONDecodeError" in lab_command("agent", "status")[1]
+
+
+DEFECTS = {
+    "a request without what it needs": {"op": "regenerate"},
+    "one that changes everything, half of it nonsense": {"op": "apply", "items": [{"kind": 1}]},
+    "no request at all": ["what?"],
+}
+
+
+@pytest.mark.parametrize("request_", DEFECTS.values(), ids=DEFECTS.keys())
+def test_a_defect_met_by_one_request_is_its_answer_and_ends_nothing(lab, request_):
+    before = lab.agent.status()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(lab.keeper.root) + AGENT_SOCKET)
+        send(client, request_)
+        answer, _ = receive(client)
+    assert (answer["error"], "keeper.log" in answer["hint"]) == ("LabError", True)
+    after = lab.agent.status()
+    assert (after.pid, after.started) == (before.pid, before.started)
+
+
+def test_what_is_no_message_ends_only_its_connection(lab):
+    before = lab.agent.status().pid
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(lab.keeper.root) + AGENT_SOCKET)
+        client.sendall(b"\0\0\0\4nope")
+        assert client.recv(1) == b""
+    assert lab.agent.status().pid == before
 
 
 BAD = {

@@ -59,6 +59,15 @@ def kill_agent(lab, turn):
     assert lab.agent.status().endpoints == 6
 
 
+def end_agent(lab, turn):
+    """What a defect of the agent does: it is gone, and the keeper starts another one."""
+    before = lab.agent.life().restarts
+    lab.node("alpha").run(["kill", "-SEGV", str(lab.agent.status().pid)], check=True)
+    lab.agent.close()
+    eventually(lambda: lab.agent.life().restarts > before, within_s=30, what="the next agent")
+    assert lab.agent.status().endpoints == 6
+
+
 def regenerate(lab, turn):
     node, endpoint = (("alpha", "client"), ("beta", "server"))[turn % 2]
     lab.node(node).agent.regenerate(endpoint, "under load")
@@ -81,6 +90,7 @@ def change_service(lab, turn):
 DISTURBANCES = {
     "nothing, for control": (lambda lab, turn: None, 10),
     "agent killed and started": (kill_agent, 3),
+    "agent ended by a defect of its own": (end_agent, 2),
     "endpoints regenerated ten times": (regenerate, 10),
     "the nodes' own programs regenerated": (regenerate_node, 4),
     "policy changed ten times": (change_policy, 10),
