@@ -33,10 +33,12 @@ vm | test)
 esac
 case ${1:-} in
 test)
-    packages+=(chromium)
+    packages+=(chromium linux-headers-amd64)
     programs+=(chromium)
     ;;
 esac
+# A probe of one's own (`lab trace --probe`) is compiled by bcc against kernel headers.
+case " $* " in *" --probe"[\ =]*) packages+=(linux-headers-amd64) ;; esac
 
 say() { printf 'lab.sh: %s\n' "$*" >&2; }
 
@@ -62,6 +64,9 @@ missing_programs() {
     done
     case " ${packages[*]} " in
     *" linux-image-amd64 "*) compgen -G '/boot/vmlinuz-*' >/dev/null || missing+=("a kernel in /boot") ;;
+    esac
+    case " ${packages[*]} " in
+    *" linux-headers-amd64 "*) compgen -G '/usr/src/linux-headers-*-amd64' >/dev/null || missing+=("kernel headers") ;;
     esac
     [ ${#missing[@]} -eq 0 ] || printf '%s, ' "${missing[@]}" | sed 's/, $/\n/'
 }

@@ -11,8 +11,10 @@ from lab.model import (
     ServicePort,
     Topology,
 )
+from lab.trace.own import Attach, Probe
 
 __all__ = [
+    "Attach",
     "Backend",
     "Lab",
     "Link",
@@ -20,6 +22,7 @@ __all__ = [
     "Node",
     "Options",
     "Pod",
+    "Probe",
     "Service",
     "ServicePort",
     "Topology",

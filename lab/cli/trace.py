@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +34,9 @@ def trace_command(
     dport: Annotated[int, typer.Option(min=1, max=65535, help="Destination port.")] = 5000,
     payload: Annotated[str, typer.Option(help="Text carried in front of the cookie.")] = "hello",
     no_listen: Annotated[bool, typer.Option("--no-listen", help="Open no receiver.")] = False,
+    probe: Annotated[
+        list[Path] | None, typer.Option(help="A bcc probe of your own (Python file).")
+    ] = None,
     pcapng: Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a figure: where the time goes.")] = None,
@@ -51,7 +54,7 @@ def trace_command(
     if other:
         raise InputError(f"one argument too many: {other!r}", hint="lab trace LAB/FROM TO")
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
-    with opened_lab(sender, topology) as (lab, place):
+    with opened_lab(sender, topology) as (lab, place), probing(lab, probe or ()):
         recording = lab.follow(
             place,
             receiver.removeprefix(f"{lab.name}/"),
@@ -109,6 +112,17 @@ def _protocol(**asked: bool) -> str:
             f"--{' and --'.join(names)} exclude each other", hint="one packet has one protocol"
         )
     return names[0] if names else "udp"
+
+
+@contextmanager
+def probing(lab: Lab, files: Iterable[Path]) -> Iterator[None]:
+    """Run probes of the user's own while the block runs; say what is to be known of them."""
+    with ExitStack() as stack:
+        for file in files:
+            own = stack.enter_context(lab.probe(file))
+            if own.note:
+                typer.echo(f"lab trace: {own.note}", err=True)
+        yield
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lab.kernel.libbpf import check, lib
 
 PRIORITY = 1
 HANDLE = 1
+_FRONT_HANDLE = 2
 _REPLACE = 1
 _XDP_QUERY_ANY = 0
 
@@ -85,12 +87,14 @@ class Link(Owned):
         check(lib().bpf_link_update(self.fd, program.fd, None), f"replacing by {program.name}")
 
 
-def _quiet_create(hook: _Hook, ifindex: int) -> None:
+def _quiet_create(hook: _Hook, ifindex: int) -> bool:
+    """Add the clsact qdisc; return whether it was missing."""
     code = lib().bpf_tc_hook_create(ctypes.byref(hook))
     if code == -errno.EEXIST:
         libbpf.said()
-        return
+        return False
     check(code, f"adding clsact to interface {ifindex}")
+    return True
 
 
 def attach_tc(program: Program, ifindex: int, direction: Direction) -> None:
@@ -108,6 +112,33 @@ def attach_tc(program: Program, ifindex: int, direction: Direction) -> None:
     options = _Opts(prog_fd=program.fd, flags=_REPLACE, handle=HANDLE, priority=PRIORITY)
     code = lib().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
     libbpf.check(code, f"attaching {program.name} to interface {ifindex} {direction.name.lower()}")
+
+
+def attach_tc_in_front(program: Program, ifindex: int, direction: Direction) -> Callable[[], None]:
+    """Attach in front of the datapath's program; return what takes it away again.
+
+    For kernels without tcx links: the filter outlives its owner. A program goes on to the next
+    one by returning -1 (``TC_ACT_UNSPEC``).
+
+    Raises:
+        KernelError: no such interface in this namespace, or one is in front already.
+    """
+    both = _Hook(ifindex=ifindex, attach_point=Direction.INGRESS | Direction.EGRESS)
+    created = _quiet_create(both, ifindex)
+    hook = _Hook(ifindex=ifindex, attach_point=direction)
+    # of one priority the kernel asks the newest first
+    options = _Opts(prog_fd=program.fd, handle=_FRONT_HANDLE, priority=PRIORITY)
+    code = lib().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+    libbpf.check(code, f"attaching {program.name} to interface {ifindex} {direction.name.lower()}")
+
+    def take_away() -> None:
+        gone = _Opts(handle=_FRONT_HANDLE, priority=PRIORITY)
+        lib().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(gone))
+        if created:
+            lib().bpf_tc_hook_destroy(ctypes.byref(both))
+        libbpf.said()
+
+    return take_away
 
 
 def query_tc(ifindex: int, direction: Direction) -> int | None:
@@ -150,6 +181,16 @@ def attach_xdp(program: Program, ifindex: int, mode: XdpMode = XdpMode.GENERIC) 
     """
     code = lib().bpf_xdp_attach(ifindex, program.fd, mode, None)
     check(code, f"attaching {program.name} to interface {ifindex} as {mode.name.lower()} XDP")
+
+
+def attach_xdp_link(program: Program, ifindex: int) -> Link:
+    """Attach an XDP program for as long as the link lives: in the driver where it can.
+
+    Raises:
+        KernelError: no such interface in this namespace, or it has an XDP program already.
+    """
+    code = lib().bpf_link_create(program.fd, ifindex, AttachType.XDP, None)
+    return Link(check(code, f"attaching {program.name} to interface {ifindex} as XDP"))
 
 
 def detach_xdp(ifindex: int, mode: XdpMode = XdpMode.GENERIC) -> None:

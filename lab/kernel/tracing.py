@@ -80,6 +80,22 @@ def kernel_knows(name: str) -> bool:
     return b"\0" + name.encode() + b"\0" in _btf_bytes()
 
 
+@cache
+def names_with_prefix(prefix: str) -> tuple[str, ...]:
+    """Return the names in the running kernel's BTF that begin so, without that beginning.
+
+    Raises:
+        UnsupportedError: the kernel carries no BTF at all.
+    """
+    found = re.findall(b"\0" + prefix.encode() + rb"(\w+)(?=\0)", _btf_bytes())
+    return tuple(name.decode() for name in found)
+
+
+def functions() -> frozenset[str]:
+    """Return the names of the kernel's functions, without compiler suffixes."""
+    return frozenset(name.split(".")[0] for name in _symbols()[1])
+
+
 def _link_create(program: Program, target: int, kind: int, what: str, rest: bytes) -> Link:
     # union bpf_attr, link_create: program, target, attach type, then flags and the type's own
     attributes = struct.pack("<III", program.fd, target, kind) + rest

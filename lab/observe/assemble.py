@@ -8,12 +8,14 @@ from dataclasses import replace
 from lab.observe.absent import fill
 from lab.observe.arrival import end_inside
 from lab.observe.identify import Journey, journeys
+from lab.observe.join import join
 from lab.observe.ladder import Ladder
 from lab.observe.mind import annotate, entries
 from lab.observe.names import Names
 from lab.observe.records import Config, Kind, MindRecord, Record
 from lab.observe.walk import Walk
 from lab.trace import Hop, PacketId, Side, Step, Trace
+from lab.trace.own import OwnEvent
 
 _IP_OFFSET = {"ethernet": 14, "ip": 0}
 
@@ -23,6 +25,7 @@ def assemble(
     notes: Sequence[MindRecord],
     names: Names,
     *,
+    own: Sequence[OwnEvent] = (),
     lost: int = 0,
     lab: str = "",
     topology: str = "",
@@ -36,6 +39,7 @@ def assemble(
         records: of the probes, in any order.
         notes: of the datapath programs.
         names: for everything that is a number in them.
+        own: what probes of the user's own wrote.
         lost: records that the kernel could not hand over.
         lab: name of the lab.
         topology: name of its topology.
@@ -47,6 +51,7 @@ def assemble(
     known = sorted([*records, *entries(notes, names)], key=lambda record: record.ns)
     polls = [record for record in known if record.kind is Kind.NAPI_POLL]
     found = [journey for journey in journeys(known) if journey.packet is not None]
+    join(found, own)
     lines = annotate([_hops(journey, names, polls) for journey in found], notes, names)
     return tuple(
         Trace(

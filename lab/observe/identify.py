@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from lab.observe.headers import Packet, innermost
 from lab.observe.records import Kind, Record
+from lab.trace.own import OwnEvent
 
 SAME_PACKET_NS = 500_000_000
 """A retransmission may repeat every number of its original; it comes later than this."""
@@ -34,12 +35,14 @@ class Journey:
         number: in order of first sight, from 0.
         packet: as first read; None while unreadable.
         cookie: of its payload, 0 if none was seen.
+        own: what probes of the user's own saw of it, each with its place in the order of time.
     """
 
     number: int
     packet: Packet | None = None
     cookie: int = 0
     records: list[Record] = field(default_factory=list)
+    own: list[tuple[int, OwnEvent]] = field(default_factory=list)
 
     @property
     def last_ns(self) -> int:

@@ -11,8 +11,9 @@ from lab.observe.drops import classify
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
-from lab.observe.walk import Walk
+from lab.observe.walk import Walk, step_of
 from lab.trace import Evidence, LookUp, SendHook, Side, Step
+from lab.trace.own import OwnEvent
 
 PREROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POSTROUTING = range(5)
 _NF_HOOKS = {
@@ -55,8 +56,13 @@ class Ladder(Arrival):
 
     def __init__(self, journey: Journey, names: Names, polls: Sequence[Record] = ()) -> None:
         super().__init__(journey, names)
+        own = sorted(journey.own, key=lambda pair: pair[0])
         for record in journey.records:
+            while own and own[0][0] < record.ns:
+                self._own(own.pop(0)[1])
             self._take(record)
+        for _, event in own:
+            self._own(event)
         for walk in self.walks:
             self._poll_over(walk, polls)
 
@@ -84,6 +90,14 @@ class Ladder(Arrival):
             self._xdp(record)
         elif kind in (Kind.ICMP_SEND, Kind.TCP_RESET, Kind.QUEUE_FULL):
             self._answer(record)
+
+    def _own(self, event: OwnEvent) -> None:
+        """Add what a probe of the user's own saw to the walk it was seen in."""
+        if not self.walks:
+            return
+        here = (walk for walk in reversed(self.walks) if (walk.netns, walk.ifindex) in event.places)
+        walk = next(here, self.walks[-1])
+        self.add_own(event, walk, step_of(event, walk))
 
     def _receive(self, record: Record, walk: Walk) -> None:
         if record.config & Config.KNOWN:

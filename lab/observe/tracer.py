@@ -152,10 +152,14 @@ class Tracer:
         self._settle(settle_s)
         self._fetch(places=True)
         tracing.reread_loaded()
+        for probe in self._lab.probes:
+            probe.take()
+            self.lost += probe.lost
         return assemble(
             self._records,
             self._notes,
             self._names,
+            own=[event for probe in self._lab.probes for event in probe.events],
             lost=self.lost,
             lab=self._lab.name,
             topology=self._lab.topology.name,

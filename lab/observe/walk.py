@@ -10,6 +10,7 @@ from lab.observe.identify import Journey
 from lab.observe.names import Names, Place
 from lab.observe.records import Config, Kind, Link, Record
 from lab.trace import Evidence, Hop, LookUp, Side, Step
+from lab.trace.own import At, OwnEvent
 
 TRANSPORT: dict[int, tuple[str, ...]] = {
     17: ("udp_rcv", "__udp4_lib_rcv", "udp_unicast_rcv_skb", "udp_queue_rcv_skb",
@@ -159,6 +160,29 @@ class Builder:
         walk.hops.append(hop)
         return hop
 
+    def add_own(self, event: OwnEvent, walk: Walk, step: Step | None) -> None:
+        """Append what a probe of the user's own saw, in its own words."""
+        on = event.target or "the device"
+        walk.hops.append(
+            Hop(
+                step=step,
+                hook=event.hook,
+                evidence=event.at.evidence,
+                side=walk.side,
+                node=walk.place.node,
+                namespace=walk.place.namespace,
+                device=walk.place.device,
+                ifindex=walk.ifindex,
+                reason=f"your own probe {event.function or event.hook} on {on}",
+                values=event.values,
+                packet=self.journey.number,
+                skb=event.skb,
+                ns=event.ns,
+                cpu=event.cpu,
+                object=event.object,
+            )
+        )
+
     def by_stack(self, record: Record, walk: Walk, step: Step, hook: str, name: str) -> None:
         """Prove a step by a function on the stack, replacing a weaker proof of the same step."""
         probe = _STACK_PROBES.get(record.kind, "on_data_ready")
@@ -174,6 +198,22 @@ class Builder:
                 object=self.names.object(probe),
                 stack=self.names.frames(record.stack),
             )
+
+
+_STEPS = {step.function: step for step in Step}
+
+
+def step_of(event: OwnEvent, walk: Walk) -> Step | None:
+    """Return the step of the walk that an event of the user's own probe proves, if it does."""
+    if walk.side is not Side.RECEIVE:
+        return None
+    if event.at is At.TC_INGRESS:
+        return Step.TC_INGRESS
+    if event.at is At.XDP:
+        return Step.GENERIC_XDP if walk.taken(Step.RECEIVE_SKB) else Step.XDP_DRIVER
+    if event.target == TRANSPORT.get(walk.protocol, ("-",))[0]:
+        return Step.L4_RECEIVE
+    return _STEPS.get(event.target)
 
 
 def identity_of(record: Record) -> int | None:

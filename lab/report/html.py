@@ -167,7 +167,10 @@ def _hop(hop: Hop, earlier: Hop | None, drawing: Scene) -> dict[str, Any]:
         "object": hop.object,
         "stack": list(hop.stack),
         "bytes": _bytes(hop, outer.overhead if outer else 0),
-        "lookups": [_look_up(one) for one in hop.lookups],
+        "lookups": [
+            *(f"{name} = {value}" for name, value in hop.values),
+            *(_look_up(one) for one in hop.lookups),
+        ],
         "headers": _headers(hop, earlier) if hop.taken else [],
         "wrapped": outer is not None,
         "place": _place(hop),

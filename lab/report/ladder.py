@@ -172,6 +172,9 @@ def _details(hop: Hop, *, lookups: bool) -> Iterator[Text]:
         yield Text(_fit(f"{_INDENT}{style.DROPPED} dropped{by}: {why}"), style=_line_style(hop))
     if hop.ct_state:
         yield Text(_fit(f"{_INDENT}conntrack: {hop.ct_state}"), style="dim")
+    if hop.values:
+        told = "  ".join(f"{name}={value}" for name, value in hop.values)
+        yield Text(_fit(f"{_INDENT}{told}"), style="magenta")
     if lookups:
         for look_up in hop.lookups:
             found = "no entry" if look_up.value is None else look_up.value

@@ -40,6 +40,7 @@ from lab.runtime.supervisor import Child, Supervisor
 SERVICES = (
     "lab.traffic.worker",
     "lab.observe.collector",
+    "lab.observe.own_service",
     "lab.agent.main",
     "lab.wire.service",
     "lab.k8s.containers",

@@ -21,10 +21,12 @@ from lab.runtime.control import Control, NodeAgent
 from lab.runtime.flows import Flows, address_of
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
+from lab.trace.own import Probe
 from lab.traffic.results import Connection, Datagram, Ping
 
 if TYPE_CHECKING:
     from lab.datapath.maps import MapView
+    from lab.observe.own import OwnProbe
     from lab.observe.recording import Recording
     from lab.observe.tracer import Flow
 
@@ -270,6 +272,9 @@ class Lab(Control):
         progress: called with (steps done, steps in all) while building.
         fault: a provoked failure, for tests.
 
+    Attributes:
+        probes: the user's own that run now: what they see stands in every trace.
+
     Raises:
         PrerequisiteError: not root, or something is not installed.
         LabError: anything else that went wrong; nothing is left behind.
@@ -292,6 +297,7 @@ class Lab(Control):
         self._keeper: KeeperProcess | None = None
         self._facts: Inventory = inventory(topology)
         self._places: dict[str, Place] = {}
+        self.probes: list[OwnProbe] = []
 
     @classmethod
     def attach(cls, name: str) -> Lab:
@@ -419,6 +425,28 @@ class Lab(Control):
         from lab.observe.recording import record
 
         return record(self, flow=flow, stacks=stacks)
+
+    @contextmanager
+    def probe(self, probe: Probe | Path | str) -> Iterator[OwnProbe]:
+        """Run a bcc program of one's own while the block runs; traces show what it saw.
+
+        Args:
+            probe: the program, or a Python file with a ``probe`` in it.
+
+        Raises:
+            UnsupportedError: this kernel has no such hooks.
+            BuildError: its C text does not compile; file and line are in the message.
+            InputError: it asks for a place, device, function or tracepoint that does not exist.
+        """
+        from lab.observe.own import OwnProbe, load_probe
+
+        own = OwnProbe(self, probe if isinstance(probe, Probe) else load_probe(probe))
+        self.probes.append(own)
+        try:
+            yield own
+        finally:
+            self.probes.remove(own)
+            own.close()
 
     def follow(
         self,

@@ -85,6 +85,7 @@ class Hop:
         identity: security identity in force; None where not seen.
         ct_state: ``new established reply related`` or empty.
         lookups: questions the datapath asked here, in order.
+        values: what a probe of the user's own says here, by its own field names, in order.
         packet: id of the packet within the trace (clones, fragments and GSO segments get their
             own); 0 is the injected one.
         skb: address of the socket buffer, 0 if none existed.
@@ -115,6 +116,7 @@ class Hop:
     identity: int | None = None
     ct_state: str = ""
     lookups: tuple[LookUp, ...] = ()
+    values: tuple[tuple[str, int | str], ...] = ()
     packet: int = 0
     skb: int = 0
     link_layer: str = "ethernet"
@@ -304,6 +306,7 @@ def _hop_as_dict(hop: Hop) -> dict[str, Any]:
     value["evidence"] = hop.evidence.word
     value["side"] = hop.side.value
     value["lookups"] = [asdict(look_up) for look_up in hop.lookups]
+    value["values"] = dict(hop.values)
     value["before"] = hop.before.hex() if hop.before is not None else None
     value["after"] = hop.after.hex() if hop.after is not None else None
     return value
@@ -319,6 +322,7 @@ def _hop_of(value: Mapping[str, Any]) -> Hop:
     known["evidence"] = Evidence.of(known["evidence"])
     known["side"] = Side(known.get("side", "receive"))
     known["lookups"] = tuple(LookUp(**_known(LookUp, one)) for one in known.get("lookups", ()))
+    known["values"] = tuple(known.get("values", {}).items())
     known["stack"] = tuple(known.get("stack", ()))
     for name in ("before", "after"):
         known[name] = bytes.fromhex(known[name]) if known.get(name) is not None else None

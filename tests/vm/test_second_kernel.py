@@ -1,5 +1,7 @@
 """Debian's kernel: what only it can do, and that it takes every program of the datapath."""
 
+from pathlib import Path
+
 import pytest
 
 from lab import Lab
@@ -7,8 +9,10 @@ from lab.datapath import build, objects
 from lab.errors import LabError
 from lab.kernel import probe
 from lab.kernel.bpf import load_object
+from lab.trace import Evidence
 from topologies.two_nodes import topology
 
+PROBE = Path(__file__).resolve().parents[2] / "docs" / "socket_queue_probe.py"
 ONLY_HERE = ("fentry", "kprobe", "lsm", "wireguard", "dummy", "vlan", "netem", "fq", "esp")
 
 
@@ -34,3 +38,14 @@ def test_verifier_takes_every_program_of_the_object(name: str) -> None:
 def test_pods_of_two_nodes_talk_through_the_tunnel_here_too() -> None:
     with Lab(topology) as lab, lab.pod("server").serve_tcp(80):
         assert lab.pod("client").connect(lab.pod("server"), 80, payload=b"?").ok
+
+
+def test_a_kprobe_of_ones_own_stands_in_the_packets_ladder() -> None:
+    with Lab(topology) as lab, lab.probe(PROBE) as own:
+        trace = lab.follow("client", "server").packets[0]
+    seen = [hop for hop in trace.hops if hop.hook == "socket_memory"]
+    assert [(hop.namespace, hop.evidence) for hop in seen] == [("server", Evidence.PROBE)]
+    values = dict(seen[0].values)
+    assert values["limit_bytes"] == 212992  # net.core.rmem_default: the structure is this kernel's
+    assert values["waiting_bytes"] == 0
+    assert not own.note
