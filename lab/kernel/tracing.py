@@ -92,8 +92,8 @@ def names_with_prefix(prefix: str) -> tuple[str, ...]:
 
 
 def functions() -> frozenset[str]:
-    """Return the names of the kernel's functions, without compiler suffixes."""
-    return frozenset(name.split(".")[0] for name in _symbols()[1])
+    """Return the names of the kernel's functions and its modules', without compiler suffixes."""
+    return frozenset((*_text()[1], *_loaded()[1]))
 
 
 def _link_create(program: Program, target: int, kind: int, what: str, rest: bytes) -> Link:
