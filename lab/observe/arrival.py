@@ -42,16 +42,19 @@ class Arrival(Builder):
         probe = "on_data_ready"
         grade = Evidence.TRACEPOINT if probe in self.names.programs else Evidence.PROBE
         wake = self.names.symbol(record.location) or "sk_data_ready"
-        if not record.packet:
+        if not record.packet and not record.length:
             self.add(
                 record, walk, "data_ready", probe, step=Step.DATA_READY, evidence=grade,
                 verdict=ACCEPTED, reason=f"{wake} wakes the listener of port {port}: the "
                 "connection that the packet completes waits to be accepted",
             )  # fmt: skip
             return
+        queued = f"newest of {record.verdict} in the queue of port {port}"
+        if not record.packet:
+            queued = f"its data was appended to the packet before it in the queue of port {port}"
         self.add(
             record, walk, "socket_queue", probe, step=Step.RECEIVE_QUEUE, evidence=grade,
-            verdict="queued", reason=f"newest of {record.verdict} in the queue of port {port}",
+            verdict="queued", reason=queued,
         )  # fmt: skip
         self.add(
             record, walk, "data_ready", probe, step=Step.DATA_READY, evidence=grade,

@@ -64,6 +64,7 @@ def assemble(
             wall_ns=wall_ns,
             sources=sources,
             missing=missing,
+            relations=tuple(journey.relations),
         )
         for journey, hops in zip(found, lines, strict=True)
     )
@@ -102,6 +103,8 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
         return f"the packet was dropped at {where}"
     if walk.taken(Step.DATA_READY):
         return ""
+    if walk.gro == "merged":
+        return next(hop.reason for hop in walk.hops if hop.step is Step.GRO_RECEIVE)
     if following is None:
         return end_inside(walk)
     to = following.place.device or following.place.namespace
@@ -154,4 +157,5 @@ def _packet_id(journey: Journey, names: Names) -> PacketId:
         sender=names.owners.get(source, ""),
         receiver=names.owners.get(destination, ""),
         info=packet.info,
+        number=journey.number,
     )

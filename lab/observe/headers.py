@@ -19,6 +19,8 @@ _ICMP_NAMES = {
     0: "echo reply", 3: "destination unreachable", 5: "redirect", 8: "echo request",
     11: "time exceeded", 12: "parameter problem",
 }  # fmt: skip
+PAYLOAD_BYTES = 48
+_OFFSET = 0x1FFF
 _ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
 
 
@@ -34,6 +36,9 @@ class Packet:
             ICMP sequence number.
         vni: network identifier of the VXLAN header it came out of, None without one.
         quoted: the packet that an ICMP error quotes.
+        total: length that its IP header states, bytes.
+        size: bytes of TCP payload in it; 0 for others.
+        payload: of UDP and ICMP, as far as captured, at most ``PAYLOAD_BYTES``.
     """
 
     protocol: int
@@ -44,12 +49,21 @@ class Packet:
     serial: tuple[int, ...] = ()
     vni: int | None = None
     quoted: Packet | None = None
+    total: int = 0
+    size: int = 0
+    payload: bytes = b""
+
+    @property
+    def flow(self) -> tuple[object, ...]:
+        """Protocol, addresses and ports."""
+        return self.protocol, self.source, self.destination, self.ports
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
         """What no other packet of the lab has within a fraction of a second."""
         return (
             self.protocol, self.source, self.destination, self.ident, self.ports, self.serial,
+            self.total,
         )  # fmt: skip
 
     @property
@@ -105,9 +119,13 @@ def parse(data: bytes, *, through: bool = True, vni: int | None = None) -> Packe
         return Packet(0, source, destination, 0, (data[7], 0), vni=vni)
     if len(data) < _IP.size or data[0] >> 4 != 4:
         return None
-    first, _, _, ident, _, _, protocol, _, source, destination = _IP.unpack_from(data)
-    body = data[(first & 15) * 4 :]
+    first, _, total, ident, fragment, _, protocol, _, source, destination = _IP.unpack_from(data)
+    header = (first & 15) * 4
+    body = data[header:]
     ports, serial, quoted = _transport(protocol, body)
+    if fragment & _OFFSET:
+        # what is behind the header of a later fragment are no ports
+        ports, serial, quoted = (0, 0), (fragment & _OFFSET,), None
     if through and protocol == UDP and ports[1] == VXLAN_PORT and len(body) >= 16:
         inner_vni = int.from_bytes(body[12:15], "big")
         inside = parse(body[16 + ETHERNET_BYTES :], vni=inner_vni)
@@ -122,7 +140,14 @@ def parse(data: bytes, *, through: bool = True, vni: int | None = None) -> Packe
         serial,
         vni,
         quoted,
+        total,
+        _tcp_size(total - header, body) if protocol == TCP else 0,
+        body[8 : 8 + PAYLOAD_BYTES] if protocol in (UDP, ICMP) else b"",
     )
+
+
+def _tcp_size(length: int, body: bytes) -> int:
+    return max(length - (body[12] >> 4) * 4, 0) if len(body) > 12 else 0
 
 
 def _transport(
@@ -135,6 +160,8 @@ def _transport(
     if protocol == TCP and len(body) >= 14:
         source, destination, sequence, acknowledged, _, flags = struct.unpack_from("!HHIIBB", body)
         return (source, destination), (sequence, acknowledged, flags), None
+    if protocol == ESP and len(body) >= 8:
+        return (0, 0), struct.unpack_from("!II", body), None
     if protocol in (TCP, UDP) and len(body) >= 4:
         source, destination = struct.unpack_from("!HH", body)
         return (source, destination), (), None

@@ -1,9 +1,10 @@
-"""Which records are about the same packet.
+"""Which records are about the same packet, and how packets come from each other.
 
-Contents decide: a packet's innermost addresses, ports, identification and sequence numbers. The
-buffer's address bridges what contents cannot (translated addresses, unreadable payload), but only
-while the buffer is known to be alive and its IP identification has not changed: the kernel uses an
-address again within milliseconds.
+Contents decide: a packet's innermost addresses, ports, identification, length and sequence numbers,
+and as much of its payload as was captured. The buffer's address bridges what contents cannot
+(translated addresses, encrypted payload), but only while the buffer is known to be alive and what
+cannot change has not: the kernel uses an address again within milliseconds. A join that its
+fingerprint does not confirm is not made.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from lab.observe.headers import Packet, innermost
+from lab.observe.headers import ESP, TCP, Packet, innermost
 from lab.observe.records import Kind, Record
+from lab.trace import Relation, Tie
 from lab.trace.own import OwnEvent
 
 SAME_PACKET_NS = 500_000_000
@@ -21,10 +23,25 @@ SAME_PACKET_NS = 500_000_000
 ROUTE_BEFORE_NS = 20_000_000
 """How long before its buffer exists a sender may have asked for the route."""
 
+SPLIT_NS = 20_000_000
+"""How long after its last sight a large packet may still be cut into segments."""
+
+APPENDED_NS = 200_000
+"""How long TCP takes at most from looking at a segment to waking the reader for it."""
+
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
 _NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
 _LATE = frozenset({Kind.NAPI_POLL, Kind.SOCKET_READ})
+_PASSING = frozenset(
+    {Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB,
+     Kind.TC_INGRESS, Kind.TC_EGRESS, Kind.NETFILTER_FIRST}
+)  # fmt: skip
+"""A copy that is met here goes its own way; others only say that somebody got one."""
+_BORN = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE})
+_MERGED, _HELD = (0, 1), 2
+_LOCAL_OUT = 3
 _AF_INET = 2
+_CANDIDATES = 8
 
 
 @dataclass(slots=True)
@@ -36,6 +53,10 @@ class Journey:
         packet: as first read; None while unreadable.
         cookie: of its payload, 0 if none was seen.
         own: what probes of the user's own saw of it, each with its place in the order of time.
+        relations: to other packets.
+        fingerprints: of everything it has been: translations change it.
+        live: buffers that hold it now, and their storage.
+        grown: bytes of TCP payload in it since GRO held it, 0 if it did not.
     """
 
     number: int
@@ -43,19 +64,31 @@ class Journey:
     cookie: int = 0
     records: list[Record] = field(default_factory=list)
     own: list[tuple[int, OwnEvent]] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
+    fingerprints: set[tuple[object, ...]] = field(default_factory=set)
+    live: dict[int, int] = field(default_factory=dict)
+    grown: int = 0
 
     @property
     def last_ns(self) -> int:
         """Time of the last record."""
         return self.records[-1].ns if self.records else 0
 
+    @property
+    def first_seen(self) -> Record | None:
+        """The first record with contents."""
+        return next((record for record in self.records if record.packet), None)
+
 
 class _Identifier:
     def __init__(self) -> None:
         self.journeys: list[Journey] = []
         self.by_buffer: dict[int, Journey] = {}
-        self.by_contents: dict[tuple[object, ...], Journey] = {}
+        self.by_contents: dict[tuple[object, ...], list[Journey]] = {}
+        self.by_flow: dict[tuple[object, ...], list[Journey]] = {}
+        self.held: dict[tuple[object, ...], Journey] = {}
         self.waiting: dict[int, list[Record]] = {}
+        self.taken_by_tcp: dict[int, Journey] = {}
 
     def take(self, record: Record) -> None:
         if record.kind in _NO_CONTENTS or not record.packet:
@@ -68,38 +101,134 @@ class _Identifier:
         journey.cookie = journey.cookie or record.cookie
         if not journey.records:
             journey.records += self._routes_before(record, packet)
+        if (later := self._appended(journey, record)) is not None:
+            # nothing of the older packet happens here: it was delivered before
+            later.records.append(replace(record, packet=b""))
+            return
         journey.records.append(record)
-        self.by_buffer[record.skb] = journey
         if packet is not None:
-            self.by_contents[packet.fingerprint] = journey
+            self._remember(journey, packet)
+        self._hold(journey, record)
+        if record.kind is Kind.TCP_SEGMENT:
+            self.taken_by_tcp[record.cpu] = journey
+
+    def _appended(self, journey: Journey, record: Record) -> Journey | None:
+        """TCP appends data to the buffer queued last: whose data, if it was not this packet's."""
+        later = self.taken_by_tcp.get(record.cpu)
+        if record.kind is not Kind.DATA_READY or later is None or later is journey:
+            return None
+        told = any(r.kind is Kind.DATA_READY and r.netns == record.netns for r in journey.records)
+        near = record.ns - later.last_ns < APPENDED_NS
+        same = later.packet and journey.packet and later.packet.flow == journey.packet.flow
+        return later if told and near and same else None
+
+    def _remember(self, journey: Journey, packet: Packet) -> None:
+        journey.fingerprints.add(packet.fingerprint)
+        for table, key in (
+            (self.by_contents, packet.fingerprint),
+            (self.by_flow, packet.flow),
+        ):
+            known = table.setdefault(key, [])
+            if journey not in known[-_CANDIDATES:]:
+                known.append(journey)
+
+    def _hold(self, journey: Journey, record: Record) -> None:
+        """Note which buffer holds the packet now, or that this one no longer does."""
+        before = self.by_buffer.get(record.skb)
+        if before is not None and before is not journey:
+            before.live.pop(record.skb, None)
         if _ends(record):
-            self.by_buffer.pop(record.skb, None)
+            self._let_go(journey, record.skb)
+        else:
+            self.by_buffer[record.skb] = journey
+            journey.live[record.skb] = record.head
+
+    def _let_go(self, journey: Journey, skb: int) -> None:
+        journey.live.pop(skb, None)
+        if self.by_buffer.get(skb) is journey:
+            del self.by_buffer[skb]
+
+    # -- the same packet --------------------------------------------------------------------------
 
     def _find(self, record: Record, packet: Packet | None) -> Journey:
         known = self.by_buffer.get(record.skb)
         if packet is None:
             return known or self._new()
-        same = self.by_contents.get(packet.fingerprint)
-        if same is not None and record.ns - same.last_ns < SAME_PACKET_NS:
-            return same
-        if known is not None and _translated(known.packet, packet):
+        if known is not None and _still(known, record, packet):
             return known
-        return self._new()
+        same = [
+            journey
+            for journey in self.by_contents.get(packet.fingerprint, ())[-_CANDIDATES:]
+            if _confirmed(journey, record, packet)
+        ]
+        original = next((journey for journey in same if _shared(journey, record)), None)
+        if original is not None and record.kind in _PASSING:
+            return self._copy_of(original)
+        if (found := _only(same, record)) is not None:
+            return found
+        if known is not None and not _begins(record, packet) and _changed(known.packet, packet):
+            return known
+        return self._segment(record, packet) or self._new()
 
     def _new(self) -> Journey:
         journey = Journey(len(self.journeys))
         self.journeys.append(journey)
         return journey
 
+    def _copy_of(self, original: Journey) -> Journey:
+        copy = self._new()
+        _relate(copy, Tie.CLONE_OF, original, "both buffers share their storage")
+        return copy
+
+    def _segment(self, record: Record, packet: Packet) -> Journey | None:
+        """A new journey for a piece of a large TCP packet that was just cut into segments."""
+        if packet.protocol != TCP or record.kind not in _BORN:
+            return None
+        for parent in reversed(self.by_flow.get(packet.flow, ())):
+            whole = parent.packet
+            if whole is None or record.ns - parent.last_ns > SPLIT_NS or not packet.size:
+                continue
+            offset = (packet.serial[0] - whole.serial[0]) & 0xFFFFFFFF
+            if whole.size > packet.size and offset + packet.size <= whole.size:
+                piece = self._new()
+                reason = f"its sequence numbers are bytes {offset} to {offset + packet.size}"
+                _relate(piece, Tie.SEGMENT_OF, parent, reason)
+                return piece
+        return None
+
+    # -- records without contents -----------------------------------------------------------------
+
     def _without_contents(self, record: Record) -> None:
         journey = self.by_buffer.get(record.skb)
         if journey is not None and record.kind is not Kind.SOCKET_READ:
             journey.records.append(record)
+            if record.kind is Kind.GRO_RESULT:
+                self._merged(journey, record)
         elif record.kind is Kind.ROUTE:
             # the sender's own question: it belongs to the next packet to that destination
             self.waiting.setdefault(record.hash, []).append(record)
         elif record.kind in _LATE:
             self._of_the_past(record)
+
+    def _merged(self, journey: Journey, record: Record) -> None:
+        """GRO puts segments in order into the one that it holds back."""
+        entry = next((r for r in reversed(journey.records) if r.kind is Kind.GRO_RECEIVE), None)
+        packet = innermost(entry) if entry is not None else None
+        if entry is None or packet is None:
+            return
+        place = (entry.netns, entry.ifindex, packet.flow)
+        if record.verdict == _HELD:
+            self.held[place] = journey
+            journey.grown = packet.size
+        elif record.verdict in _MERGED:
+            whole = self.held.get(place)
+            if whole is not None and whole.packet is not None and whole is not journey:
+                offset = (packet.serial[0] - whole.packet.serial[0]) & 0xFFFFFFFF
+                if offset == whole.grown:
+                    whole.grown += packet.size
+                    reason = f"its {packet.size} bytes follow the {offset} that GRO held"
+                    _relate(journey, Tie.MERGED_INTO, whole, reason)
+            self._let_go(journey, record.skb)
 
     def _of_the_past(self, record: Record) -> None:
         """A poll is reported when it is over, a read comes later: so may be the buffer's life."""
@@ -132,9 +261,107 @@ def _ends(record: Record) -> bool:
     return record.kind in _ENDS
 
 
-def _translated(before: Packet | None, now: Packet) -> bool:
+def _confirmed(journey: Journey, record: Record, packet: Packet) -> bool:
+    """Whether equal headers are the same packet: payload, cookie and place must not object."""
+    if record.ns - journey.last_ns >= SAME_PACKET_NS or journey.packet is None:
+        return False
+    if journey.cookie and record.cookie and journey.cookie != record.cookie:
+        return False
+    if not _prefix(journey.packet.payload, packet.payload):
+        return False
+    first = journey.first_seen
+    # a packet does not begin twice: another buffer where it began is another packet
+    return record.skb in journey.live or first is None or _place(first) != _place(record)
+
+
+def _shared(journey: Journey, record: Record) -> bool:
+    return bool(record.head) and record.head in journey.live.values()
+
+
+def _place(record: Record) -> tuple[int, ...]:
+    return record.kind, record.netns, record.ifindex, record.arg
+
+
+def _prefix(one: bytes, two: bytes) -> bool:
+    length = min(len(one), len(two))
+    return one[:length] == two[:length]
+
+
+def _only(same: list[Journey], record: Record) -> Journey | None:
+    """The one candidate; of several the one with this storage, or the one without a buffer."""
+    for narrowed in (
+        same,
+        [journey for journey in same if _shared(journey, record)],
+        [journey for journey in same if not journey.live],
+    ):
+        if len(narrowed) == 1:
+            return narrowed[0]
+    return None
+
+
+def _still(known: Journey, record: Record, packet: Packet) -> bool:
+    """Whether the buffer still holds what it held: as it was, merged by GRO, or encrypted."""
+    if packet.protocol == ESP or _grown(known, packet):
+        return True
+    first = known.first_seen
+    again = first is not None and _begins(record, packet) and _place(first) == _place(record)
+    alike = known.packet is None or _prefix(known.packet.payload, packet.payload)
+    return packet.fingerprint in known.fingerprints and alike and not again
+
+
+def _grown(held: Journey, packet: Packet) -> bool:
+    """Whether this is the packet that GRO held, with exactly what it merged into it."""
+    first = held.packet
+    return (
+        first is not None
+        and packet.size == held.grown > 0
+        and (packet.flow, packet.serial[0]) == (first.flow, first.serial[0])
+    )
+
+
+def _begins(record: Record, packet: Packet) -> bool:
+    """Whether a packet begins here: sent by a socket, not by a tunnel that wrapped one."""
+    out = record.kind is Kind.NETFILTER_FIRST and record.arg == _LOCAL_OUT
+    return out and packet.vni is None
+
+
+def _changed(before: Packet | None, now: Packet) -> bool:
     """Whether ``now`` may be ``before`` with other addresses or ports."""
-    return before is None or (before.protocol, before.ident) == (now.protocol, now.ident)
+    if before is None:
+        return True
+    kept = (before.protocol, before.ident, before.serial[:2])
+    return kept == (now.protocol, now.ident, now.serial[:2]) and _prefix(
+        before.payload, now.payload
+    )
+
+
+def _relate(journey: Journey, tie: Tie, other: Journey, reason: str) -> None:
+    journey.relations.append(Relation(tie=tie, packet=other.number, reason=reason))
+    other.relations.append(Relation(tie=tie.inverse, packet=journey.number, reason=reason))
+
+
+def _by_content(found: list[Journey]) -> None:
+    """Relate what carries the same cookie: an answer, or a proxy's second connection."""
+    bearers: dict[int, list[Journey]] = {}
+    for journey in found:
+        if journey.cookie and journey.packet is not None:
+            bearers.setdefault(journey.cookie, []).append(journey)
+    for first, *later in bearers.values():
+        for journey in later:
+            _related_by_cookie(first, journey)
+
+
+def _related_by_cookie(first: Journey, journey: Journey) -> None:
+    before, now = first.packet, journey.packet
+    arrived = next((r.ns for r in first.records if r.kind is Kind.DATA_READY), None)
+    began = journey.first_seen
+    if before is None or now is None or arrived is None or began is None or began.ns < arrived:
+        return
+    if now.source != before.destination:
+        return
+    reason = f"content: it carries the same cookie {journey.cookie:016x} onwards"
+    turned = (now.destination, now.ports) == (before.source, before.ports[::-1])
+    _relate(journey, Tie.ANSWER_TO if turned else Tie.CAUSED_BY, first, reason)
 
 
 def journeys(records: Iterable[Record]) -> tuple[Journey, ...]:
@@ -146,4 +373,5 @@ def journeys(records: Iterable[Record]) -> tuple[Journey, ...]:
     identifier = _Identifier()
     for record in sorted(records, key=lambda record: record.ns):
         identifier.take(record)
+    _by_content(identifier.journeys)
     return tuple(identifier.journeys)

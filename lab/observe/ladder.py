@@ -12,7 +12,7 @@ from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
 from lab.observe.walk import Walk, step_of
-from lab.trace import Evidence, LookUp, SendHook, Side, Step
+from lab.trace import Evidence, LookUp, SendHook, Side, Step, Tie, ranges
 from lab.trace.own import OwnEvent
 
 PREROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POSTROUTING = range(5)
@@ -165,8 +165,21 @@ class Ladder(Arrival):
         for walk in reversed(self.walks):
             if (index := walk.last("gro_receive")) is not None:
                 walk.gro = _GRO.get(record.verdict, str(record.verdict))
-                walk.hops[index] = replace(walk.hops[index], verdict=walk.gro)
+                walk.hops[index] = replace(
+                    walk.hops[index], verdict=walk.gro, reason=self._with_others(walk.gro)
+                )
                 return
+
+    def _with_others(self, gro: str) -> str:
+        """Which packets GRO put together."""
+        relations = self.journey.relations
+        into = [r.packet for r in relations if r.tie is Tie.MERGED_INTO]
+        parts = [r.packet for r in relations if r.tie is Tie.MADE_OF]
+        if gro == "merged" and into:
+            return f"GRO merged it into packet {into[0]}, which goes on for both"
+        if gro == "held" and parts:
+            return f"GRO held it back and merged packets {ranges(parts)} into it"
+        return ""
 
     def _classifier(
         self, record: Record, walk: Walk, side: str, step: Step | None, hook: str
@@ -336,8 +349,19 @@ class Ladder(Arrival):
         stack = self.names.frames(record.stack)
         if location == _XDP_COPY:
             self._copied_for_xdp(record, stack)
-        elif walk.side is Side.RECEIVE and not walk.taken(Step.DATA_READY):
+        elif walk.side is Side.SEND:
+            self._cut(record, walk, location)
+        elif not walk.taken(Step.DATA_READY):
             self._used_up(record, walk, location, stack)
+
+    def _cut(self, record: Record, walk: Walk, location: str) -> None:
+        """The large packet's buffer goes where its segments were made (GSO)."""
+        pieces = [r.packet for r in self.journey.relations if r.tie is Tie.SPLIT_INTO]
+        if pieces and walk.last("gso_segment") is None:
+            self.add(
+                record, walk, "gso_segment", "on_consume", verdict="split",
+                reason=f"{location} cut it into {len(pieces)} segments: packets {ranges(pieces)}",
+            )  # fmt: skip
 
     def _copied_for_xdp(self, record: Record, stack: tuple[str, ...]) -> None:
         """Before a native program runs on veth, the sender's buffer is copied and let go."""

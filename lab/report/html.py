@@ -111,7 +111,8 @@ def _facts(trace: Trace) -> str:
     who = f"{packet.sender} → {packet.receiver}" if packet.sender or packet.receiver else ""
     cookie = f"cookie {packet.cookie}" if packet.cookie else ""
     kernel = f"kernel {trace.kernel}" if trace.kernel else ""
-    return " · ".join(part for part in (who, trace.topology, cookie, kernel) if part)
+    ties = f"packet {packet.number}: {'; '.join(trace.ties)}" if trace.ties else ""
+    return " · ".join(part for part in (who, trace.topology, cookie, kernel, ties) if part)
 
 
 def _legend() -> str:

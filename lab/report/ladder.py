@@ -78,6 +78,8 @@ def _head(trace: Trace) -> Iterator[Text]:
     facts += [f"kernel {trace.kernel}"] if trace.kernel else []
     if facts:
         yield Text(" · ".join(facts), style="dim")
+    if trace.ties:
+        yield Text(f"packet {packet.number}: " + "; ".join(trace.ties))
     if trace.lost:
         yield Text(
             f"{style.DROPPED} {trace.lost} events were lost: this ladder may have holes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.report.passages import NO_EVIDENCE
-from lab.trace import Evidence, Hop, Side, Step, Trace
+from lab.trace import Evidence, Hop, Side, Step, Tie, Trace
 
 DROPPED = "✗"
 SEEN = "✓"
@@ -71,6 +71,9 @@ def title(hop: Hop) -> str:
     return hop.step.title if hop.step else hop.hook
 
 
+_ONWARD = (Tie.MERGED_INTO.value, Tie.SPLIT_INTO.value)
+
+
 def ending(trace: Trace) -> tuple[str, str]:
     """Return how a packet's way ended: a sign and a clause.
 
@@ -82,6 +85,8 @@ def ending(trace: Trace) -> tuple[str, str]:
         return DROPPED, f"dropped at {where}: {drop.drop_reason or drop.hook}"
     if trace.delivered:
         return SEEN, "delivered to a socket"
+    if onward := [tie for tie in trace.ties if tie.startswith(_ONWARD)]:
+        return SEEN, onward[0]
     last = trace.taken[-1] if trace.taken else None
     if last is not None and last.step in (Step.L4_RECEIVE, Step.DATA_READY):
         where = last.namespace or last.node

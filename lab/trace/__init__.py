@@ -1,9 +1,9 @@
 """The path of one packet as data: steps, hops, evidence and traces, without root or I/O."""
 
 from lab.trace.expect import Expectation
-from lab.trace.model import SCHEMA_VERSION, Hop, LookUp, PacketId, Passage, Trace
+from lab.trace.model import SCHEMA_VERSION, Hop, LookUp, PacketId, Passage, Relation, Trace, ranges
 from lab.trace.own import Attach, Probe
-from lab.trace.steps import Evidence, SendHook, Side, Step
+from lab.trace.steps import Evidence, SendHook, Side, Step, Tie
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -15,8 +15,11 @@ __all__ = [
     "PacketId",
     "Passage",
     "Probe",
+    "Relation",
     "SendHook",
     "Side",
     "Step",
+    "Tie",
     "Trace",
+    "ranges",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.errors import InputError
 from lab.trace.expect import Expectation
-from lab.trace.steps import Evidence, Side, Step
+from lab.trace.steps import Evidence, Side, Step, Tie
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +44,7 @@ class PacketId:
         length: bytes of the frame at the first hop.
         sender, receiver: names of pod or node where known, else empty.
         info: TCP flags (``SYN,ACK``), ICMP type (``echo request``) or empty.
+        number: within its recording; what relations name.
     """
 
     cookie: str = ""
@@ -56,12 +57,42 @@ class PacketId:
     sender: str = ""
     receiver: str = ""
     info: str = ""
+    number: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.protocol} {self.source}:{self.source_port}"
             f" -> {self.destination}:{self.destination_port}"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """Where a packet comes from, or what became of it: segments, clones, merges, proxies.
+
+    Attributes:
+        tie: the kind, read from this packet to the other.
+        packet: number of the other within the recording.
+        reason: what shows it.
+    """
+
+    tie: Tie
+    packet: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.tie} packet {self.packet}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return whole numbers in short: ``4-8, 11``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +209,7 @@ class Trace:
         wall_ns: nanoseconds to add to a hop's ``ns`` to get the time since 1970.
         sources: what was watching, one sentence each.
         missing: evidence that this kernel could not give, one sentence each.
+        relations: to other packets of the recording.
     """
 
     packet: PacketId
@@ -189,6 +221,18 @@ class Trace:
     wall_ns: int = 0
     sources: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    relations: tuple[Relation, ...] = ()
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """What this packet is to others, in words: ``split into packets 4-8``."""
+        numbers: dict[Tie, list[int]] = {}
+        for relation in self.relations:
+            numbers.setdefault(relation.tie, []).append(relation.packet)
+        return tuple(
+            f"{tie} packet{'s' if len(others) > 1 else ''} {ranges(others)}"
+            for tie, others in numbers.items()
+        )
 
     @property
     def taken(self) -> tuple[Hop, ...]:
@@ -265,8 +309,9 @@ class Trace:
         rest = {
             field.name: _plain(getattr(self, field.name))
             for field in fields(self)
-            if field.name not in ("packet", "hops", "lost")
+            if field.name not in ("packet", "hops", "lost", "relations")
         }
+        rest["relations"] = [asdict(relation) for relation in self.relations]
         return head | rest | {"hops": [_hop_as_dict(hop) for hop in self.hops]}
 
     @classmethod
@@ -329,6 +374,12 @@ def _hop_of(value: Mapping[str, Any]) -> Hop:
     return Hop(**known)
 
 
+def _relation_of(value: Mapping[str, Any]) -> Relation:
+    known = _known(Relation, value)
+    known["tie"] = Tie(known["tie"])
+    return Relation(**known)
+
+
 def _trace_of(value: Mapping[str, Any]) -> Trace:
     known = _known(Trace, value)
     try:
@@ -336,6 +387,7 @@ def _trace_of(value: Mapping[str, Any]) -> Trace:
         known["hops"] = tuple(_hop_of(hop) for hop in _list(value["hops"]))
         known["sources"] = tuple(value.get("sources", ()))
         known["missing"] = tuple(value.get("missing", ()))
+        known["relations"] = tuple(map(_relation_of, value.get("relations", ())))
         return Trace(**known)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(

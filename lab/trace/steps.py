@@ -186,3 +186,24 @@ class Side(StrEnum):
     RECEIVE = "receive"
     SEND = "send"
     OTHER = "other"
+
+
+class Tie(StrEnum):
+    """How a packet comes from another: read "this packet is the ... packet N"."""
+
+    CLONE_OF = "clone of"
+    CLONED_AS = "cloned as"
+    SEGMENT_OF = "segment of"
+    SPLIT_INTO = "split into"
+    MERGED_INTO = "merged into"
+    MADE_OF = "made of"
+    CAUSED_BY = "caused by"
+    CAUSES = "causes"
+    ANSWER_TO = "answer to"
+    ANSWERED_BY = "answered by"
+
+    @property
+    def inverse(self) -> Tie:
+        """The same relation, told of the other packet."""
+        ties = list(Tie)
+        return ties[ties.index(self) ^ 1]

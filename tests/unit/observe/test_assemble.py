@@ -210,9 +210,7 @@ def tcp(flags: int, *, back: bool = False) -> bytes:
     )  # fmt: skip
 
 
-ARRIVED = [
-    replace(record, packet=record.packet and tcp(2)) for record in (RECEIVED, FIRST, LAST)
-]
+ARRIVED = [replace(record, packet=record.packet and tcp(2)) for record in (RECEIVED, FIRST, LAST)]
 INPUT = replace(FIRST, ns=22, arg=1, location=113, packet=tcp(2))
 ASKED = replace(
     BLANK, ns=25, kind=Kind.SOCKET_LOOKUP, packet=b"", netns=0, ifindex=0, verdict=6,
@@ -220,7 +218,7 @@ ASKED = replace(
 )  # fmt: skip
 ANSWERED = replace(ROUTED, ns=26, stack=(117, 116, 115, 114))
 USED_UP = replace(BLANK, ns=27, kind=Kind.CONSUME, packet=tcp(2), location=116)
-COMPLETED = replace(READY, ns=29, packet=b"", location=106)
+COMPLETED = replace(READY, ns=29, packet=b"", length=0, location=106)
 STATE = replace(
     BLANK, ns=28, kind=Kind.TCP_STATE, packet=b"", arg=80, hash=4000, verdict=3 << 8 | 1,
     stack=(115, 114),
@@ -306,6 +304,127 @@ def test_the_probe_is_no_part_of_the_stack_it_took():
              4: "bpf_prog_0123456789abcdef_cil_from_netdev"}  # fmt: skip
     names = replace(NAMES, symbol=named.__getitem__)
     assert names.frames((1, 2, 3, 4)) == ("kfree_skb", "bpf:cil_from_netdev")
+
+
+def segment(sequence: int, size: int, *, flags: int = 16, ident: int = 7) -> bytes:
+    """The headers of a TCP segment; its payload lies in pages and was not captured."""
+    body = struct.pack("!HHIIBBHHH", 4000, 80, sequence, 2, 5 << 4, flags, 100, 0, 0)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 40 + size, ident, 0, 64, 6, 0)
+    return head + CLIENT.packed + SERVER.packed + body
+
+
+OUT = replace(BLANK, kind=Kind.NETFILTER_FIRST, arg=3, netns=NODE, ifindex=LXC)
+SENT = replace(BLANK, kind=Kind.DEV_XMIT, netns=NODE, ifindex=LXC)
+LARGE = replace(OUT, ns=1, skb=1, head=1, packet=segment(1000, 3000, flags=24))
+PIECES = [
+    replace(SENT, ns=2 + k, skb=10 + k, head=10 + k,
+            packet=segment(1000 + 1000 * k, 1000, ident=7 + k, flags=24 if k == 2 else 16))
+    for k in range(3)
+]  # fmt: skip
+
+
+def merges(pieces: list[Record], verdicts: tuple[int, ...] = (2, 1, 1)) -> list[Record]:
+    """Each piece on its way into the pod's GRO, and what GRO did with it."""
+    found = []
+    for piece, verdict in zip(pieces, verdicts, strict=True):
+        entry = replace(piece, ns=piece.ns * 10, kind=Kind.GRO_RECEIVE, netns=POD, ifindex=ETH0)
+        done = replace(entry, ns=entry.ns + 1, kind=Kind.GRO_RESULT, packet=b"", verdict=verdict)
+        found += [entry, done]
+    return found
+
+
+def test_the_segments_of_a_large_send_are_told_with_their_parent():
+    large, *pieces = assemble([LARGE, *PIECES], (), NAMES)
+    assert large.ties == ("split into packets 1-3",)
+    assert [piece.ties for piece in pieces] == [("segment of packet 0",)] * 3
+
+
+def test_what_lies_outside_the_large_send_is_no_segment_of_it():
+    stranger = replace(PIECES[0], packet=segment(4000, 1000))
+    assert [trace.ties for trace in assemble([LARGE, stranger], (), NAMES)] == [(), ()]
+
+
+def test_a_retransmission_begins_at_its_socket_and_is_no_segment():
+    again = replace(OUT, ns=3, skb=2, packet=segment(1000, 1000, ident=9))
+    assert [trace.ties for trace in assemble([LARGE, again], (), NAMES)] == [(), ()]
+
+
+def test_segments_that_gro_merges_name_the_packet_they_are_in():
+    whole = replace(
+        RECEIVED, ns=100, skb=10, head=10, packet=segment(1000, 3000, flags=24), stack=()
+    )
+    first, *rest = assemble([*PIECES, *merges(PIECES), whole], (), NAMES)
+    assert first.ties == ("made of packets 1-2",)
+    assert [trace.ties for trace in rest] == [("merged into packet 0",)] * 2
+    assert Step.RECEIVE_SKB in first.steps("server")
+    assert not any(Step.RECEIVE_SKB in trace.steps("server") for trace in rest)
+    assert "merged it into packet 0" in rest[0].hops[-1].reason
+
+
+def test_a_merge_that_does_not_follow_what_is_held_is_not_told():
+    gap = [PIECES[0], PIECES[2]]
+    assert [trace.ties for trace in assemble([*gap, *merges(gap, (2, 1))], (), NAMES)] == [(), ()]
+
+
+def test_a_copy_with_the_same_storage_goes_its_own_way():
+    copy = replace(BLANK, ns=12, skb=0xAF, head=5, kind=Kind.DEV_QUEUE, netns=NODE, ifindex=LXC)
+    received = replace(RECEIVED, head=5)
+    original, clone = assemble([received, copy, *DELIVERY[1:]], (), NAMES)
+    assert original.delivered
+    assert clone.ties == ("clone of packet 0",)
+    assert original.ties == ("cloned as packet 1",)
+
+
+def test_the_copy_of_a_packet_socket_is_no_packet_of_its_own():
+    tap = replace(READY, ns=12, skb=0xAF, head=5, arg=17 << 32)
+    (trace,) = assemble([replace(RECEIVED, head=5), tap, *DELIVERY[1:]], (), NAMES)
+    assert Step.CHECK_TAPS in trace.steps("server")
+
+
+def datagram(payload: bytes, ident: int = 0) -> bytes:
+    body = struct.pack("!HHHH", 4000, 5000, 8 + len(payload), 0) + payload
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), ident, 0, 64, 17, 0)
+    return head + CLIENT.packed + SERVER.packed + body
+
+
+TWINS = {
+    "other payload in another buffer": (datagram(b"hello"), datagram(b"jello"), 0xA1),
+    "other payload in the same buffer": (datagram(b"hello"), datagram(b"jello"), 0xA0),
+    "the same payload, begun again": (datagram(b"hello"), datagram(b"hello"), 0xA1),
+}
+
+
+@pytest.mark.parametrize(("one", "two", "skb"), TWINS.values(), ids=TWINS.keys())
+def test_packets_alike_in_every_header_are_told_apart(one, two, skb):
+    first = replace(OUT, ns=1, packet=one)
+    second = replace(OUT, ns=2, skb=skb, packet=two)
+    assert len(assemble([first, second], (), NAMES)) == 2
+
+
+def test_a_later_fragments_payload_is_not_read_as_ports():
+    fragment = bytearray(datagram(b"hello", ident=7))
+    fragment[6:8] = b"\0\x10"
+    (trace,) = assemble([replace(RECEIVED, packet=bytes(fragment))], (), NAMES)
+    assert (trace.packet.source_port, trace.packet.destination_port) == (0, 0)
+
+
+COOKIE = 0x77
+RELAYED = {
+    "a proxy's second connection": (SERVER, IPv4Address("10.0.3.9"), (5555, 80), "caused by"),
+    "an echo": (SERVER, CLIENT, (5000, 4000), "answer to"),
+    "another sender": (IPv4Address("10.0.9.9"), CLIENT, (5000, 4000), None),
+}
+
+
+@pytest.mark.parametrize(("source", "to", "ports", "tie"), RELAYED.values(), ids=RELAYED.keys())
+def test_a_cookie_that_travels_on_is_told_as_related_by_content(source, to, ports, tie):
+    body = struct.pack("!HHHH", *ports, 13, 0) + b"hello"
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 33, 9, 0, 64, 17, 0) + source.packed + to.packed
+    onward = replace(OUT, ns=50, skb=0xB0, cookie=COOKIE, packet=head + body)
+    arrived = [replace(record, cookie=record.packet and COOKIE or 0) for record in DELIVERY]
+    _, second = assemble([*arrived, onward], (), NAMES)
+    assert second.ties == ((f"{tie} packet 0",) if tie else ())
+    assert all("content" in relation.reason for relation in second.relations)
 
 
 def test_losses_are_told():
