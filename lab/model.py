@@ -7,7 +7,7 @@ computed by :mod:`lab.plan`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Any
 
@@ -160,6 +160,9 @@ class Options:
         lb_algorithm: how backends are chosen for traffic from outside.
         nodeport_mode: how NodePort traffic to a remote backend travels.
         prefilter: XDP on every node's uplink turns listed sources away.
+        native_routing_cidr: network that pods' own addresses are shown to; empty for none.
+        masquerade_exceptions: further networks, as the ip-masq agent lists them.
+        custom_calls: a program of the user's may run after a pod's own, see `lab endpoint custom`.
         mtu: of every device, in bytes.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.
     """
@@ -171,6 +174,9 @@ class Options:
     lb_algorithm: str = "random"
     nodeport_mode: str = "snat"
     prefilter: bool = False
+    native_routing_cidr: str = ""
+    masquerade_exceptions: tuple[str, ...] = ()
+    custom_calls: bool = False
     mtu: int = 1500
     datapath: bool = True
 
@@ -188,6 +194,47 @@ class Options:
             )
         if not 576 <= self.mtu <= 65535:
             raise TopologyError(f"option mtu: {self.mtu}", hint="use 576 to 65535 bytes")
+        object.__setattr__(self, "masquerade_exceptions", tuple(self.masquerade_exceptions))
+        if self.native_routing_cidr:
+            _network(self.native_routing_cidr, "option native_routing_cidr")
+        for network in self.masquerade_exceptions:
+            _network(network, "option masquerade_exceptions")
+
+    @property
+    def unmasqueraded(self) -> tuple[IPv4Network, ...]:
+        """Every network that sees pods' own addresses, `native_routing_cidr` first."""
+        first = (self.native_routing_cidr,) if self.native_routing_cidr else ()
+        return tuple(IPv4Network(text) for text in (*first, *self.masquerade_exceptions))
+
+    def with_words(self, words: Mapping[str, str]) -> Options:
+        """Return these options with some changed: ``{"routing": "native", "prefilter": "true"}``.
+
+        Raises:
+            TopologyError: an option that is unknown, or a word it does not take.
+        """
+        known = {item.name: getattr(self, item.name) for item in fields(self)}
+        changes: dict[str, Any] = {}
+        for name, word in words.items():
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise TopologyError(f"option {name!r} is unknown", hint=hint)
+            changes[name] = _value_of(name, word, known[name])
+        return replace(self, **changes)
+
+
+def _value_of(name: str, word: str, example: object) -> object:
+    """The value that a word stands for, of the same type as another value of that option."""
+    if isinstance(example, bool):
+        if word not in ("true", "false"):
+            raise TopologyError(f"option {name}: {word!r}", hint="say true or false")
+        return word == "true"
+    if isinstance(example, tuple):
+        return tuple(part for part in word.split(",") if part)
+    if isinstance(example, int):
+        if not word.isdecimal():
+            raise TopologyError(f"option {name}: {word!r} is no number", hint="for example 1500")
+        return int(word)
+    return word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

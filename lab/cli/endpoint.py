@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -96,3 +97,21 @@ def log_command(endpoint: EndpointArgument, lab: LabOption = "", node: NodeOptio
         found = find(live, endpoint, node)
         for line in live.node(found.node).agent.log(found.id):
             typer.echo(line)
+
+
+@app.command("custom")
+def custom_command(
+    pod: Annotated[str, typer.Argument(help="Name of a pod.")],
+    direction: Annotated[str, typer.Argument(help="ingress: what it receives; egress: sends.")],
+    source: Annotated[
+        Path | None, typer.Argument(help="C file or object; without one the slot is emptied.")
+    ] = None,
+    program: Annotated[str, typer.Option(help="Function of the file, if it has several.")] = "",
+    lab: LabOption = "",
+) -> None:
+    """Let a program of yours run after those of a pod, see bpf/bpf_custom.c."""
+    from lab.runtime.custom import put_custom_call
+
+    with running(lab) as live:
+        name = put_custom_call(live, pod, direction, source, program)
+    typer.echo(f"{direction} of {pod}: {name or 'nothing'} has the last word")

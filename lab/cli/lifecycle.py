@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from lab.cli.options import SetOption, changed_options
 from lab.cli.output import Format, OutputOption, console, print_json
 from lab.errors import InputError
 from lab.kernel import cgroup
@@ -88,10 +90,12 @@ def up_command(
     semantics: Annotated[
         str, typer.Option(help="For manifests: policies as k8s or cilium promise them.")
     ] = "k8s",
+    settings: SetOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Build a lab from a topology or from manifests and keep it up until `lab down`."""
-    lab = _build(topology, name, check_engine(engine), semantics)
+    changes = changed_options(settings)
+    lab = _build(topology, name, check_engine(engine), semantics, changes)
     chosen = lab.name
     record = registry.find(chosen)
     if output is Format.JSON:
@@ -103,14 +107,17 @@ def up_command(
         typer.echo(f"try: lab exec {chosen}/{record.pods[0]} -- ip addr")
 
 
-def _build(paths: list[Path], name: str, engine: str, semantics: str) -> Lab:
+def _build(
+    paths: list[Path], name: str, engine: str, semantics: str, changes: dict[str, str]
+) -> Lab:
     from lab.scenarios import load_topology
 
     if any(path.suffix in (".yaml", ".yml", ".json") or path.is_dir() for path in paths):
-        return _build_from_manifests(paths, name, engine, semantics)
+        return _build_from_manifests(paths, name, engine, semantics, changes)
     if len(paths) > 1:
         raise InputError("a lab has one topology", hint="name one file, or only manifests")
     described = load_topology(paths[0])
+    described = replace(described, options=described.options.with_words(changes))
     chosen = name or described.name
     _check_lab_name(chosen)
     with progress_bar(f"building {chosen}") as progress:
@@ -118,7 +125,10 @@ def _build(paths: list[Path], name: str, engine: str, semantics: str) -> Lab:
         return lab.start(attached=False)
 
 
-def _build_from_manifests(paths: list[Path], name: str, engine: str, semantics: str) -> Lab:
+def _build_from_manifests(
+    paths: list[Path], name: str, engine: str, semantics: str, changes: dict[str, str]
+) -> Lab:
+    from lab.k8s.configuration import options_of
     from lab.k8s.live import up as build
     from lab.k8s.read import read_files
     from lab.policy.objects import Semantics
@@ -132,7 +142,12 @@ def _build_from_manifests(paths: list[Path], name: str, engine: str, semantics: 
     _check_lab_name(chosen)
     with progress_bar(f"building {chosen}") as progress:
         lab, outcome = build(
-            objects, name=chosen, engine=engine, semantics=meant[semantics], progress=progress
+            objects,
+            name=chosen,
+            engine=engine,
+            options=options_of(objects).with_words(changes),
+            semantics=meant[semantics],
+            progress=progress,
         )
     for note in outcome.notes:
         typer.echo(f"note: {note}", err=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lab.cli.options import SetOption, changed_options
 from lab.cli.output import Format, OutputOption, print_json
 
 app = typer.Typer()
@@ -15,6 +17,7 @@ app = typer.Typer()
 @app.command()
 def plan_command(
     topology: Annotated[Path, typer.Argument(help="Topology file, e.g. topologies/two_nodes.py")],
+    settings: SetOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Print the steps as ip, tc and bpftool lines; changes nothing and needs no root."""
@@ -25,6 +28,8 @@ def plan_command(
     from lab.scenarios import load_topology
 
     described = load_topology(topology)
+    changed = described.options.with_words(changed_options(settings))
+    described = replace(described, options=changed)
     paths = {name: Path(path) for name, path in compiled_objects(described).items()}
     steps = plan(described)
     if output is Format.JSON:

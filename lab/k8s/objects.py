@@ -7,7 +7,7 @@ out. Policies are :mod:`lab.policy.objects`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from lab.policy.objects import Policy
@@ -316,10 +316,12 @@ class Objects:
     Attributes:
         items: everything that means something to the lab.
         notes: kinds that were read and left out, ``FILE:LINE: kind name: why``.
+        settings: options of the datapath, as words; they count when the lab is built.
     """
 
     items: tuple[KubernetesObject, ...] = ()
     notes: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
 
     def of(self, kind: type[T]) -> tuple[T, ...]:
         """Return the objects of one class, in order."""
@@ -329,11 +331,12 @@ class Objects:
         """Return these objects with ``other`` applied: same key replaces, new ones follow."""
         merged = {key_of(item): item for item in self.items}
         merged.update({key_of(item): item for item in other.items})
-        return Objects(tuple(merged.values()), self.notes + other.notes)
+        settings = self.settings + other.settings
+        return Objects(tuple(merged.values()), self.notes + other.notes, settings)
 
     def without(self, keys: frozenset[tuple[str, str, str]]) -> Objects:
         """Return these objects except those with the given keys."""
-        return Objects(tuple(i for i in self.items if key_of(i) not in keys), self.notes)
+        return replace(self, items=tuple(i for i in self.items if key_of(i) not in keys))
 
     @property
     def policies(self) -> tuple[Policy, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab.errors import InputError
 from lab.k8s import cilium, policies, services, workloads
+from lab.k8s.configuration import is_configuration, read_configuration
 from lab.k8s.objects import KubernetesObject, Objects, key_of, kind_of
 from lab.k8s.tree import Item, documents, words
 from lab.names import did_you_mean
@@ -78,16 +79,20 @@ def read_text(text: str, file: str = "manifest") -> Objects:
     Raises:
         InputError: ``FILE:LINE: PATH: problem`` with a suggestion, for the first thing wrong.
     """
-    items: list[KubernetesObject] = []
-    notes: list[str] = []
-    for document in documents(text, file):
-        for item in _open_list(document):
-            kind = item.mapping().get("kind")
-            if kind is not None and kind.value in _LEFT_OUT:
-                notes.append(f"{item.file}:{item.line}: {kind.value} is no part of the lab")
-                continue
-            items += _read_one(item)
-    return _join(Objects(), Objects(tuple(items), tuple(notes)))
+    read = [_read_item(item) for document in documents(text, file) for item in _open_list(document)]
+    items = tuple(item for one in read for item in one.items)
+    notes = tuple(note for one in read for note in one.notes)
+    settings = tuple(setting for one in read for setting in one.settings)
+    return _join(Objects(), Objects(items, notes, settings))
+
+
+def _read_item(item: Item) -> Objects:
+    kind = item.mapping().get("kind")
+    if kind is None or kind.value not in _LEFT_OUT:
+        return Objects(_read_one(item))
+    if is_configuration(item):
+        return read_configuration(item)
+    return Objects(notes=(f"{item.file}:{item.line}: {kind.value} is no part of the lab",))
 
 
 def _open_list(document: Item) -> Iterator[Item]:
@@ -128,4 +133,8 @@ def _join(first: Objects, second: Objects) -> Objects:
                 hint=f"the first is at {seen[key].meta.source}; rename or remove one",
             )
         seen[key] = item
-    return Objects(first.items + second.items, first.notes + second.notes)
+    return Objects(
+        first.items + second.items,
+        first.notes + second.notes,
+        first.settings + second.settings,
+    )

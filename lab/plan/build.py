@@ -107,7 +107,7 @@ def _world_routes(facts: Inventory) -> Iterator[Step]:
         return
     first = facts.nodes[0]
     yield _via(WORLD, str(LOAD_BALANCER_NETWORK), first)
-    if options.masquerade == "off" or options.routing == "native":
+    if options.masquerade == "off" or options.routing == "native" or options.unmasqueraded:
         for node in facts.nodes:
             yield _via(WORLD, str(node.pod_cidr), node)
 
@@ -229,6 +229,8 @@ def _netfilter_masquerade(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     outside: list[tuple[str, ...]] = [
         ("-A", chain, "-d", str(other.pod_cidr), "-j", "RETURN") for other in facts.nodes
     ]
+    for network in facts.topology.options.unmasqueraded:
+        outside.append(("-A", chain, "-d", str(network), "-j", "RETURN"))
     if facts.topology.options.routing == "native":
         outside.append(("-A", chain, "-d", str(facts.underlay), "-j", "RETURN"))
     rules = (

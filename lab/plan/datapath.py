@@ -74,6 +74,10 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     for address in (node.address, node.router):
         value = entries.lxc_value(endpoint_id=node.host_endpoint_id, host=True, identity=HOST)
         yield _update(node, "cilium_lxc", entries.lxc_key(address), value, f"{address}: the node")
+    for text in facts.topology.options.masquerade_exceptions:
+        network = IPv4Network(text)
+        note = f"{network} sees pods' own addresses"
+        yield _update(node, "cilium_ipmasq_v4", entries.cidr_key(network), b"\x01", note)
     everywhere = IPv4Network("0.0.0.0/0")
     yield _ipcache(node, everywhere, WORLD, None)
     for other in facts.nodes:
@@ -206,6 +210,8 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
     Addresses and MACs are text here and bytes in network order once loaded.
     """
     options = facts.topology.options
+    # a mask of all ones and no address: nobody's network
+    shown = IPv4Network(options.native_routing_cidr or "0.0.0.0/32")
     return {
         "router_ipv4": str(node.router),
         "router_mac": node.host_mac,
@@ -223,5 +229,8 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
         "enable_dsr": options.nodeport_mode == "dsr",
         "enable_maglev": options.lb_algorithm == "maglev",
         "enable_policy": True,
+        "enable_custom_calls": options.custom_calls,
+        "native_routing_cidr": str(shown.network_address),
+        "native_routing_cidr_mask": str(shown.netmask),
         "native_mtu": options.mtu,
     }

@@ -60,6 +60,11 @@ def ipcache_value(identity: int, tunnel_endpoint: IPv4Address | None = None) -> 
     return struct.pack("<I4sHBB", identity, tunnel, 0, 0, 0)
 
 
+def cidr_key(network: IPv4Network) -> bytes:
+    """Return the 8 bytes of ``struct ipmasq_key``."""
+    return struct.pack("<I4s", network.prefixlen, network.network_address.packed)
+
+
 def tunnel_key(network: IPv4Network) -> bytes:
     """Return the 20 bytes of ``struct tunnel_map_key``: a node's pod CIDR."""
     return struct.pack("<4s12xBBH", network.network_address.packed, FAMILY_IPV4, 0, 0)

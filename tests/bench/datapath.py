@@ -238,9 +238,7 @@ def grow_policy() -> None:
             # odd ports: no two of them make one prefix
             ports = (Port("TCP", PORT), *(Port("TCP", 2 * n + 1) for n in range(count - 3)))
             rule = NetworkRule((client,), ports)
-            lab.apply(
-                NetworkPolicy(name="p", pod_selector=Selector.of(app="web"), ingress=(rule,))
-            )
+            lab.apply(NetworkPolicy(name="p", pod_selector=Selector.of(app="web"), ingress=(rule,)))
 
         paths = {"ours": lambda: trips(lab, "web", web)}
         growth("round trip, by number of policy entries", POLICY_ENTRIES, prepare, paths)

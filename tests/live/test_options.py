@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from lab import Lab, Options, Service, ServicePort
+from lab.cli.root import run
 from lab.policy.objects import NetworkPolicy, Selector
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
 
 NODE, POD = "172.30.0.1", "10.0.1.10"
+PEERS = ("server", "other")
 OPTIONS = {
     "tunnel": (Options(), NODE),
     "native routing": (Options(routing="native"), NODE),
@@ -70,6 +72,20 @@ def test_both_backends_answer_behind_every_address_of_a_service(built):
             assert {(a.error, a.reply) for a in answers} == {("", b"web"), ("", b"server")}, who
 
 
+BOTH = {("", b"web"), ("", b"server")}
+
+
+def ask_until_both(pod, address, port):
+    """Connect until both backends have answered, 40 times at most; return what came back."""
+    found = set()
+    for _ in range(40):
+        answer = pod.connect(address, port, payload=b"?")
+        found.add((answer.error, answer.reply))
+        if found == BOTH:
+            break
+    return found
+
+
 def test_node_ports_of_every_node_answer_pods_wherever_the_backend_is(built):
     lab, _ = built
     port = lab.service("web").node_ports[0]
@@ -80,9 +96,7 @@ def test_node_ports_of_every_node_answer_pods_wherever_the_backend_is(built):
     ):
         for name in ("client", "other"):
             for address in nodes:
-                tries = [lab.pod(name).connect(address, port, payload=b"?") for _ in range(12)]
-                found = {(one.error, one.reply) for one in tries}
-                assert found == {("", b"web"), ("", b"server")}, (name, address)
+                assert ask_until_both(lab.pod(name), address, port) == BOTH, (name, address)
 
 
 def test_policy_lets_a_pod_reach_itself_through_its_service(built):
@@ -108,3 +122,61 @@ def test_dsr_lets_the_backend_see_its_client_and_snat_the_node():
             with lab.pod("server").serve_tcp(8080) as server:
                 assert lab.world.connect("172.30.0.1", 30080, payload=b"hi").reply == b"hi"
                 assert [address for address, _ in server.report()["peers"]] == [expected]
+
+
+SHOWN = {
+    "a routed network": Options(native_routing_cidr="203.0.113.0/24"),
+    "an exception": Options(masquerade_exceptions=("203.0.113.0/24",)),
+    "a routed network, by netfilter": Options(
+        masquerade="iptables", native_routing_cidr="203.0.113.0/24"
+    ),
+    "an exception, by netfilter": Options(
+        masquerade="iptables", masquerade_exceptions=("203.0.113.0/24",)
+    ),
+}
+
+
+@pytest.mark.parametrize("options", SHOWN.values(), ids=SHOWN.keys())
+def test_only_networks_that_are_named_see_a_pods_own_address(options):
+    with Lab(replace(topology, options=options)) as lab, lab.world.serve_tcp(9000) as server:
+        for address in (lab.facts.world_client, lab.facts.gateway):
+            assert lab.pod("client").connect(address, 9000, payload=b"hi").reply == b"hi"
+        seen = [address for address, _ in server.report()["peers"]]
+    assert seen == [POD, NODE]
+
+
+REFUSE_ONE = """
+#include "lib/common.h"
+#include "lib/config.h"
+#include "lib/custom.h"
+
+SEC("tc/refuse") int refuse(struct __sk_buff *ctx)
+{
+	return custom_identity(ctx) == %d ? TC_ACT_SHOT : custom_verdict(ctx);
+}
+"""
+
+
+def reached(lab):
+    return [lab.pod("client").ping(lab.pod(name), timeout_s=0.3).ok for name in PEERS]
+
+
+def test_a_custom_call_has_the_last_word(tmp_path, capsys):
+    with Lab(replace(topology, options=Options(custom_calls=True)), name="custom") as lab:
+        source = tmp_path / "refuse.c"
+        source.write_text(REFUSE_ONE % lab.pod("server").facts.identity)
+        assert reached(lab) == [True, True]
+        words = ["endpoint", "custom", "client", "egress", "--lab", "custom"]
+        assert run([*words[:4], str(source), *words[4:]]) == 0
+        assert capsys.readouterr().out == "egress of client: refuse has the last word\n"
+        assert reached(lab) == [False, True]
+        lab.node("alpha").agent.regenerate("client")
+        assert reached(lab) == [False, True], "its slot outlives the pod's own programs"
+        assert run(words) == 0
+        assert reached(lab) == [True, True]
+
+
+def test_without_the_option_there_are_no_custom_calls(capsys):
+    with Lab(topology, name="plain"):
+        assert run(["endpoint", "custom", "client", "egress", "x.c", "--lab", "plain"]) == 2
+    assert "--set custom_calls=true" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """A description that cannot be built is refused: object, cause, next action."""
 
+import json
+
 import pytest
 
 from lab import Link, Node, Options, Pod, Topology
@@ -84,3 +86,44 @@ def test_description_survives_json():
         options=Options(routing="native"),
     )
     assert Topology.from_json(topology.to_json()) == topology
+
+
+WORDS = {
+    "a choice": ({"routing": "native"}, Options(routing="native")),
+    "a truth": ({"custom_calls": "true"}, Options(custom_calls=True)),
+    "a number": ({"mtu": "1400"}, Options(mtu=1400)),
+    "a list": (
+        {"masquerade_exceptions": "10.1.0.0/16,10.2.0.0/16"},
+        Options(masquerade_exceptions=("10.1.0.0/16", "10.2.0.0/16")),
+    ),
+    "nothing": ({}, Options()),
+}
+
+
+@pytest.mark.parametrize(("words", "options"), WORDS.values(), ids=WORDS.keys())
+def test_options_said_in_words(words, options):
+    assert Options().with_words(words) == options
+
+
+REFUSED_WORDS = {
+    "an unknown option": ({"rooting": "native"}, "'rooting' is unknown", "did you mean 'routing'?"),
+    "a truth that is none": ({"prefilter": "yes"}, "'yes'", "true or false"),
+    "a number that is none": ({"mtu": "big"}, "'big' is no number", "1500"),
+    "a network that is none": ({"native_routing_cidr": "10.0.0.1/8"}, "10.0.0.1/8", "10.0.1.0/24"),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "hint"), REFUSED_WORDS.values(), ids=REFUSED_WORDS.keys()
+)
+def test_impossible_words_are_refused(words, problem, hint):
+    with pytest.raises(TopologyError) as error:
+        Options().with_words(words)
+    assert problem in error.value.message
+    assert hint in error.value.hint
+
+
+def test_options_with_lists_survive_json():
+    options = Options(masquerade_exceptions=("10.1.0.0/16",), native_routing_cidr="10.0.0.0/8")
+    described = Topology(name="t", nodes=(Node("a"),), options=options)
+    assert Topology.from_json(json.loads(json.dumps(described.to_json()))) == described

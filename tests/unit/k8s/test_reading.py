@@ -5,7 +5,9 @@ import textwrap
 import pytest
 
 from lab.errors import InputError
+from lab.k8s.configuration import options_of
 from lab.k8s.read import read_files, read_text
+from lab.model import Options
 
 POLICY = """\
 apiVersion: networking.k8s.io/v1
@@ -242,6 +244,46 @@ def test_kinds_without_a_network_are_noted_and_left_out():
     found = read_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {}\n", "m.yaml")
     assert found.items == ()
     assert found.notes == ("m.yaml:1: ConfigMap is no part of the lab",)
+
+
+CONFIG = """
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: cilium-config, namespace: kube-system}
+    data:
+      tunnel: disabled
+      enable-bpf-masquerade: "true"
+      enable-ipv4-masquerade: "true"
+      bpf-lb-mode: dsr
+      mtu: "1400"
+      cluster-name: here
+"""
+AGENT = """
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: ip-masq-agent, namespace: kube-system}
+    data:
+      config: |
+        nonMasqueradeCIDRs: [203.0.113.0/24, 198.51.100.0/24]
+"""
+
+
+def test_cilium_config_sets_the_options_of_the_datapath():
+    found = read_text(textwrap.dedent(CONFIG), "m.yaml")
+    wanted = Options(routing="native", nodeport_mode="dsr", mtu=1400)
+    assert (found.items, options_of(found)) == ((), wanted)
+    assert found.notes == ("m.yaml:11: cluster-name is no option of the lab",)
+
+
+def test_ip_masq_agent_names_who_sees_pods_own_addresses():
+    found = read_text(textwrap.dedent(AGENT), "m.yaml")
+    wanted = ("203.0.113.0/24", "198.51.100.0/24")
+    assert options_of(found).masquerade_exceptions == wanted
+
+
+def test_a_flag_with_a_word_it_does_not_take_is_refused():
+    with pytest.raises(InputError, match="'geneve' is none of the possible values"):
+        read_text(textwrap.dedent(CONFIG.replace("disabled", "geneve")), "m.yaml")
 
 
 def test_lists_are_opened_and_empty_documents_skipped():
