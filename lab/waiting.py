@@ -40,3 +40,8 @@ def eventually(
                 hint="look at the trace or raise the deadline",
             )
         time.sleep(every_s)
+
+
+def pause(seconds: float) -> None:
+    """Wait between two looks at something that is read by polling."""
+    time.sleep(seconds)

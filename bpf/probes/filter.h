@@ -16,6 +16,7 @@
 #define PROTO_ESP 50
 #define ETHERNET_HEADER 14
 #define UNSET_HEADER 0xffff
+#define ETH_P_IP 0x0800
 
 enum filter_mode {
 	MODE_OFF = 0,		/* armed, nothing is recorded */
@@ -171,7 +172,8 @@ static __always_inline bool contents_match(const struct sk_buff *skb, const stru
 {
 	if (trace_filter.mode == MODE_COOKIE)
 		return read_cookie(skb) == trace_filter.cookie;
-	if (!inner->id)
+	/* other buffers (netlink's) may hold anything where a packet has its network header */
+	if (!inner->id || skb->protocol != bpf_htons(ETH_P_IP))
 		return false;
 	return flow_matches(&inner->tuple) || bpf_map_lookup_elem(&trace_flows, &inner->tuple);
 }

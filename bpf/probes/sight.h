@@ -54,7 +54,9 @@ static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
 	struct record *record;
 	u32 netns = netns_of(dev);
 
-	if (!wanted(skb, netns, kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB))
+	/* a program on the way out may drop a packet before anything else reports it */
+	if (!wanted(skb, netns,
+		    kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE))
 		return NULL;
 	record = record_begin(kind);
 	if (!record)

@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.lifecycle import split_target
 from lab.cli.output import Format, OutputOption, console
-from lab.errors import InputError
+from lab.errors import CheckFailed, InputError
 from lab.runtime import Lab
 from lab.trace import Trace
 
+if TYPE_CHECKING:
+    from lab.observe.recording import Recording, Shot
+
 app = typer.Typer()
+_PORT = 5000
 
 
 @app.command()
 def trace_command(
-    sender: Annotated[str, typer.Argument(metavar="LAB/FROM", help="Pod, node or world.")],
-    receiver: Annotated[str, typer.Argument(metavar="TO", help="Pod, node, world or address.")],
+    sender: Annotated[
+        str, typer.Argument(metavar="LAB/FROM", help="Pod, node or world; LAB with --follow.")
+    ] = "",
+    receiver: Annotated[
+        str, typer.Argument(metavar="TO", help="Pod, node, world or address.")
+    ] = "",
     other: Annotated[
         str, typer.Argument(metavar="[B]", help="`lab trace diff A.json B.json`: compare two.")
     ] = "",
@@ -31,51 +39,131 @@ def trace_command(
     udp: Annotated[bool, typer.Option("--udp", help="One UDP datagram (the default).")] = False,
     tcp: Annotated[bool, typer.Option("--tcp", help="A TCP connection with one segment.")] = False,
     icmp: Annotated[bool, typer.Option("--icmp", help="One ICMP echo request.")] = False,
-    dport: Annotated[int, typer.Option(min=1, max=65535, help="Destination port.")] = 5000,
+    dport: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Destination port [default: 5000].")
+    ] = None,
     payload: Annotated[str, typer.Option(help="Text carried in front of the cookie.")] = "hello",
+    at: Annotated[
+        str, typer.Option(help="Begin at HOOK, HOOK@PLACE or PLACE/DEVICE, not at FROM's socket.")
+    ] = "",
     no_listen: Annotated[bool, typer.Option("--no-listen", help="Open no receiver.")] = False,
     probe: Annotated[
         list[Path] | None, typer.Option(help="A bcc probe of your own (Python file).")
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Send nothing: show others' packets until Ctrl-C.")
+    ] = False,
+    where: Annotated[
+        str, typer.Option("--filter", help="Only packets of which this is true; see below.")
+    ] = "",
+    count: Annotated[int, typer.Option(min=0, help="--follow: end after so many packets.")] = 0,
+    duration: Annotated[
+        float | None, typer.Option(min=0.0, help="--follow: end after so many seconds.")
+    ] = None,
     pcapng: Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write a drawing of the way.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a figure: where the time goes.")] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Follow one packet hook by hook through nodes, tunnel and datapath to the socket.
 
     Exit code 1 if the packet did not arrive or events were lost.
+
+    A filter: pod == client and drop_reason == POLICY and inner dst 10.0.2.10. Fields: pod node
+    device namespace from to hook program step evidence verdict identity drop_reason protocol, and
+    src dst host sport dport port, of the outer header if `outer` stands before. Words: dropped
+    delivered tcp udp icmp arp. Joined by and, or, not and brackets.
     """
     if sender == "diff":
         from lab.cli.tracediff import compare
 
         compare(receiver, other, html=html, output=output)
         return
-    if other:
-        raise InputError(f"one argument too many: {other!r}", hint="lab trace LAB/FROM TO")
+    _refuse(other, sender, receiver, follow=follow, topology=topology, at=at)
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
-    with opened_lab(sender, topology) as (lab, place), probing(lab, probe or ()):
-        recording = lab.follow(
-            place,
-            receiver.removeprefix(f"{lab.name}/"),
-            protocol=protocol,
-            port=dport,
-            payload=payload.encode(),
-            listen=not no_listen,
-        )
+    pages = {"html": html, "svg": svg, "pcapng": pcapng, "plot": plot}
+    opened = opened_lab(sender, topology, whole=follow)
+    with opened as (lab, place), probing(lab, probe or ()):
+        goal = receiver.removeprefix(f"{lab.name}/")
+        if follow:
+            from lab.cli import follow as live
+
+            words = {"from": place, "to": goal, "protocol": protocol, "dport": str(dport or "")}
+            condition = live.wanted(lab, words, where)
+            live.follow(
+                lab, condition, count=count, duration_s=duration, output=output, pages=pages
+            )
+            return
+        recording = _shoot(lab, place, goal, _shot(protocol, dport, payload, no_listen), at, where)
+        write_pages(lab, recording.packets, recording.packets[:1], **pages)
     trace = recording.packets[0]
-    write_files(trace, pcapng=pcapng)
-    if html is not None:
-        from lab.report.html import write_page
-
-        write_page(recording.packets, html, lab.topology)
-    if plot is not None:
-        from lab.plot.latency import write_latency
-
-        write_latency(trace, plot)
     show(trace, output)
     if trace.lost or trace.drops:
         raise typer.Exit(1)
+
+
+def _refuse(
+    other: str, sender: str, receiver: str, *, follow: bool, topology: Path | None, at: str
+) -> None:
+    """Say what is wrong with arguments that contradict each other or are missing.
+
+    Raises:
+        InputError: they do.
+    """
+    if other:
+        raise InputError(f"one argument too many: {other!r}", hint="lab trace LAB/FROM TO")
+    if follow and at:
+        raise InputError(
+            "--at and --follow exclude each other", hint="--follow sends nothing itself"
+        )
+    if follow and (sender or topology):
+        return
+    if not sender:
+        raise InputError("from where?", hint="lab trace LAB/FROM TO, or lab trace LAB --follow")
+    if not receiver:
+        raise InputError(
+            f"where should the packet from {sender!r} go?", hint="lab trace LAB/FROM TO"
+        )
+
+
+def _shot(protocol: str, dport: int | None, payload: str, no_listen: bool) -> Shot:
+    from lab.observe.recording import Shot
+
+    return Shot(
+        protocol=protocol or "udp",
+        port=dport or _PORT,
+        payload=payload.encode(),
+        listen=not no_listen,
+    )
+
+
+def _shoot(lab: Lab, place: str, goal: str, shot: Shot, at: str, where: str) -> Recording:
+    """Send the packet and return what was seen, the packet wanted in front.
+
+    Raises:
+        CheckFailed: the filter lets none of the packets through.
+    """
+    from lab.observe.filter import parse_filter
+    from lab.observe.watch import vocabulary
+
+    condition = parse_filter(where, vocabulary(lab))
+    if at:
+        from lab.observe.at import follow_at
+
+        recording = follow_at(lab, place, goal, shot, at)
+    else:
+        from lab.observe.recording import follow
+
+        recording = follow(lab, place, goal, shot)
+    kept = tuple(trace for trace in recording.packets if condition.matches(trace))
+    if not kept:
+        raise CheckFailed(
+            f"none of the {len(recording.packets)} packets of this flow is what --filter asks for",
+            hint="leave --filter away to see them",
+        )
+    recording.packets = kept
+    return recording
 
 
 def show(trace: Trace, output: Format) -> None:
@@ -88,8 +176,26 @@ def show(trace: Trace, output: Format) -> None:
     print_ladder(trace, console())
 
 
-def write_files(trace: Trace, *, pcapng: Path | None) -> None:
-    """Write the files asked for.
+def write_pages(
+    lab: Lab,
+    packets: tuple[Trace, ...],
+    captured: tuple[Trace, ...],
+    *,
+    html: Path | None,
+    svg: Path | None,
+    pcapng: Path | None,
+    plot: Path | None,
+) -> None:
+    """Write the files asked for: the page has all packets, drawing and figure have the first.
+
+    Args:
+        lab: must be up: for the figure, what watching costs is measured in it.
+        packets: for page, drawing and figure.
+        captured: for the capture.
+        html: file of the page that plays the packets.
+        svg: file of the drawing.
+        pcapng: file of the capture.
+        plot: file of the figure.
 
     Raises:
         InputError: a file cannot be written.
@@ -98,11 +204,24 @@ def write_files(trace: Trace, *, pcapng: Path | None) -> None:
         if pcapng is not None:
             from lab.observe.capture import write_pcapng
 
-            write_pcapng(trace, pcapng)
+            write_pcapng(captured, pcapng)
+        if svg is not None:
+            from lab.report.svg import trace_svg
+
+            svg.write_text(trace_svg(packets[0], lab.topology), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"cannot write {error.filename}: {error.strerror}", hint="choose another place"
         ) from error
+    if html is not None:
+        from lab.report.html import write_page
+
+        write_page(packets, html, lab.topology)
+    if plot is not None:
+        from lab.observe.cost import cost_of_a_sight_us
+        from lab.plot.latency import write_latency
+
+        write_latency(packets[0], plot, cost_us=cost_of_a_sight_us(lab, packets[0]))
 
 
 def _protocol(**asked: bool) -> str:
@@ -111,7 +230,7 @@ def _protocol(**asked: bool) -> str:
         raise InputError(
             f"--{' and --'.join(names)} exclude each other", hint="one packet has one protocol"
         )
-    return names[0] if names else "udp"
+    return names[0] if names else ""
 
 
 @contextmanager
@@ -126,10 +245,18 @@ def probing(lab: Lab, files: Iterable[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def opened_lab(sender: str, topology: Path | None) -> Iterator[tuple[Lab, str]]:
-    """Yield the lab and the name of the sending place in it."""
+def opened_lab(
+    sender: str, topology: Path | None, *, whole: bool = False
+) -> Iterator[tuple[Lab, str]]:
+    """Yield the lab and the name of the sending place in it.
+
+    Args:
+        sender: ``LAB/PLACE``, or ``PLACE`` with a topology.
+        topology: build this first.
+        whole: ``LAB`` alone is enough; the place is empty then.
+    """
     if topology is None:
-        name, place = split_target(sender)
+        name, place = (sender, "") if whole and "/" not in sender else split_target(sender)
         lab = Lab.attach(name)
         try:
             yield lab, place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.packets import pcapng
@@ -10,8 +11,10 @@ from lab.trace import Hop, Side, Trace
 _LINK_TYPES = {"ethernet": pcapng.LinkType.ETHERNET, "ip": pcapng.LinkType.RAW_IP}
 
 
-def write_pcapng(trace: Trace, path: Path) -> int:
+def write_pcapng(traces: Trace | Sequence[Trace], path: Path) -> int:
     """Write every line that has bytes; return how many packets the file holds.
+
+    Several traces are merged in order of time.
 
     Wireshark and tshark show ``NAMESPACE/DEVICE HOOK`` as the interface and, as comment, step,
     evidence, program, verdict, mark and identity.
@@ -19,7 +22,11 @@ def write_pcapng(trace: Trace, path: Path) -> int:
     Raises:
         InputError: the file cannot be written.
     """
-    hops = [hop for hop in trace.taken if hop.before]
+    several = (traces,) if isinstance(traces, Trace) else tuple(traces)
+    seen = [(hop, trace.wall_ns) for trace in several for hop in trace.taken if hop.before]
+    if len(several) > 1:
+        seen.sort(key=lambda pair: pair[0].ns)
+    hops = [hop for hop, _ in seen]
     names = list(dict.fromkeys(map(_interface, hops)))
     interfaces = [
         pcapng.Interface(name=name, link_type=_LINK_TYPES[link_layer]) for name, link_layer in names
@@ -27,7 +34,7 @@ def write_pcapng(trace: Trace, path: Path) -> int:
     packets = [
         pcapng.Packet(
             interface=names.index(_interface(hop)),
-            time_ns=hop.ns + trace.wall_ns,
+            time_ns=hop.ns + wall_ns,
             data=hop.before or b"",
             length=max(hop.length, len(hop.before or b"")),
             direction=pcapng.Direction.OUTBOUND
@@ -35,9 +42,10 @@ def write_pcapng(trace: Trace, path: Path) -> int:
             else pcapng.Direction.INBOUND,
             comment=comment(hop),
         )
-        for hop in hops
+        for hop, wall_ns in seen
     ]
-    pcapng.write(path, interfaces, packets, comment=f"lab trace: {trace.packet}")
+    about = str(several[0].packet) if len(several) == 1 else f"{len(several)} packets"
+    pcapng.write(path, interfaces, packets, comment=f"lab trace: {about}")
     return len(packets)
 
 

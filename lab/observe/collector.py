@@ -72,6 +72,7 @@ class Collector:
         self.refused: list[str] = []
         self.minds: dict[int, tuple[BpfMap, _Source]] = {}
         self.dropped = 0
+        self.most_bytes: int = context.arguments.get("most_bytes") or MOST_BYTES
 
     def start(self) -> None:
         """Load what the kernel can load and attach it everywhere in the lab; nothing records yet.
@@ -262,7 +263,7 @@ class Collector:
         """Move what the rings hold into memory; beyond a bound records count as lost."""
         for source in (self.source, *(mind for _, mind in self.minds.values())):
             taken = source.ring.take()
-            if source.size > MOST_BYTES:
+            if source.size > self.most_bytes:
                 self.dropped += len(taken)
                 continue
             source.records += taken

@@ -29,6 +29,9 @@ SPLIT_NS = 20_000_000
 APPENDED_NS = 200_000
 """How long TCP takes at most from looking at a segment to waking the reader for it."""
 
+ENTRY_BEFORE_NS = 1_000_000
+"""How long before the first sight of its buffer a program on the way out may have run."""
+
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
 _NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
 _LATE = frozenset({Kind.NAPI_POLL, Kind.SOCKET_READ})
@@ -89,6 +92,7 @@ class _Identifier:
         self.held: dict[tuple[object, ...], Journey] = {}
         self.waiting: dict[int, list[Record]] = {}
         self.taken_by_tcp: dict[int, Journey] = {}
+        self.early: dict[int, list[Record]] = {}
 
     def take(self, record: Record) -> None:
         if record.kind in _NO_CONTENTS or not record.packet:
@@ -101,6 +105,7 @@ class _Identifier:
         journey.cookie = journey.cookie or record.cookie
         if not journey.records:
             journey.records += self._routes_before(record, packet)
+            journey.records += self._entry_before(record)
         if (later := self._appended(journey, record)) is not None:
             # nothing of the older packet happens here: it was delivered before
             later.records.append(replace(record, packet=b""))
@@ -209,6 +214,9 @@ class _Identifier:
             self.waiting.setdefault(record.hash, []).append(record)
         elif record.kind in _LATE:
             self._of_the_past(record)
+        elif record.kind is Kind.TC_EGRESS:
+            # a program on the way out runs before anything reports the buffer
+            self.early.setdefault(record.skb, []).append(record)
 
     def _merged(self, journey: Journey, record: Record) -> None:
         """GRO puts segments in order into the one that it holds back."""
@@ -236,6 +244,10 @@ class _Identifier:
             if any(seen.skb == record.skb for seen in journey.records):
                 journey.records.append(record)
                 return
+
+    def _entry_before(self, record: Record) -> list[Record]:
+        entries = self.early.pop(record.skb, [])
+        return [entry for entry in entries if record.ns - entry.ns < ENTRY_BEFORE_NS]
 
     def _routes_before(self, record: Record, packet: Packet | None) -> list[Record]:
         if packet is None:

@@ -10,6 +10,7 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 
 from lab.errors import CheckFailed, InputError
+from lab.observe.causes import ERRNO
 from lab.observe.tracer import Flow, Tracer
 from lab.packets import new_cookie
 from lab.trace import Hop, Trace
@@ -160,24 +161,32 @@ def follow(
             f"{shot.protocol!r} is no protocol that can be sent", hint="udp, tcp or icmp"
         )
     source = lab.place(sender)
-    destination, place = _destination(lab, receiver)
+    destination, place = destination_of(lab, receiver)
     with ExitStack() as stack:
         tracer = stack.enter_context(Tracer(lab))
         if shot.listen and place is not None and shot.protocol != "icmp":
             serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
             stack.enter_context(serve(shot.port))
         recording = Recording()
-        recording.error = _fire(tracer, source, destination, shot)
-        recording.packets = _first(tracer.traces(), source)
+        own = source.call("source_of", address=destination)["address"] or str(source.address)
+        recording.error = _fire(tracer, source, (own, destination), shot)
+        recording.packets = _first(tracer.traces(), own)
     if insist and not recording.packets:
+        said = ERRNO.get(recording.error)
+        because = f": {said.what} ({recording.error})" if said else ""
         raise CheckFailed(
-            f"nothing was seen of the {shot.protocol} packet from {sender} to {receiver}",
-            hint="is the sender's interface up? try `lab exec`",
+            f"nothing was seen of the {shot.protocol} packet from {sender} to {receiver}{because}",
+            hint=said.change if said else "is the sender's interface up? try `lab exec`",
         )
     return recording
 
 
-def _destination(lab: Lab, receiver: str) -> tuple[str, Place | None]:
+def destination_of(lab: Lab, receiver: str) -> tuple[str, Place | None]:
+    """Return a receiver's address, and the place behind it (None for a bare address).
+
+    Raises:
+        InputError: neither a place of the lab nor an address.
+    """
     try:
         return str(IPv4Address(receiver)), None
     except AddressValueError:
@@ -185,8 +194,9 @@ def _destination(lab: Lab, receiver: str) -> tuple[str, Place | None]:
         return str(place.address), place
 
 
-def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> str:
+def _fire(tracer: Tracer, source: Place, addresses: tuple[str, str], shot: Shot) -> str:
     """Send the packet and wait for an answer; return what went wrong, in one word."""
+    own, destination = addresses
     namespace = getattr(getattr(source, "facts", None), "netns", source.name)
     if shot.protocol == "udp":
         cookie = new_cookie()
@@ -198,7 +208,7 @@ def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> str:
     if shot.protocol == "tcp":
         # one end of the connection keeps its name through every translation of the other
         port = _FIRST_PORT + secrets.randbelow(_PORTS)
-        tracer.only_flow(Flow(source=str(source.address), source_port=port, protocol=6))
+        tracer.only_flow(Flow(source=own, source_port=port, protocol=6))
         opened = source.connect(
             destination,
             shot.port,
@@ -207,14 +217,14 @@ def _fire(tracer: Tracer, source: Place, destination: str, shot: Shot) -> str:
             source_port=port,
         )
         return opened.error
-    tracer.only_flow(Flow(source=str(source.address), destination=destination, protocol=1))
+    tracer.only_flow(Flow(source=own, destination=destination, protocol=1))
     ping = source.ping(destination, payload=shot.payload, timeout_s=shot.timeout_s)
     return "" if ping.ok else ping.errors[0][2] if ping.errors else "timeout"
 
 
-def _first(traces: tuple[Trace, ...], source: Place) -> tuple[Trace, ...]:
+def _first(traces: tuple[Trace, ...], own: str) -> tuple[Trace, ...]:
     """Put the packet that the shot is about in front."""
-    sent = [trace for trace in traces if trace.packet.source == str(source.address)]
+    sent = [trace for trace in traces if trace.packet.source == own]
     best = next((trace for trace in sent if "PSH" in trace.packet.info), sent[0] if sent else None)
     if best is None:
         return traces

@@ -25,6 +25,7 @@ from lab.observe.records import (
     parse_mind,
     parse_record,
 )
+from lab.observe.stream import split
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import raise_error
 from lab.trace import Trace
@@ -63,18 +64,20 @@ class Tracer:
     Args:
         lab: must be up.
         stacks: take call stacks (steps known only by stack cost microseconds per packet).
+        most_bytes: of records held for a slow reader before they count as lost; 0 for the
+            collector's own bound.
 
     Raises:
         UnsupportedError: the kernel has no BTF.
         LabError: the collector could not load or attach its programs.
     """
 
-    def __init__(self, lab: Lab, *, stacks: bool = True) -> None:
+    def __init__(self, lab: Lab, *, stacks: bool = True, most_bytes: int = 0) -> None:
         self._lab = lab
         self._stacks = stacks
         path = build([SOURCES / "probes" / "packet.bpf.c"], root=SOURCES / "probes")[0]
         self._connection: socket.socket = lab.keeper.spawn(
-            SERVICE, "", object=str(path), stacks=stacks
+            SERVICE, "", object=str(path), stacks=stacks, most_bytes=most_bytes
         )
         answer = self._receive()
         self.kernel = str(answer["kernel"])
@@ -83,7 +86,7 @@ class Tracer:
             answer,
             symbol=tracing.symbol,
             drop_reasons=tracing.drop_reasons(),
-            words=_datapath_words(),
+            words=datapath_words(),
             owners=_owners(lab),
         )
         self.missing = missing(tracing.kernel_knows)
@@ -151,13 +154,25 @@ class Tracer:
         """
         self._settle(settle_s)
         self._fetch(places=True)
+        return self._assemble(self._records, self._notes)
+
+    def complete(self, quiet_ns: int) -> tuple[Trace, ...]:
+        """Return, and forget, the packets of which nothing new was seen for ``quiet_ns``."""
+        self._fetch(places=True)
+        before_ns = time.monotonic_ns() - quiet_ns
+        done, notes, self._records, self._notes = split(
+            self._records, self._notes, self._names, before_ns
+        )
+        return self._assemble(done, notes) if done else ()
+
+    def _assemble(self, records: list[Record], notes: list[MindRecord]) -> tuple[Trace, ...]:
         tracing.reread_loaded()
         for probe in self._lab.probes:
             probe.take()
             self.lost += probe.lost
         return assemble(
-            self._records,
-            self._notes,
+            records,
+            notes,
             self._names,
             own=[event for probe in self._lab.probes for event in probe.events],
             lost=self.lost,
@@ -245,7 +260,8 @@ class Tracer:
                 pass
 
 
-def _datapath_words() -> dict[str, dict[int, str]]:
+def datapath_words() -> dict[str, dict[int, str]]:
+    """Return the datapath's own words (drop reasons, hooks, maps) by enum and number."""
     return words_of(read_object(build_objects(["bpf_lxc"])["bpf_lxc"]).btf.enums)
 
 

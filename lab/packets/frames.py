@@ -9,6 +9,7 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402
 from scapy.layers.l2 import ARP, Ether  # noqa: E402
+from scapy.layers.vxlan import VXLAN  # noqa: E402
 from scapy.packet import Raw  # noqa: E402
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -50,6 +51,17 @@ def icmp_echo(
 ) -> bytes:
     """Return an ICMP echo request with the given identifier."""
     return bytes(_ip(macs, addresses, ip) / ICMP(type=8, id=identifier, seq=1) / Raw(payload))
+
+
+def vxlan_payload(frame: bytes, vni: int) -> bytes:
+    """Return a frame behind a VXLAN header (RFC 7348), as the payload of a datagram."""
+    return bytes(VXLAN(flags=0x08, vni=vni)) + frame
+
+
+def with_macs(frame: bytes, macs: tuple[str, str]) -> bytes:
+    """Return a frame with other (source, destination) MAC addresses."""
+    source, destination = (bytes.fromhex(mac.replace(":", "")) for mac in macs)
+    return destination + source + frame[12:]
 
 
 def _ip(macs: tuple[str, str], addresses: tuple[str, str], fields: dict[str, Any]) -> Any:

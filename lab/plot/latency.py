@@ -191,15 +191,20 @@ def latency(
     return figure
 
 
-def write_latency(trace: Trace, path: Path) -> Path:
+def write_latency(trace: Trace, path: Path, *, cost_us: float | None = None) -> Path:
     """Write the figure of one packet to a file (PNG, SVG or PDF by its ending); return the path.
+
+    Args:
+        trace: of the packet.
+        path: of the file.
+        cost_us: what one sight costs, as in :func:`latency`.
 
     Raises:
         InputError: the file cannot be written, or its ending names no kind of picture.
         PrerequisiteError: matplotlib is not installed.
     """
     try:
-        figure = latency(trace)
+        figure = latency(trace, cost_us=cost_us)
     except ImportError as error:
         raise PrerequisiteError(
             f"no figure without matplotlib: {error}", hint="pip install 'ebpf-datapath-lab[plot]'"

@@ -15,7 +15,7 @@ from lab.model import Topology
 from lab.report import style
 from lab.report.headers import Change, Layer, changes, layers, tunnel
 from lab.report.passages import Line, lines, passages
-from lab.report.scene import Scene, scene
+from lab.report.scene import Place, Scene, scene
 from lab.report.svg import document, ink
 from lab.trace import Evidence, Hop, LookUp, Trace
 
@@ -128,14 +128,19 @@ def _legend() -> str:
 def _hops(trace: Trace, drawing: Scene) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     earlier: dict[int, Hop] = {}
-    for passage in passages(trace):
-        for line in lines(passage):
-            hop = line.hop
-            sight = earlier.get(hop.packet)
-            found.append({**_hop(hop, sight, drawing), **_named(line)})
-            if hop.taken and hop.before is not None:
-                earlier[hop.packet] = hop
+    shown = [line for passage in passages(trace) for line in lines(passage)]
+    for line, place in zip(shown, drawing.along(line.hop.place for line in shown), strict=True):
+        hop = line.hop
+        sight = earlier.get(hop.packet)
+        found.append({**_hop(hop, sight), **_named(line), **_stand(drawing, place)})
+        if hop.taken and hop.before is not None:
+            earlier[hop.packet] = hop
     return found
+
+
+def _stand(drawing: Scene, place: Place) -> dict[str, Any]:
+    x, y = drawing.at(place)
+    return {"key": drawing.key(place), "x": round(x), "y": round(y)}
 
 
 def _named(line: Line) -> dict[str, str]:
@@ -148,8 +153,7 @@ def _named(line: Line) -> dict[str, str]:
     }
 
 
-def _hop(hop: Hop, earlier: Hop | None, drawing: Scene) -> dict[str, Any]:
-    x, y = drawing.at(hop.place)
+def _hop(hop: Hop, earlier: Hop | None) -> dict[str, Any]:
     shown = hop.before if hop.before is not None else hop.after
     outer = tunnel(shown, hop.link_layer) if shown is not None and hop.taken else None
     return {
@@ -176,9 +180,6 @@ def _hop(hop: Hop, earlier: Hop | None, drawing: Scene) -> dict[str, Any]:
         "wrapped": outer is not None,
         "place": _place(hop),
         "where": " · ".join(part for part in hop.place if part),
-        "key": drawing.key(hop.place),
-        "x": round(x),
-        "y": round(y),
     }
 
 

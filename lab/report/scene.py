@@ -93,13 +93,27 @@ class Scene:
 
     def at(self, place: Place) -> tuple[float, float]:
         """Return where a packet stands; beside the drawing's corner for an unknown place."""
+        return self.anchors.get(self.known(place) or place, (GAP, GAP))
+
+    def known(self, place: Place) -> Place | None:
+        """Return the place of the drawing that stands for a place, None if there is none."""
         node, namespace, _ = place
-        return (
-            self.anchors.get(place)
-            or self.anchors.get((node, namespace, ""))
-            or self.anchors.get(("", namespace, ""))
-            or (GAP, GAP)
-        )
+        candidates = (place, (node, namespace, ""), ("", namespace, ""))
+        return next((one for one in candidates if one in self.anchors), None)
+
+    def along(self, places: Iterable[Place]) -> list[Place]:
+        """Return places with each unknown one replaced by the last known before it.
+
+        A hook that knows no device, a question to the routing table for example, happens where
+        the packet is; at the beginning that is the first place known.
+        """
+        wanted = [self.known(place) for place in places]
+        last = next((one for one in wanted if one is not None), ("", "", ""))
+        found = []
+        for one in wanted:
+            last = one or last
+            found.append(last)
+        return found
 
     def key(self, place: Place) -> str:
         """Return the key of the box in which `at` puts the packet, empty for none."""

@@ -146,8 +146,9 @@ def _line(stops: list[tuple[tuple[float, float], Hop]], kind: str = "way") -> st
 def _stops(drawing: Scene, trace: Trace, aside: float = 0) -> list[tuple[tuple[float, float], Hop]]:
     """Return one stop per visit of a place; of its hops the drop, else the last one."""
     stops: list[tuple[tuple[float, float], Hop]] = []
-    for hop in trace.taken:
-        at = drawing.at(hop.place)
+    places = drawing.along(hop.place for hop in trace.taken)
+    for hop, place in zip(trace.taken, places, strict=True):
+        at = drawing.at(place)
         if stops and stops[-1][0] == at:
             stops[-1] = (at, stops[-1][1] if stops[-1][1].dropped else hop)
         else:

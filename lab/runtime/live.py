@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lab.observe.own import OwnProbe
     from lab.observe.recording import Recording
     from lab.observe.tracer import Flow
+    from lab.observe.watch import Watch
 
 WORKER = "lab.traffic.worker"
 
@@ -472,6 +473,20 @@ class Lab(Control):
 
         shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen)
         return follow(self, sender, receiver, shot)
+
+    def watch(
+        self, where: str = "", *, count: int = 0, duration_s: float | None = None
+    ) -> Watch:
+        """Return the packets of the lab as they come, whoever sends them, for a ``with`` block.
+
+        Args:
+            where: which, for example ``pod == client and dropped``.
+            count: end after so many; 0 for no end.
+            duration_s: end after so long; None for no end.
+        """
+        from lab.observe.watch import Watch
+
+        return Watch(self, where, count=count, duration_s=duration_s)
 
     def close(self) -> None:
         """Drop the connections; a lab of ``lab up`` stays up, one of this process ends."""

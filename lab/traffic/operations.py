@@ -16,6 +16,7 @@ from lab.traffic.measure import MEASUREMENTS
 from lab.traffic.probes import answer_refusals, probe_many
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
+SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20  # linux/socket.h, linux/if_packet.h
 
 
 def _errno(error: OSError) -> str:
@@ -161,21 +162,40 @@ def _quotes(packet: bytes, identifier: int, sequence: int) -> bool:
     return len(inner) >= 8 and struct.unpack("!HH", inner[4:8]) == (identifier, sequence)
 
 
-def inject(frame: str, device: str = "eth0", await_reply_s: float = 0.0) -> dict[str, Any]:
-    """Put a whole frame on a device; optionally return the frames that arrive within a time."""
+def inject(
+    frame: str, device: str = "eth0", await_reply_s: float = 0.0, past_egress: bool = False
+) -> dict[str, Any]:
+    """Put a whole frame on a device; optionally return the frames that arrive within a time.
+
+    With ``past_egress`` neither queue nor programs of the device's own egress see it.
+    """
     frames: list[str] = []
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sock:
+        sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, int(past_egress))
         sock.bind((device, 0))
         while select.select([sock], [], [], 0)[0]:
             sock.recv(65536)
-        sock.send(bytes.fromhex(frame))
+        try:
+            sock.send(bytes.fromhex(frame))
+        except OSError as problem:  # dropped on its way out: what followed it says where
+            return {"frames": frames, "error": _errno(problem)}
         deadline = time.monotonic() + await_reply_s
         while (left := deadline - time.monotonic()) > 0 and not frames:
             if select.select([sock], [], [], left)[0]:
                 data, sender = sock.recvfrom(65536)
                 if sender[2] != socket.PACKET_OUTGOING:
                     frames.append(data.hex())
-    return {"frames": frames}
+    return {"frames": frames, "error": ""}
+
+
+def source_of(address: str) -> dict[str, Any]:
+    """Say which address this place sends from to a destination; empty without a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((address, 9))
+        except OSError:
+            return {"address": ""}
+        return {"address": sock.getsockname()[0]}
 
 
 def run(argv: list[str], stdin: str = "", timeout_s: float = 60.0) -> dict[str, Any]:
@@ -191,6 +211,7 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "udp_send": udp_send,
     "ping": ping,
     "inject": inject,
+    "source_of": source_of,
     "run": run,
     **FLOW_OPERATIONS,
     **MEASUREMENTS,
