@@ -219,6 +219,9 @@ static __always_inline bool wanted(const struct sk_buff *skb, u32 netns, bool en
 	read_inner((u64)skb->head + skb->network_header, &inner);
 	if (!contents_match(skb, &inner) && !buffer_known(skb, &inner))
 		return false;
+	/* the same addresses may be under way in another lab; a cookie is nobody else's */
+	if (trace_filter.mode == MODE_TUPLE && netns && !in_lab(netns))
+		return false;
 	bpf_map_update_elem(&trace_buffers, &key, &inner.id, BPF_ANY);
 	trace_window = now + trace_filter.linger_jiffies;
 	return true;
