@@ -197,6 +197,12 @@ static __always_inline bool in_lab(u32 netns)
 	return bpf_map_lookup_elem(&trace_netns, &netns) != NULL;
 }
 
+/* The same addresses may be under way in another lab; a cookie is nobody else's. */
+static __always_inline bool may_begin(u32 netns)
+{
+	return trace_filter.mode == MODE_COOKIE || (netns && in_lab(netns));
+}
+
 /* True if this packet is to be recorded. @netns: where it is, 0 if that is not known. @entry: a
  * packet may be seen here first; elsewhere nobody is looked at unless one is under way.
  */
@@ -217,10 +223,7 @@ static __always_inline bool wanted(const struct sk_buff *skb, u32 netns, bool en
 			return false;
 	}
 	read_inner((u64)skb->head + skb->network_header, &inner);
-	if (!contents_match(skb, &inner) && !buffer_known(skb, &inner))
-		return false;
-	/* the same addresses may be under way in another lab; a cookie is nobody else's */
-	if (trace_filter.mode == MODE_TUPLE && netns && !in_lab(netns))
+	if (!(contents_match(skb, &inner) && may_begin(netns)) && !buffer_known(skb, &inner))
 		return false;
 	bpf_map_update_elem(&trace_buffers, &key, &inner.id, BPF_ANY);
 	trace_window = now + trace_filter.linger_jiffies;

@@ -19,16 +19,18 @@ def split(
     Returns:
         Records and notes of complete packets, then records and notes to keep.
     """
-    told = entries(notes, names)
-    synthetic = {id(record) for record in told}
-    keep: list[Record] = []
-    done: list[Record] = []
-    for journey in journeys([*records, *told]):
-        real = [record for record in journey.records if id(record) not in synthetic]
-        (keep if journey.last_ns >= before_ns else done).extend(real)
-    attached = {_key(record) for record in (*keep, *done)}
-    # a route is asked for before there is a packet: its packet may come with the next records
-    keep += [one for one in records if _key(one) not in attached and one.ns >= before_ns]
+    complete: set[tuple[int, int, int]] = set()
+    going_on: set[tuple[int, int, int]] = set()
+    for journey in journeys([*records, *entries(notes, names)]):
+        part = complete if journey.last_ns < before_ns else going_on
+        part.update(map(_key, journey.records))
+    done = [record for record in records if _key(record) in complete]
+    # a route is asked for before there is a packet; else what belongs to none is forgotten
+    keep = [
+        record
+        for record in records
+        if _key(record) in going_on or (record.ns >= before_ns and _key(record) not in complete)
+    ]
     oldest = min((record.ns for record in keep), default=before_ns) - _NOTE_SLACK_NS
     return (
         done,
