@@ -305,6 +305,14 @@ VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_
 	return status;
 }
 
+static __always_inline long ct_write(const struct ipv4_ct_tuple *key,
+				     const struct ct_entry *entry, __u64 flags)
+{
+	if (key->nexthdr == IPPROTO_TCP)
+		return bpf_map_update_elem(&cilium_ct4_global, key, entry, flags);
+	return bpf_map_update_elem(&cilium_ct_any4_global, key, entry, flags);
+}
+
 /* Makes the entry the last look-up missed; 0 or DROP_CT_CREATE_FAILED. */
 VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, enum ct_dir dir,
 			     const struct ct_state *state)
@@ -326,14 +334,14 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 		entry.backend_id = state->backend_id;
 	ct_touch(&entry, flow, dir);
 	ct_account(&entry, ctx->len, dir);
-	if (flow->tuple.nexthdr == IPPROTO_TCP)
-		ret = bpf_map_update_elem(&cilium_ct4_global, &key, &entry, BPF_ANY);
-	else
-		ret = bpf_map_update_elem(&cilium_ct_any4_global, &key, &entry, BPF_ANY);
-	if (!ret) {
-		runtime_count(RUNTIME_CONFIG_CT_CREATED);
+	ret = ct_write(&key, &entry, BPF_NOEXIST);
+	if (!ret)
+		runtime_count(key.nexthdr == IPPROTO_TCP ? RUNTIME_CONFIG_CT_TCP_CREATED :
+							   RUNTIME_CONFIG_CT_ANY_CREATED);
+	else if (ret == -EEXIST) /* now by a service, or no longer: not one more */
+		ret = ct_write(&key, &entry, BPF_EXIST);
+	if (!ret)
 		return 0;
-	}
 	signal_send(ctx, SIGNAL_CT_FILL_UP);
 	return DROP_CT_CREATE_FAILED;
 }

@@ -74,6 +74,7 @@ VERIFIED_ONCE int dsr_learn(struct __sk_buff *ctx, const struct flow4 *flow)
 	struct ipv4_nat_entry entry = { .created = now_s(), .needs_ct = 1 };
 	struct dsr_option option;
 	struct ipv4_ct_tuple out = {};
+	long ret;
 
 	if (!flow || flow->l4_off < IPV4_OFF + sizeof(struct iphdr) + sizeof(option))
 		return 0;
@@ -89,9 +90,12 @@ VERIFIED_ONCE int dsr_learn(struct __sk_buff *ctx, const struct flow4 *flow)
 	out.flags = NAT_F_OUT;
 	entry.to_addr = bpf_ntohl(option.addr);
 	entry.to_port = bpf_ntohs(option.port);
-	if (bpf_map_update_elem(&cilium_snat_v4_external, &out, &entry, BPF_ANY))
-		return DROP_NAT_NO_MAPPING;
-	return 1;
+	ret = bpf_map_update_elem(&cilium_snat_v4_external, &out, &entry, BPF_NOEXIST);
+	if (!ret)
+		runtime_count(RUNTIME_CONFIG_NAT_CREATED);
+	else if (ret == -EEXIST)
+		ret = bpf_map_update_elem(&cilium_snat_v4_external, &out, &entry, BPF_EXIST);
+	return ret ? DROP_NAT_NO_MAPPING : 1;
 }
 
 /* An answer of the backend gets the source that dsr_learn() noted. 0 or a DROP_*. */

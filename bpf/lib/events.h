@@ -32,8 +32,14 @@ enum runtime_config {
 	RUNTIME_CONFIG_AGGREGATION = 2, /* enum monitor_aggregation */
 	RUNTIME_CONFIG_MIND = 3, /* non-zero: tell the datapath's own mind, mind.h */
 	RUNTIME_CONFIG_MIND_LOST = 4, /* records of cilium_mind that found the ring full */
-	RUNTIME_CONFIG_CT_CREATED = 5, /* conntrack entries made so far; less those there are and */
-	RUNTIME_CONFIG_NAT_CREATED = 6, /* those the agent removed: evicted. NAT: the same, pairs */
+	/* Entries the datapath made and the agent removed, of the tables that evict when they are
+	 * full: made, less removed, less those there are, is how many were evicted. */
+	RUNTIME_CONFIG_CT_TCP_CREATED = 5,
+	RUNTIME_CONFIG_CT_TCP_REMOVED = 6,
+	RUNTIME_CONFIG_CT_ANY_CREATED = 7,
+	RUNTIME_CONFIG_CT_ANY_REMOVED = 8,
+	RUNTIME_CONFIG_NAT_CREATED = 9,
+	RUNTIME_CONFIG_NAT_REMOVED = 10,
 	RUNTIME_CONFIG_SLOTS = 16,
 };
 
@@ -79,14 +85,19 @@ static __always_inline __u64 runtime_config_get(enum runtime_config index)
 	return value ? *value : 0;
 }
 
-/* One more of what `index` counts, on whatever CPU. */
-static __always_inline void runtime_count(enum runtime_config index)
+/* `more` of what `index` counts, on whatever CPU. */
+static __always_inline void runtime_add(enum runtime_config index, __u64 more)
 {
 	__u32 key = index;
 	__u64 *value = bpf_map_lookup_elem(&cilium_runtime_config, &key);
 
 	if (value)
-		__sync_fetch_and_add(value, 1);
+		__sync_fetch_and_add(value, more);
+}
+
+static __always_inline void runtime_count(enum runtime_config index)
+{
+	runtime_add(index, 1);
 }
 
 static __always_inline struct event_header

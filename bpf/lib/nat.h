@@ -116,7 +116,7 @@ VERIFIED_ONCE int snat_create(struct __sk_buff *ctx, const struct ipv4_ct_tuple 
 		entry.to_addr = addr;
 		entry.to_port = in.dport;
 		if (!bpf_map_update_elem(&cilium_snat_v4_external, &key, &entry, BPF_ANY)) {
-			runtime_count(RUNTIME_CONFIG_NAT_CREATED);
+			runtime_add(RUNTIME_CONFIG_NAT_CREATED, 2);
 			return 0;
 		}
 		bpf_map_delete_elem(&cilium_snat_v4_external, &in);

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.kernel.bpfmap import BpfMap, get_pinned
+from lab.layouts.core import LIVES, Index, Word
 from lab.layouts.flows import CtEntry, NatEntry, Tuple4, TupleFlag
 from lab.plan.steps import globals_dir
 
@@ -60,8 +61,18 @@ def collect_conntrack(node: str, now_s: float) -> Sweep:
         with BpfMap(fd, name=name) as table:
             rows = table.items()
             expired = [key for key, value in rows if CtEntry.unpack(value).lifetime < now_s]
-            total += Sweep(len(rows), sum(table.delete(key) for key in expired))
+            total += Sweep(len(rows), _delete(node, table, expired))
     return total
+
+
+def _delete(node: str, table: BpfMap, keys: list[bytes]) -> int:
+    """Delete entries and count them: what is neither there nor deleted was evicted."""
+    deleted = sum(table.delete(key) for key in keys)
+    slot = Index(index=LIVES[table.name][1]).pack()
+    with BpfMap.from_pin(Path(globals_dir(node), "cilium_runtime_config")) as words:
+        before = Word.unpack(words.lookup(slot) or bytes(8)).value
+        words.update(slot, Word(value=before + deleted).pack())
+    return deleted
 
 
 def collect_nat(node: str, now_s: float) -> Sweep:
@@ -80,7 +91,7 @@ def collect_nat(node: str, now_s: float) -> Sweep:
             for key, entry in rows.items()
             if now_s - entry.created > SHORTEST_S and not _known(key, entry, flows)
         ]
-        return Sweep(len(rows), sum(table.delete(key) for key in orphans))
+        return Sweep(len(rows), _delete(node, table, orphans))
 
 
 Ends = tuple[frozenset[tuple[int, int]], int]

@@ -170,7 +170,7 @@ def maps_command(
         return
     from lab.datapath.listing import Listing, lines
 
-    headers = ("NODE", "MAP", "ID", "TYPE", "KEY", "VALUE", "MAX", "ENTRIES", "NOTE")
+    headers = ("NODE", "MAP", "ID", "TYPE", "KEY", "VALUE", "MAX", "ENTRIES", "EVICTED", "NOTE")
     rows = tuple(
         (
             where.facts.name,
@@ -181,6 +181,7 @@ def maps_command(
             str(one.value_bytes),
             str(one.max_entries),
             "-" if one.entries is None else str(one.entries),
+            "-" if one.evicted is None else str(one.evicted),
             f"unused: {one.unused}" if one.unused else "",
         )
         for where, maps in found

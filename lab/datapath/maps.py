@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from lab.errors import InputError, KernelError
 from lab.kernel.bpfmap import BpfMap, MapType
+from lab.layouts import core
 from lab.layouts.attach import GLOBALS
 from lab.layouts.maps import MapLayout, map_layout
 from lab.layouts.records import Record
@@ -137,6 +138,8 @@ class PinnedMap:
         type: in words (``lru_hash``).
         key_bytes, value_bytes, max_entries: as created.
         entries: present now; None where the type has no entries to count.
+        evicted: entries that made room for others, since the lab came up; None where nothing is
+            ever evicted, or nobody counts it. While packets pass it may be some too few.
         unused: why nothing is in it; empty for maps in use.
     """
 
@@ -147,6 +150,7 @@ class PinnedMap:
     value_bytes: int
     max_entries: int
     entries: int | None
+    evicted: int | None = None
     unused: str = ""
 
 
@@ -169,6 +173,9 @@ def _describe(path: Path) -> PinnedMap:
     with BpfMap.from_pin(path) as bpf_map:
         spec = bpf_map.spec
         readable = spec.type not in _UNREADABLE
+        # before the entries are counted: packets that pass in between must not look evicted
+        kept = _kept(path) if path.name in core.LIVES else None
+        entries = _count(bpf_map) if readable else None
         return PinnedMap(
             name=path.name,
             id=bpf_map.id,
@@ -176,9 +183,20 @@ def _describe(path: Path) -> PinnedMap:
             key_bytes=spec.key_size,
             value_bytes=spec.value_size,
             max_entries=spec.max_entries,
-            entries=_count(bpf_map) if readable else None,
+            entries=entries,
+            evicted=None if kept is None else max(kept - (entries or 0), 0),
             unused=layout.unused if layout else "",
         )
+
+
+def _kept(path: Path) -> int:
+    """Entries a table was given, less those the agent took out: how many would be there now."""
+    with BpfMap.from_pin(path.parent / "cilium_runtime_config") as words:
+        made, removed = (
+            core.Word.unpack(words.lookup(core.Index(index=slot).pack()) or bytes(8)).value
+            for slot in core.LIVES[path.name]
+        )
+    return made - removed
 
 
 def _count(bpf_map: BpfMap) -> int:

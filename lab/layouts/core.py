@@ -6,6 +6,7 @@ Sizes as in Cilium 1.13; see `lab.layouts.maps` for which structure belongs to w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import ClassVar
 
@@ -35,6 +36,30 @@ class Word(Record):
 
     C_NAME: ClassVar[str] = ""
     value: int = u64()
+
+
+class RuntimeSlot(IntEnum):
+    """Words of ``cilium_runtime_config``; ``enum runtime_config`` in ``bpf/lib/events.h``."""
+
+    UTIME_OFFSET = 0
+    AGENT_LIVENESS = 1
+    AGGREGATION = 2
+    MIND = 3
+    MIND_LOST = 4
+    CT_TCP_CREATED = 5
+    CT_TCP_REMOVED = 6
+    CT_ANY_CREATED = 7
+    CT_ANY_REMOVED = 8
+    NAT_CREATED = 9
+    NAT_REMOVED = 10
+
+
+LIVES = {
+    "cilium_ct4_global": (RuntimeSlot.CT_TCP_CREATED, RuntimeSlot.CT_TCP_REMOVED),
+    "cilium_ct_any4_global": (RuntimeSlot.CT_ANY_CREATED, RuntimeSlot.CT_ANY_REMOVED),
+    "cilium_snat_v4_external": (RuntimeSlot.NAT_CREATED, RuntimeSlot.NAT_REMOVED),
+}
+"""Where it is counted how many entries a table was given, and how many the agent took out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,9 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 
+from lab.datapath.build import build_objects
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
+from lab.kernel.btf import read_object
 from lab.layouts.attach import Hook
 from lab.layouts.core import (
     CidrKey,
@@ -17,6 +19,7 @@ from lab.layouts.core import (
     Flag,
     Index,
     IpcacheKey,
+    RuntimeSlot,
     TunnelKey,
     Word,
 )
@@ -254,3 +257,9 @@ def test_one_entry_changes_a_packets_fate(case):
 def test_every_map_in_use_is_tried():
     used = {layout.name for layout in MAPS if not layout.unused}
     assert used == {*CASES, *ELSEWHERE}
+
+
+def test_the_words_of_runtime_config_have_the_same_names_in_c():
+    names = read_object(build_objects(["bpf_lxc"])["bpf_lxc"]).btf.enums["runtime_config"]
+    mine = {f"RUNTIME_CONFIG_{slot.name}": slot.value for slot in RuntimeSlot}
+    assert {name: names[name] for name in mine} == mine
