@@ -108,9 +108,23 @@ struct {
 
 const volatile struct mind_record *btf_mind_record;
 
+/* Whether the packet in the hands of each processor is one to tell of: decided once, where it
+ * enters, because to look into a packet for every note costs more than all other work. Programs
+ * do not interrupt each other on a processor. Two that share a place only lose notes.
+ */
+#define MIND_PROCESSORS 1024
+__u8 mind_wanted[MIND_PROCESSORS];
+
+static __always_inline __u8 *mind_place(void)
+{
+	return &mind_wanted[bpf_get_smp_processor_id() & (MIND_PROCESSORS - 1)];
+}
+
 static __always_inline bool mind_armed(void)
 {
-	return enable_mind && runtime_config_get(RUNTIME_CONFIG_MIND);
+	__u64 wanted = enable_mind ? runtime_config_get(RUNTIME_CONFIG_MIND) : 0;
+
+	return wanted <= 1 ? wanted : *mind_place();
 }
 
 #define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */
@@ -193,8 +207,19 @@ static __always_inline void mind_say(struct __sk_buff *ctx, enum mind_kind kind,
 	}
 }
 
+/* Programs that the kernel or another object calls: a packet may be new to this object here. */
+#define MIND_ENTRIES                                                                       \
+	(1U << MIND_PROGRAM_FROM_CONTAINER | 1U << MIND_PROGRAM_HANDLE_POLICY |            \
+	 1U << MIND_PROGRAM_TO_CONTAINER | 1U << MIND_PROGRAM_FROM_HOST |                  \
+	 1U << MIND_PROGRAM_TO_HOST | 1U << MIND_PROGRAM_FROM_NETDEV |                     \
+	 1U << MIND_PROGRAM_TO_NETDEV | 1U << MIND_PROGRAM_FROM_OVERLAY |                  \
+	 1U << MIND_PROGRAM_TO_OVERLAY)
+
 static __always_inline void mind_enter(struct __sk_buff *ctx, enum mind_program program)
 {
+	if (enable_mind && 1U << program & MIND_ENTRIES &&
+	    runtime_config_get(RUNTIME_CONFIG_MIND) > 1)
+		*mind_place() = mind_wants(ctx);
 	mind_say(ctx, MIND_ENTER, program, 0);
 }
 

@@ -1,51 +1,60 @@
 """What tracing costs: packets beside the traced one, the traced ones themselves, arm and disarm.
 
-Run it alone on the machine: ``lab bench tracing`` (root). Nothing is asserted: figures are read.
-Each round measures every case once, one after the other on the same path (pod to pod over the
-tunnel, sender and softirq on one processor, the reader on the other), so that drift hits all.
+Run it alone on the machine: ``lab bench tracing`` (root). Nothing is asserted: figures are read,
+each beside its goal. A datagram goes pod to pod over the tunnel and is read again by the same
+process on the same processor; a burst's figure is the median of its chunks, so that what a
+neighbour steals counts little. Every case is measured between two bursts with nothing attached and
+compared with those two, so that drift hits both sides alike.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 from lab import Lab, Node, Pod, Topology
 from lab.observe.tracer import Flow, Tracer
-from lab.waiting import eventually
 
 ROUNDS = int(os.environ.get("LAB_BENCH_ROUNDS", "7"))
 PACKETS = 20_000
 FLOOD_S = 5
 PORT, OTHER = 5000, 5001
-BURST = """
-import os, socket, sys, time
-os.sched_setaffinity(0, {0})
-address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((address, port))
-data = b"x" * 64
-for _ in range(500): s.send(data)
-send, begun = s.send, time.perf_counter_ns()
-for _ in range(count): send(data)
-print((time.perf_counter_ns() - begun) / count)
+RECEIVER = """
+import socket, sys
+data = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); data.bind(("", int(sys.argv[2])))
+with socket.socket(socket.AF_UNIX) as caller:
+    caller.connect(sys.argv[1])
+    socket.send_fds(caller, [b"r"], [data.fileno()])
+    caller.recv(1)
 """
-DRAIN = """
-import os, select, socket, sys, time
-os.sched_setaffinity(0, {1})
-socks = []
-for port in sys.argv[2:]:
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", int(port))); socks.append(s)
-    s.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
-end = time.monotonic() + float(sys.argv[1])
-while time.monotonic() < end:
-    for s in select.select(socks, [], [], 0.2)[0]:
+SENDER = """
+import json, os, socket, struct, sys, time
+os.sched_setaffinity(0, {0})
+caller = socket.socket(socket.AF_UNIX); caller.connect(sys.argv[1]); caller.send(b"s")
+_, fds, _, _ = socket.recv_fds(caller, 1, 1)
+inbox = socket.socket(fileno=fds[0])
+inbox.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 0, 200000))
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); out.connect((sys.argv[2], int(sys.argv[3])))
+data, send, recv, now = b"x" * 64, out.send, inbox.recv, time.perf_counter_ns
+chunk = 250
+for line in caller.makefile():
+    chunks, lost = [], 0
+    for _ in range(max(1, int(line) // chunk)):
+        begun = now()
         try:
-            for _ in range(500): s.recv(2048, socket.MSG_DONTWAIT)
-        except BlockingIOError: pass
+            for _ in range(chunk): send(data); recv(2048)
+        except BlockingIOError: lost += 1
+        else: chunks.append((now() - begun) / chunk)
+    caller.sendall(json.dumps([chunks, lost]).encode() + b"\\n")
 """
 TOPOLOGY = Topology(
     name="bench-tracing",
@@ -54,24 +63,57 @@ TOPOLOGY = Topology(
 )
 
 
-def burst(lab: Lab, port: int, count: int = PACKETS) -> float:
-    """Return nanoseconds per datagram sent from client to server, delivery included."""
-    address = str(lab.pod("server").address)
-    command = [sys.executable, "-c", BURST, address, str(port), str(count)]
-    return float(lab.pod("client").run(command, check=True).stdout)
+class Loop:
+    """The measured path: one process that sends at the client and reads at the server."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._lines = connection.makefile("rw")
+        self.lost = 0
+
+    def burst(self, count: int = PACKETS) -> float:
+        """Return nanoseconds per datagram, sent and read."""
+        self._lines.write(f"{count}\n")
+        self._lines.flush()
+        chunks, lost = json.loads(self._lines.readline())
+        self.lost += lost
+        return statistics.median(chunks)
 
 
-def cases(lab: Lab, off: Callable[[], float]) -> dict[str, Callable[[], float]]:
-    """Return what is measured, by name."""
+@contextmanager
+def loop(lab: Lab, pool: ThreadPoolExecutor) -> Iterator[Loop]:
+    """Start receiver and sender, give the sender the receiver's socket."""
+    client, server = lab.pod("client"), lab.pod("server")
+    client.ping(server)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
+        path = str(Path(folder) / "door")
+        door.bind(path)
+        door.listen()
+        python = [sys.executable, "-c"]
+        receiver = pool.submit(server.run, [*python, RECEIVER, path, str(PORT)], timeout_s=600)
+        there, _ = door.accept()
+        _, fds, _, _ = socket.recv_fds(there, 1, 1)
+        end = [path, str(server.address), str(PORT)]
+        sender = pool.submit(client.run, [*python, SENDER, *end], timeout_s=600, check=True)
+        here, _ = door.accept()
+        here.recv(1)
+        socket.send_fds(here, [b"f"], fds)
+        os.close(fds[0])
+        with there, here:
+            yield Loop(here)
+            here.shutdown(socket.SHUT_RDWR)
+        for process in (sender, receiver):
+            process.result()
+
+
+def cases(lab: Lab, cost: Callable[[], float]) -> dict[str, tuple[str, Callable[[], float]]]:
+    """Return what is measured with its goal, by name."""
     address = str(lab.pod("server").address)
 
     def with_tracer(stacks: bool, want: Callable[[Tracer], None]) -> Callable[[], float]:
         def run() -> float:
             with Tracer(lab, stacks=stacks) as tracer:
                 want(tracer)
-                cost = burst(lab, PORT)
-                tracer.pause()
-                return cost
+                return cost()
 
         return run
 
@@ -87,12 +129,11 @@ def cases(lab: Lab, off: Callable[[], float]) -> dict[str, Callable[[], float]]:
         tracer.only_flow(flow, sender="client", mind=False)
 
     return {
-        "nothing attached": off,
-        "attached, nothing wanted": with_tracer(True, lambda tracer: tracer.pause()),
-        "armed for a cookie": with_tracer(True, cookie),
-        "armed for another flow": with_tracer(True, other_flow),
-        "every packet traced, no stacks": with_tracer(False, this_flow),
-        "every packet traced, stacks": with_tracer(True, this_flow),
+        "attached, nothing wanted": ("", with_tracer(True, lambda tracer: tracer.pause())),
+        "armed for a cookie": ("+10 %", with_tracer(True, cookie)),
+        "armed for another flow": ("+10 %", with_tracer(True, other_flow)),
+        "every packet traced, no stacks": ("+25 %", with_tracer(False, this_flow)),
+        "every packet traced, stacks": ("", with_tracer(True, this_flow)),
     }
 
 
@@ -106,56 +147,40 @@ def arming(lab: Lab) -> tuple[float, float]:
     return armed - begun, time.perf_counter() - armed
 
 
-def flood(lab: Lab, rate: float) -> tuple[int, int, int]:
-    """Trace one packet in the middle of a flood; return (packets sent, lines, events lost)."""
-    count = int(FLOOD_S * rate)
-    with ThreadPoolExecutor(1) as pool, Tracer(lab) as tracer:
-        beside = pool.submit(burst, lab, PORT, count)
-        tracer.only_cookie(77, sender="world", destination=str(lab.pod("server").address))
-        lab.world.send_udp(lab.node("alpha"), OTHER, cookie=77, want_reply=False)
-        beside.result()
-        traces = tracer.traces()
-        lost = tracer.lost
-    mine = [trace for trace in traces if trace.packet.cookie == f"{77:016x}"]
-    strangers = len(traces) - len(mine)
-    print(f"  packets mixed into the trace: {strangers}")
-    return count, len(mine[0].taken) if mine else 0, lost
+def costs(lab: Lab, path: Loop) -> dict[str, list[float]]:
+    """Return how much longer than with nothing attached each case takes, once per round."""
+    measured: dict[str, list[float]] = {}
+    todo = cases(lab, path.burst)
+    before = path.burst()
+    for _ in range(ROUNDS):
+        for name, (_, run) in todo.items():
+            cost, after = run(), path.burst()
+            measured.setdefault(name, []).append(2 * cost / (before + after) - 1)
+            measured.setdefault("", []).append(after)
+            before = after
+    return measured
 
 
 def main() -> None:
     """Measure and print."""
-    with Lab(TOPOLOGY) as lab, ThreadPoolExecutor(1) as pool:
-        seconds = 20 + ROUNDS * 30
-        drain = [sys.executable, "-c", DRAIN, str(seconds), str(PORT), str(OTHER)]
-        server = lab.pod("server")
-        pool.submit(server.run, ["timeout", str(seconds), *drain], timeout_s=seconds + 5)
-        lab.pod("client").ping(server)
-        probe = [sys.executable, "-c", BURST, str(server.address), str(PORT), "1"]
-        client = lab.pod("client")
-        eventually(lambda: not client.run(probe).returncode, what="the reader listens")
-        measured: dict[str, list[float]] = {}
-        todo = cases(lab, lambda: burst(lab, PORT))
-        for _ in range(ROUNDS):
-            for name, run in todo.items():
-                measured.setdefault(name, []).append(run())
-        report(measured)
+    with Lab(TOPOLOGY) as lab, ThreadPoolExecutor(2) as pool, loop(lab, pool) as path:
+        measured = costs(lab, path)
+        base = statistics.median(measured.pop(""))
+        print(f"UDP, pod to pod over the tunnel, nothing attached: {base:.0f} ns per datagram")
+        for name, (goal, _) in cases(lab, path.burst).items():
+            print(row(name, measured[name], 100, "%", goal))
         arms = [arming(lab) for _ in range(ROUNDS)]
-        print(f"arm    {statistics.median(a for a, _ in arms) * 1000:7.1f} ms")
-        print(f"disarm {statistics.median(d for _, d in arms) * 1000:7.1f} ms")
-        rate = 1e9 / statistics.median(measured["nothing attached"])
-        sent, lines, lost = flood(lab, rate)
-        print(f"one packet beside {sent} others ({rate:.0f}/s): {lines} lines, {lost} events lost")
-        lab.keeper.stop()
+        print(row("arm", [a for a, _ in arms], 1000, "ms", "300 ms"))
+        print(row("disarm", [d for _, d in arms], 1000, "ms", "300 ms"))
 
 
-def report(measured: dict[str, list[float]]) -> None:
-    """Print the median of each case and what it costs compared with nothing attached."""
-    base = statistics.median(measured["nothing attached"])
-    print(f"{'UDP, pod to pod over the tunnel':34} ns/packet   cost   (spread)")
-    for name, values in measured.items():
-        middle = statistics.median(values)
-        spread = (max(values) - min(values)) / middle * 100
-        print(f"{name:34} {middle:9.0f} {100 * (middle / base - 1):+6.1f} %  ({spread:.0f} %)")
+def row(name: str, values: list[float], scale: float, unit: str, goal: str) -> str:
+    """Return one line: median, lowest and highest, goal."""
+    low, middle, high = (
+        scale * value for value in (min(values), statistics.median(values), max(values))
+    )
+    goal = f"  goal <= {goal}" if goal else ""
+    return f"{name:34} {middle:+8.1f} {unit}  ({low:+.1f} .. {high:+.1f}){goal}"
 
 
 if __name__ == "__main__":
