@@ -40,6 +40,8 @@ struct {
 	u64 cookie;
 	struct tuple flow;	/* zero fields match everything */
 	u64 linger_jiffies;	/* how long after its last sight a packet is looked for everywhere */
+	u32 generation;		/* counts the filters set */
+	u32 translated;		/* trace_flows holds something; set by the programs */
 } trace_filter;
 
 /* Until when (in jiffies) a wanted packet may be under way; before the first one: never. */
@@ -56,12 +58,23 @@ struct {
 	__type(value, u8);
 } trace_netns SEC(".maps");
 
-/* Buffers of wanted packets: address -> IP identification, to notice a recycled address. */
+/* Buffers of wanted packets, with the IP identification that tells a recycled address. A buffer's
+ * place follows from its address; two that want the same place only lose the bridge of the first.
+ */
+struct seen_buffer {
+	u64 skb;
+	u32 id;
+	u32 generation;		/* of the filter it was wanted by */
+};
+
+#define BUFFER_PLACES 8192
+#define BUFFER_SHIFT 8		/* the kernel's buffers begin at multiples of 256 bytes */
+
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, u64);
-	__type(value, u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BUFFER_PLACES);
+	__type(key, u32);
+	__type(value, struct seen_buffer);
 } trace_buffers SEC(".maps");
 
 /* Flows that a wanted packet has been translated to. */
@@ -90,28 +103,37 @@ struct ip_head {
 	__be32 destination;
 };
 
+/* An IPv4 header without options and the ports behind it: one read for nearly every packet. */
+struct ip_start {
+	struct ip_head ip;
+	__be16 ports[4];
+};
+
 /* Reads the IPv4 header at @at and the two ports behind it; returns the address of the transport
  * header, 0 if this is no IPv4 packet.
  */
 static __always_inline u64 read_ip(u64 at, struct inner *inner)
 {
-	struct ip_head ip;
-	__be16 ports[4];
+	struct ip_start start;
+	u32 header;
 
-	if (bpf_probe_read_kernel(&ip, sizeof(ip), (void *)at) || (ip.version_length >> 4) != 4)
+	if (bpf_probe_read_kernel(&start, sizeof(start), (void *)at) ||
+	    (start.ip.version_length >> 4) != 4)
 		return 0;
-	at += (ip.version_length & 15) * 4;
-	if (bpf_probe_read_kernel(&ports, sizeof(ports), (void *)at))
+	header = (start.ip.version_length & 15) * 4;
+	at += header;
+	if (header != sizeof(start.ip) &&
+	    bpf_probe_read_kernel(&start.ports, sizeof(start.ports), (void *)at))
 		return 0;
-	inner->id = ip.id + 1;
-	inner->tuple.source = ip.source;
-	inner->tuple.destination = ip.destination;
-	inner->tuple.protocol = ip.protocol;
-	inner->tuple.source_port = ports[0];
-	inner->tuple.destination_port = ports[1];
-	if (ip.protocol == PROTO_ICMP) {
-		inner->tuple.source_port = ports[2];
-		inner->tuple.destination_port = ports[2];
+	inner->id = start.ip.id + 1;
+	inner->tuple.source = start.ip.source;
+	inner->tuple.destination = start.ip.destination;
+	inner->tuple.protocol = start.ip.protocol;
+	inner->tuple.source_port = start.ports[0];
+	inner->tuple.destination_port = start.ports[1];
+	if (start.ip.protocol == PROTO_ICMP) {
+		inner->tuple.source_port = start.ports[2];
+		inner->tuple.destination_port = start.ports[2];
 	}
 	return at;
 }
@@ -119,10 +141,10 @@ static __always_inline u64 read_ip(u64 at, struct inner *inner)
 /* The innermost IPv4 packet behind @at: one level of VXLAN is looked through. */
 static __always_inline void read_inner(u64 at, struct inner *inner)
 {
-	struct inner outer = {};
+	struct inner outer;
 	u64 transport;
 
-	__builtin_memset(inner, 0, sizeof(*inner));
+	inner->id = 0;
 	transport = read_ip(at, inner);
 	if (!transport || inner->tuple.protocol != PROTO_UDP ||
 	    inner->tuple.destination_port != bpf_htons(vxlan_port))
@@ -168,28 +190,40 @@ static __always_inline bool flow_matches(const struct tuple *tuple)
 			   tuple->source_port);
 }
 
-static __always_inline bool contents_match(const struct sk_buff *skb, const struct inner *inner)
+static __always_inline bool of_the_flow(const struct sk_buff *skb, const struct inner *inner)
 {
-	if (trace_filter.mode == MODE_COOKIE)
-		return read_cookie(skb) == trace_filter.cookie;
 	/* other buffers (netlink's) may hold anything where a packet has its network header */
 	if (!inner->id || skb->protocol != bpf_htons(ETH_P_IP))
 		return false;
-	return flow_matches(&inner->tuple) || bpf_map_lookup_elem(&trace_flows, &inner->tuple);
+	return flow_matches(&inner->tuple) ||
+	       (trace_filter.translated && bpf_map_lookup_elem(&trace_flows, &inner->tuple));
 }
 
-/* A buffer seen before is believed only while it holds the same IP packet. */
-static __always_inline bool buffer_known(const struct sk_buff *skb, const struct inner *inner)
+static __always_inline struct seen_buffer *place_of(const struct sk_buff *skb)
 {
-	u64 key = (u64)skb;
-	u32 *id = bpf_map_lookup_elem(&trace_buffers, &key);
-	u8 one = 1;
+	u64 distance = (u64)skb;
+	u32 place;
 
-	if (!id || *id != inner->id)
-		return false;
-	if (trace_filter.mode == MODE_TUPLE)
-		bpf_map_update_elem(&trace_flows, &inner->tuple, &one, BPF_ANY);
-	return true;
+	/* The verifier lets nobody calculate with an address, but takes the distance of two for a
+	 * number; the compiler would narrow it to 32 bits, which it does not.
+	 */
+	asm("%0 -= %1" : "+r"(distance) : "r"(&trace_filter));
+	place = (distance >> BUFFER_SHIFT) & (BUFFER_PLACES - 1);
+	return bpf_map_lookup_elem(&trace_buffers, &place);
+}
+
+static __always_inline bool buffer_seen(const struct seen_buffer *seen, const struct sk_buff *skb)
+{
+	return seen && seen->skb == (u64)skb && seen->generation == trace_filter.generation;
+}
+
+static __always_inline void know_buffer(struct seen_buffer *seen, const struct sk_buff *skb, u32 id)
+{
+	if (!seen)
+		return;
+	seen->skb = (u64)skb;
+	seen->id = id;
+	seen->generation = trace_filter.generation;
 }
 
 static __always_inline bool in_lab(u32 netns)
@@ -197,45 +231,84 @@ static __always_inline bool in_lab(u32 netns)
 	return bpf_map_lookup_elem(&trace_netns, &netns) != NULL;
 }
 
-/* The same addresses may be under way in another lab; a cookie is nobody else's. */
-static __always_inline bool may_begin(u32 netns)
-{
-	return trace_filter.mode == MODE_COOKIE || (netns && in_lab(netns));
-}
-
-/* True if this packet is to be recorded. @netns: where it is, 0 if that is not known. @entry: a
+/* What can be said without touching the packet: nobody is looked for, or not here. @entry: a
  * packet may be seen here first; elsewhere nobody is looked at unless one is under way.
  */
+static __always_inline bool may_be_wanted(bool entry)
+{
+	if (trace_filter.mode == MODE_OFF)
+		return false;
+	return entry || trace_filter.mode == MODE_ALL || bpf_jiffies64() <= trace_window;
+}
+
+static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_buffer *seen)
+{
+	struct inner inner;
+	bool found = read_cookie(skb) == trace_filter.cookie;
+
+	/* most packets are strangers: that is clear without a look at their headers */
+	if (!found && !buffer_seen(seen, skb))
+		return false;
+	read_inner((u64)skb->head + skb->network_header, &inner);
+	/* a buffer seen before is believed only while it holds the same IP packet */
+	if (!found && seen && seen->id != inner.id)
+		return false;
+	know_buffer(seen, skb, inner.id);
+	return true;
+}
+
+static __always_inline bool in_flow(const struct sk_buff *skb, struct seen_buffer *seen, u32 netns)
+{
+	struct inner inner;
+	bool found;
+	u8 one = 1;
+
+	read_inner((u64)skb->head + skb->network_header, &inner);
+	found = of_the_flow(skb, &inner);
+	if (buffer_seen(seen, skb) && seen->id == inner.id) {
+		if (!found) {
+			bpf_map_update_elem(&trace_flows, &inner.tuple, &one, BPF_ANY);
+			trace_filter.translated = 1;
+		}
+		return true;
+	}
+	/* the same addresses may be under way in another lab; a cookie is nobody else's */
+	if (!found || !netns || !in_lab(netns))
+		return false;
+	know_buffer(seen, skb, inner.id);
+	return true;
+}
+
+/* True if this packet is to be recorded. @netns: where it is, 0 if that is not known. */
 static __always_inline bool wanted(const struct sk_buff *skb, u32 netns, bool entry)
 {
-	u64 now, key = (u64)skb;
-	struct inner inner;
+	struct seen_buffer *seen;
+	u64 now;
 
-	if (trace_filter.mode == MODE_OFF)
+	if (!may_be_wanted(entry))
 		return false;
 	if (trace_filter.mode == MODE_ALL)
 		return in_lab(netns);
 	now = bpf_jiffies64();
 	if (now > trace_window) {
-		if (!entry || !netns || (trace_filter.entry_netns && trace_filter.entry_netns != netns))
+		if (!netns || (trace_filter.entry_netns && trace_filter.entry_netns != netns))
 			return false;
-		if (!trace_filter.entry_netns && !in_lab(netns))
+		if (trace_filter.mode == MODE_COOKIE && !trace_filter.entry_netns && !in_lab(netns))
 			return false;
 	}
-	read_inner((u64)skb->head + skb->network_header, &inner);
-	if (!(contents_match(skb, &inner) && may_begin(netns)) && !buffer_known(skb, &inner))
+	seen = place_of(skb);
+	if (trace_filter.mode == MODE_COOKIE ? !has_cookie(skb, seen) : !in_flow(skb, seen, netns))
 		return false;
-	bpf_map_update_elem(&trace_buffers, &key, &inner.id, BPF_ANY);
 	trace_window = now + trace_filter.linger_jiffies;
 	return true;
 }
 
 static __always_inline void forget(const struct sk_buff *skb)
 {
-	u64 key = (u64)skb;
+	struct seen_buffer *seen = place_of(skb);
 
-	if (trace_filter.mode == MODE_COOKIE || trace_filter.mode == MODE_TUPLE)
-		bpf_map_delete_elem(&trace_buffers, &key);
+	if (buffer_seen(seen, skb))
+		seen->skb = 0;
 }
 
 #endif

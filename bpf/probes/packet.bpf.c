@@ -47,7 +47,8 @@ static __always_inline u64 recent_buffer(void)
 	u32 zero = 0;
 	struct current *current;
 
-	if (trace_filter.mode == MODE_OFF)
+	/* a route may be asked for before the packet is: the flow of the question tells then */
+	if (!may_be_wanted(false))
 		return 0;
 	current = bpf_map_lookup_elem(&trace_current, &zero);
 	if (!current || !current->skb || bpf_ktime_get_ns() - current->ns > CURRENT_NS)
@@ -422,11 +423,13 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 {
 	const struct nf_hook_state *state = ctx->state;
 	const struct net_device *dev = state->hook < NF_LOCAL_OUT ? state->in : state->out;
+	/* elsewhere the device told first */
+	bool entry = kind == KIND_NETFILTER_FIRST && state->hook == NF_LOCAL_OUT;
 	u32 netns = state->net->ns.inum;
 	struct sk_buff *skb = ctx->skb;
 	struct record *record;
 
-	if (!wanted(skb, netns, kind == KIND_NETFILTER_FIRST))
+	if (!may_be_wanted(entry) || !wanted(skb, netns, entry))
 		return NF_ACCEPT;
 	record = record_begin(kind);
 	if (!record)

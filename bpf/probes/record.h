@@ -149,7 +149,8 @@ static __always_inline void record_stack(void *ctx, struct record *record)
 
 static __always_inline void record_end(struct record *record)
 {
-	bpf_ringbuf_submit(record, 0);
+	/* the collector comes by itself: to wake it for each record would cost more than the record */
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 #endif

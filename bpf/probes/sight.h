@@ -51,12 +51,15 @@ static __always_inline void fill_buffer(struct record *record, const struct sk_b
 static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
 					    const struct net_device *dev)
 {
-	struct record *record;
-	u32 netns = netns_of(dev);
-
 	/* a program on the way out may drop a packet before anything else reports it */
-	if (!wanted(skb, netns,
-		    kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE))
+	bool entry = kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE;
+	struct record *record;
+	u32 netns;
+
+	if (!may_be_wanted(entry))
+		return NULL;
+	netns = netns_of(dev);
+	if (!wanted(skb, netns, entry))
 		return NULL;
 	record = record_begin(kind);
 	if (!record)

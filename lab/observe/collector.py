@@ -38,7 +38,7 @@ MIND_BY_TAIL = 1 << 32
 MODE_COOKIE, MODE_TUPLE = 1, 2
 POLL_S = 0.02
 MOST_BYTES = 512 << 20
-_FILTER = struct.Struct("<IIQ4s4sHHIQ")
+_FILTER = struct.Struct("<IIQ4s4sHHIQII")
 _NO_CHAINS = frozenset({"underlay"})
 """The underlay is a bridge: it has no IP hooks of its own."""
 
@@ -73,6 +73,7 @@ class Collector:
         self.minds: dict[int, tuple[BpfMap, _Source]] = {}
         self.dropped = 0
         self.most_bytes: int = context.arguments.get("most_bytes") or MOST_BYTES
+        self.generation = 0
 
     def start(self) -> None:
         """Load what the kernel can load and attach it everywhere in the lab; nothing records yet.
@@ -81,10 +82,11 @@ class Collector:
             LabError: the kernel refused a program it should know.
         """
         arguments = self.context.arguments
-        self.probes = usable(tracing.kernel_knows)
+        light = not arguments.get("stacks", True)
+        self.probes = usable(tracing.kernel_knows, light=light)
         wanted = [probe.name for probe in self.probes]
         path = arguments["object"]
-        config = {"take_stacks": int(arguments.get("stacks", True))}
+        config = {"take_stacks": int(not light)}
         try:
             loaded = _load(path, config, wanted)
         except VerifierError:
@@ -229,6 +231,7 @@ class Collector:
             mind: also let the datapath tell what it looks up.
         """
         source, destination, source_port, destination_port, protocol = flow
+        self.generation += 1
         packed = _FILTER.pack(
             mode,
             self.inodes[entry] if entry else 0,
@@ -239,6 +242,8 @@ class Collector:
             socket.htons(destination_port),
             protocol,
             linger_jiffies,
+            self.generation,
+            0,
         )
         value = bytearray(self.bss.spec.value_size)
         value[self.filter_at : self.filter_at + len(packed)] = packed

@@ -31,6 +31,7 @@ class Probe:
         needs: a name the kernel's BTF must know, else the program is left out.
         gives: what is lost without it, for the reader.
         unless: a name in the kernel's BTF that makes it needless.
+        light: also used where every packet counts: what it tells, no other probe does.
     """
 
     name: str
@@ -39,23 +40,30 @@ class Probe:
     needs: str
     gives: str
     unless: str = ""
+    light: bool = True
 
 
-def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str) -> Probe:
-    return Probe(name, kind, Where.TRACEPOINT, f"btf_trace_{tracepoint}", gives)
+def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str, *, light: bool = True) -> Probe:
+    return Probe(name, kind, Where.TRACEPOINT, f"btf_trace_{tracepoint}", gives, light=light)
 
 
 _CAST = "bpf_cast_to_kern_ctx"
 _NETFILTER = "bpf_nf_ctx"
 
 PROBES = (
-    _tracepoint("on_napi_poll", Kind.NAPI_POLL, "napi_poll", "which poll a packet came with"),
+    _tracepoint(
+        "on_napi_poll", Kind.NAPI_POLL, "napi_poll", "which poll a packet came with", light=False
+    ),
     _tracepoint("on_gro_receive", Kind.GRO_RECEIVE, "napi_gro_receive_entry", "GRO"),
-    _tracepoint("on_gro_result", Kind.GRO_RESULT, "napi_gro_receive_exit", "what GRO did"),
-    _tracepoint("on_netif_rx", Kind.NETIF_RX, "netif_rx", "the backlog queue"),
+    _tracepoint(
+        "on_gro_result", Kind.GRO_RESULT, "napi_gro_receive_exit", "what GRO did", light=False
+    ),
+    _tracepoint("on_netif_rx", Kind.NETIF_RX, "netif_rx", "the backlog queue", light=False),
     _tracepoint("on_receive_skb", Kind.RECEIVE_SKB, "netif_receive_skb", "step 5"),
     _tracepoint("on_dev_queue", Kind.DEV_QUEUE, "net_dev_queue", "sending through a device"),
-    _tracepoint("on_dev_xmit", Kind.DEV_XMIT, "net_dev_start_xmit", "handing to the driver"),
+    _tracepoint(
+        "on_dev_xmit", Kind.DEV_XMIT, "net_dev_start_xmit", "handing to the driver", light=False
+    ),
     _tracepoint("on_free", Kind.FREE, "kfree_skb", "drops and their reasons"),
     _tracepoint("on_consume", Kind.CONSUME, "consume_skb", "where a buffer ends in peace"),
     _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions"),
@@ -68,7 +76,13 @@ PROBES = (
         "steps 18 and 19",
         unless="btf_trace_sk_data_ready",
     ),
-    _tracepoint("on_socket_read", Kind.SOCKET_READ, "sock_recv_length", "the reader's system call"),
+    _tracepoint(
+        "on_socket_read",
+        Kind.SOCKET_READ,
+        "sock_recv_length",
+        "the reader's system call",
+        light=False,
+    ),
     _tracepoint("on_tcp_segment", Kind.TCP_SEGMENT, "tcp_probe", "TCP segments without data"),
     _tracepoint("on_tcp_state", Kind.TCP_STATE, "inet_sock_set_state", "changes of TCP's state"),
     Probe(
@@ -77,6 +91,7 @@ PROBES = (
         Where.SOCKET_LOOKUP,
         "bpf_sk_lookup_kern",
         "the look-up of the packet's socket",
+        light=False,
     ),
     _tracepoint("on_queue_full", Kind.QUEUE_FULL, "sock_rcvqueue_full", "full receive queues"),
     _tracepoint("on_icmp_send", Kind.ICMP_SEND, "icmp_send", "ICMP errors in answer"),
@@ -85,20 +100,46 @@ PROBES = (
     _tracepoint("on_xdp_exception", Kind.XDP_EXCEPTION, "xdp_exception", "aborted XDP programs"),
     _tracepoint("on_xdp_redirect", Kind.XDP_REDIRECT, "xdp_redirect", "XDP redirects"),
     _tracepoint("on_xdp_redirect_err", Kind.XDP_REDIRECT, "xdp_redirect_err", "failed redirects"),
-    Probe("netfilter_first", Kind.NETFILTER_FIRST, Where.NETFILTER, _NETFILTER, "netfilter hooks"),
-    Probe("netfilter_last", Kind.NETFILTER_LAST, Where.NETFILTER, _NETFILTER, "chain verdicts"),
+    Probe(
+        "netfilter_first",
+        Kind.NETFILTER_FIRST,
+        Where.NETFILTER,
+        _NETFILTER,
+        "netfilter hooks",
+        light=False,
+    ),
+    Probe(
+        "netfilter_last",
+        Kind.NETFILTER_LAST,
+        Where.NETFILTER,
+        _NETFILTER,
+        "chain verdicts",
+        light=False,
+    ),
     Probe("tc_ingress", Kind.TC_INGRESS, Where.TC_INGRESS, _CAST, "tc ingress before programs"),
     Probe("tc_egress", Kind.TC_EGRESS, Where.TC_EGRESS, _CAST, "tc egress before programs"),
 )
 
 
-def usable(kernel_knows: Callable[[str], bool]) -> tuple[Probe, ...]:
-    """Return the probes that a kernel can load; ``kernel_knows`` answers for its BTF."""
+def usable(kernel_knows: Callable[[str], bool], *, light: bool = False) -> tuple[Probe, ...]:
+    """Return the probes that a kernel can load; ``kernel_knows`` answers for its BTF.
+
+    Args:
+        kernel_knows: whether the kernel's BTF has something of this name.
+        light: only the few that a packet's way cannot be told without.
+    """
     return tuple(
         probe
         for probe in PROBES
-        if kernel_knows(probe.needs) and not (probe.unless and kernel_knows(probe.unless))
+        if kernel_knows(probe.needs)
+        and not (probe.unless and kernel_knows(probe.unless))
+        and (probe.light or not light)
     )
+
+
+def left_out() -> tuple[str, ...]:
+    """Return one sentence per probe that a light trace does without."""
+    return tuple(f"{probe.gives}: left out of a light trace" for probe in PROBES if not probe.light)
 
 
 def missing(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:

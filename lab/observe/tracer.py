@@ -15,7 +15,7 @@ from lab.kernel.btf import read_object
 from lab.observe.assemble import assemble
 from lab.observe.mind import words_of
 from lab.observe.names import Names, devices_from, names_from
-from lab.observe.programs import missing
+from lab.observe.programs import left_out, missing
 from lab.observe.records import (
     BARE_BYTES,
     MIND_BYTES,
@@ -89,7 +89,7 @@ class Tracer:
             words=datapath_words(),
             owners=_owners(lab),
         )
-        self.missing = missing(tracing.kernel_knows)
+        self.missing = missing(tracing.kernel_knows) + (() if stacks else left_out())
         self.lost = 0
         self._records: list[Record] = []
         self._notes: list[MindRecord] = []
