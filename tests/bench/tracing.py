@@ -39,7 +39,7 @@ with socket.socket(socket.AF_UNIX) as caller:
     caller.recv(1)
 """
 SENDER = """
-import json, os, socket, struct, sys, time
+import json, os, select, socket, struct, sys, time
 os.sched_setaffinity(0, {0})
 caller = socket.socket(socket.AF_UNIX); caller.connect(sys.argv[1]); caller.send(b"s")
 _, fds, _, _ = socket.recv_fds(caller, 1, 1)
@@ -51,7 +51,7 @@ for line in caller.makefile():
     count, chunk, pause = json.loads(line)
     chunks, lost = [], 0
     for _ in range(count):
-        time.sleep(pause)
+        select.select([], [], [], pause)
         send(data); recv(2048)
         begun = now()
         try:
