@@ -31,6 +31,7 @@ _GROUPS = {
     "endpoint": "Addresses a node delivers to.",
     "tunnel": "Nodes behind the tunnel.",
     "metrics": "Packets and bytes by reason.",
+    "affinity": "Clients that keep their backend.",
     "frag": "Datagrams in fragments.",
     "ipmasq": "Destinations that are not masqueraded.",
     "neigh": "Clients of NodePorts.",
@@ -228,16 +229,6 @@ def ct_list(
     _show(lab, node, output, lambda _, where: listing.conntrack(_read(where, *names)))
 
 
-@_apps["nat"].command("list")
-def nat_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List source address translations, both directions."""
-    from lab.datapath import listing
-
-    _show_map(lab, node, output, "cilium_snat_v4_external", listing.nat)
-
-
 @_apps["lb"].command("list")
 def lb_list(
     lab: LabOption = "",
@@ -330,26 +321,6 @@ def _labels(lab: Lab) -> Callable[[int], str]:
     return lambda identity: known.get(identity) or str(identity)
 
 
-@_apps["endpoint"].command("list")
-def endpoint_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List the addresses each node delivers to."""
-    from lab.datapath import listing
-
-    _show_map(lab, node, output, "cilium_lxc", listing.endpoints)
-
-
-@_apps["tunnel"].command("list")
-def tunnel_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List which node each pod CIDR is behind."""
-    from lab.datapath import listing
-
-    _show_map(lab, node, output, "cilium_tunnel_map", listing.tunnels)
-
-
 @_apps["metrics"].command("list")
 def metrics_list(
     lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
@@ -361,42 +332,34 @@ def metrics_list(
     _show_map(lab, node, output, "cilium_metrics", lambda found: listing.metrics(found, names))
 
 
-@_apps["frag"].command("list")
-def frag_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List datagrams whose first fragment was seen."""
-    from lab.datapath import listing
+def _register(group: str, names: tuple[str, ...], rows: str) -> None:
+    """Make ``GROUP list`` print all entries of some maps by a function of lab.datapath.listing."""
 
-    _show_map(lab, node, output, "cilium_ipv4_frag_datagrams", listing.fragments)
+    @_apps[group].command("list", help=_LISTED[group])
+    def list_all(
+        lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
+    ) -> None:
+        from lab.datapath import listing
 
-
-@_apps["ipmasq"].command("list")
-def ipmasq_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List destinations that are not masqueraded."""
-    from lab.datapath import listing
-
-    _show_map(lab, node, output, "cilium_ipmasq_v4", listing.prefixes)
+        make = getattr(listing, rows)
+        _show(lab, node, output, lambda _, where: make(_read(where, *names)))
 
 
-@_apps["neigh"].command("list")
-def neigh_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List the clients of NodePorts and their MAC addresses."""
-    from lab.datapath import listing
-
-    _show_map(lab, node, output, "cilium_nodeport_neigh4", listing.neighbours)
-
-
-@_apps["prefilter"].command("list")
-def prefilter_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List sources that XDP turns away."""
-    from lab.datapath import listing
-
-    names = ("cilium_cidr_v4_fix", "cilium_cidr_v4_dyn")
-    _show(lab, node, output, lambda _, where: listing.prefixes(_read(where, *names)))
+_LISTED = {
+    "nat": "List source address translations, both directions.",
+    "endpoint": "List the addresses each node delivers to.",
+    "tunnel": "List which node each pod CIDR is behind.",
+    "affinity": "List which backend each client of a service keeps.",
+    "frag": "List datagrams whose first fragment was seen.",
+    "ipmasq": "List destinations that are not masqueraded.",
+    "neigh": "List the clients of NodePorts and their MAC addresses.",
+    "prefilter": "List sources that XDP turns away.",
+}
+_register("nat", ("cilium_snat_v4_external",), "nat")
+_register("endpoint", ("cilium_lxc",), "endpoints")
+_register("tunnel", ("cilium_tunnel_map",), "tunnels")
+_register("affinity", ("cilium_lb4_affinity",), "affinities")
+_register("frag", ("cilium_ipv4_frag_datagrams",), "fragments")
+_register("ipmasq", ("cilium_ipmasq_v4",), "prefixes")
+_register("neigh", ("cilium_nodeport_neigh4",), "neighbours")
+_register("prefilter", ("cilium_cidr_v4_fix", "cilium_cidr_v4_dyn"), "prefixes")

@@ -374,6 +374,21 @@ def neighbours(entries: Iterable[tuple[flows.Address4, flows.Mac]]) -> Listing:
     return Listing(("IP ADDRESS", "MAC"), rows, kept)
 
 
+def affinities(entries: Iterable[tuple[flows.AffinityKey, flows.AffinityValue]]) -> Listing:
+    """List which backend a service's client had last, and when (boot clock, seconds)."""
+    kept = tuple(sorted(entries, key=lambda item: item[0].pack()))
+    rows = tuple(
+        (
+            str(key.client),
+            str(key.rev_nat_id),
+            str(value.backend_id),
+            str(value.last_used),
+        )
+        for key, value in kept
+    )
+    return Listing(("CLIENT", "REVNAT_ID", "BACKEND ID", "LAST USED"), rows, kept)
+
+
 def matching(
     entries: Iterable[tuple[core.IpcacheKey, core.RemoteEndpointInfo]], address: IPv4Address
 ) -> tuple[core.IpcacheKey, core.RemoteEndpointInfo] | None:

@@ -474,9 +474,7 @@ class Lab(Control):
         shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen)
         return follow(self, sender, receiver, shot)
 
-    def watch(
-        self, where: str = "", *, count: int = 0, duration_s: float | None = None
-    ) -> Watch:
+    def watch(self, where: str = "", *, count: int = 0, duration_s: float | None = None) -> Watch:
         """Return the packets of the lab as they come, whoever sends them, for a ``with`` block.
 
         Args:
