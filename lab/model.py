@@ -162,6 +162,7 @@ class Options:
         prefilter: XDP on every node's uplink turns listed sources away.
         native_routing_cidr: network that pods' own addresses are shown to; empty for none.
         masquerade_exceptions: further networks, as the ip-masq agent lists them.
+        policy_audit: policies drop nothing, but tell what they would have dropped.
         custom_calls: a program of the user's may run after a pod's own, see `lab endpoint custom`.
         mtu: of every device, in bytes.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.
@@ -176,6 +177,7 @@ class Options:
     prefilter: bool = False
     native_routing_cidr: str = ""
     masquerade_exceptions: tuple[str, ...] = ()
+    policy_audit: bool = False
     custom_calls: bool = False
     mtu: int = 1500
     datapath: bool = True

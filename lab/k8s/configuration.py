@@ -26,6 +26,7 @@ _FLAGS: dict[str, tuple[str, Mapping[str, str]]] = {
     "bpf-lb-algorithm": ("lb_algorithm", {"random": "random", "maglev": "maglev"}),
     "bpf-lb-mode": ("nodeport_mode", {"snat": "snat", "dsr": "dsr"}),
     "enable-xdp-prefilter": ("prefilter", _TRUTH),
+    "policy-audit-mode": ("policy_audit", _TRUTH),
     "enable-custom-calls": ("custom_calls", _TRUTH),
     "mtu": ("mtu", {}),
 }

@@ -229,6 +229,7 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
         "enable_dsr": options.nodeport_mode == "dsr",
         "enable_maglev": options.lb_algorithm == "maglev",
         "enable_policy": True,
+        "policy_audit_mode": options.policy_audit,
         "enable_custom_calls": options.custom_calls,
         "native_routing_cidr": str(shown.network_address),
         "native_routing_cidr_mask": str(shown.netmask),

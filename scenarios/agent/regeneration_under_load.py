@@ -20,9 +20,10 @@ def timeouts(lab: Lab) -> int:
 def regeneration_under_load(lab: Lab) -> None:
     """Both ends' programs, in turns."""
     before = timeouts(lab)
-    with lab.pod("server").serve_tcp(8080), lab.pod("client").stream(
-        lab.pod("server"), 8080
-    ) as stream:
+    with (
+        lab.pod("server").serve_tcp(8080),
+        lab.pod("client").stream(lab.pod("server"), 8080) as stream,
+    ):
         for turn in range(10):
             node, pod = (("alpha", "client"), ("beta", "server"))[turn % 2]
             revision = lab.node(node).agent.regenerate(pod, "a scenario asks")

@@ -15,9 +15,7 @@ def maglev_on_every_node(lab: Lab) -> None:
     def answers(node: str) -> list[bytes]:
         route = ["ip", "route", "replace", f"{address}/32", "via", str(lab.node(node).address)]
         lab.world.run(route, check=True)
-        return [
-            lab.world.send_udp(address, 53, source_port=20000 + n).reply for n in range(20)
-        ]
+        return [lab.world.send_udp(address, 53, source_port=20000 + n).reply for n in range(20)]
 
     with (
         lab.pod("web").serve_udp(5353, reply=b"web"),

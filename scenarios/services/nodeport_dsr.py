@@ -15,6 +15,6 @@ def nodeport_dsr(lab: Lab) -> None:
         answered = lab.world.send_udp(lab.node("alpha"), 30080).ok
     lab.check("the client is answered", answered)
     lab.check("the backend sees the client", peer == str(lab.facts.gateway))
-    answer = seen.walk[seen.walk.index("beta from-container"):]
+    answer = seen.walk[seen.walk.index("beta from-container") :]
     lab.check("the answer leaves beta", "beta to-netdev" in answer, detail=str(answer))
     lab.check("and never meets alpha", not any(hook.startswith("alpha") for hook in answer))

@@ -14,6 +14,7 @@ from lab import Lab, Options, Service, ServicePort
 from lab.cli.root import run
 from lab.kernel import process
 from lab.layouts.maps import map_layout
+from lab.waiting import eventually
 from lab.policy.objects import NetworkPolicy, NetworkRule, Peer, Port, Selector
 from topologies.two_nodes import topology
 
@@ -45,7 +46,7 @@ def lab():
         lab.apply(GUARD)
         talk(lab)
         for place in (*map(lab.pod, ("client", "web", "server")), lab.world):
-            place.close()  # so that no late packet changes a counter between two readings
+            place.close()  # the fewer packets, the sooner two readings are the same
         yield lab
 
 
@@ -120,10 +121,17 @@ def octets(cells):
     return int(cells).to_bytes(4, "little")
 
 
+def at_rest(lab, capsys, words, names):
+    """What bpftool reads and what the lab prints, if nothing has changed in between."""
+    before = sorted(entry for name in names for entry in dumped(lab, name))
+    rows = json.loads(listed(capsys, words, "json"))
+    after = sorted(entry for name in names for entry in dumped(lab, name))
+    return (before, rows) if before == after else None
+
+
 @pytest.mark.parametrize(("words", "names"), LISTS.items(), ids=LISTS.keys())
 def test_what_is_listed_is_what_bpftool_dumps(lab, capsys, words, names):
-    expected = sorted(entry for name in names for entry in dumped(lab, name))
-    rows = json.loads(listed(capsys, words, "json"))
+    expected, rows = eventually(lambda: at_rest(lab, capsys, words, names), within_s=20)
     layout = map_layout(names[0])
     found = sorted((memory(layout.key, r["key"]), memory(layout.value, r["value"])) for r in rows)
     assert found == expected
