@@ -1,6 +1,6 @@
 """One node with a client and a server: the shortest walk through the datapath.
 
-    client ── alpha ── server
+client ── alpha ── server
 """
 
 from lab import Node, Pod, Topology

@@ -1,7 +1,7 @@
 """Three nodes: client, server and a third node that is neither source nor destination.
 
-    client ── alpha ══╦══ beta ── server
-                      ╚══ gamma ── observer
+client ── alpha ══╦══ beta ── server
+                  ╚══ gamma ── observer
 """
 
 from lab import Node, Pod, Topology

@@ -1,8 +1,8 @@
 """Two nodes joined by an underlay; a client on alpha, a server on beta, one more pod on each.
 
-    client ─┐                          ┌─ server
-            ├─ alpha ═══ VXLAN ═══ beta ┤
-    web    ─┘                          └─ other
+client ─┐                          ┌─ server
+        ├─ alpha ═══ VXLAN ═══ beta ┤
+web    ─┘                          └─ other
 """
 
 from lab import Node, Pod, Topology

@@ -15,5 +15,5 @@ def icmp_error_through_nat(lab: Lab) -> None:
         flows = [key for key, _ in translations.items() if 9 in (key.sport, key.dport)]
     sources = {str(flow.saddr) for flow in flows}
     lab.check("the flow is translated in both directions", len(flows) == 2, detail=str(flows))
-    lab.check("the error had to be about the node's own port",
-              sources == {str(client.address), str(world.address)}, detail=str(sources))  # fmt: skip
+    ends = {str(client.address), str(world.address)}
+    lab.check("the error was about a port of the node", sources == ends, detail=str(sources))

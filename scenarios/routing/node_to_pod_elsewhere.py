@@ -1,4 +1,4 @@
-"""A node reaches another node's pod through the tunnel, as remote-node: it is no one's host there."""
+"""A node reaches another node's pod through the tunnel, as remote-node: no one's host there."""
 
 from lab import Lab, scenario
 from lab.policy.objects import NetworkPolicy, Selector

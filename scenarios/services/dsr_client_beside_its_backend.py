@@ -1,4 +1,4 @@
-"""With direct server return a client may stand beside its backend: the answer never leaves the node."""
+"""With direct server return a client may stand beside its backend: the answer stays there."""
 
 from lab import Lab, Service, ServicePort, scenario
 from topologies.two_nodes import topology

@@ -1,4 +1,4 @@
-"""NodePort to a backend on the same node: it sees its client, and its answer leaves as the service."""
+"""NodePort to a backend on the same node: it sees its client, who hears from the service."""
 
 from lab import Lab, Service, ServicePort, scenario
 from topologies.two_nodes import topology

@@ -1,4 +1,4 @@
-"""A pod asks for another node's NodePort by the address of cilium_host, and so through the tunnel."""
+"""A pod asks for a NodePort at the address of another node's cilium_host: through the tunnel."""
 
 from lab import Lab, Service, ServicePort, scenario
 from topologies.two_nodes import topology

@@ -14,8 +14,8 @@ from lab import Lab, Options, Service, ServicePort
 from lab.cli.root import run
 from lab.kernel import process
 from lab.layouts.maps import map_layout
-from lab.waiting import eventually
 from lab.policy.objects import NetworkPolicy, NetworkRule, Peer, Port, Selector
+from lab.waiting import eventually
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
