@@ -154,6 +154,12 @@ static __always_inline void read_inner(u64 at, struct inner *inner)
 		*inner = outer;
 }
 
+/* Where the network header is: a buffer just built of an XDP frame only knows where its data is. */
+static __always_inline u32 network_offset(const struct sk_buff *skb)
+{
+	return skb->network_header ? skb->network_header : (u32)(skb->data - skb->head);
+}
+
 /* What the lab puts at the end of the payloads it sends (lab/packets): magic, then the cookie. */
 #define COOKIE_MAGIC 0x6c6162434f4f4b69ULL /* "labCOOKi" */
 
@@ -249,7 +255,7 @@ static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_bu
 	/* most packets are strangers: that is clear without a look at their headers */
 	if (!found && !buffer_seen(seen, skb))
 		return false;
-	read_inner((u64)skb->head + skb->network_header, &inner);
+	read_inner((u64)skb->head + network_offset(skb), &inner);
 	/* a buffer seen before is believed only while it holds the same IP packet */
 	if (!found && seen && seen->id != inner.id)
 		return false;
@@ -263,7 +269,7 @@ static __always_inline bool in_flow(const struct sk_buff *skb, struct seen_buffe
 	bool found;
 	u8 one = 1;
 
-	read_inner((u64)skb->head + skb->network_header, &inner);
+	read_inner((u64)skb->head + network_offset(skb), &inner);
 	found = of_the_flow(skb, &inner);
 	if (buffer_seen(seen, skb) && seen->id == inner.id) {
 		if (!found) {

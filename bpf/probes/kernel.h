@@ -176,4 +176,8 @@ struct rtable {
 /* Gives a hook program the kernel's own buffer instead of the copy of fields it is shown. */
 extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
 
+/* Lets a netfilter program read what is not in the buffer itself but in its pages. */
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags,
+			       struct bpf_dynptr *packet) __ksym __weak;
+
 #endif

@@ -416,6 +416,36 @@ static __always_inline void netfilter_route(struct record *record, const struct 
 		record->location = (u64)BPF_CORE_READ(route, input);
 }
 
+/* The cookie behind payload that lies in pages: only here the kernel reads it for us. A function
+ * of its own, as the verifier lets nothing else use the place where the dynptr was.
+ */
+static __noinline u64 paged_cookie(struct sk_buff *skb)
+{
+	struct bpf_dynptr packet;
+	__be64 end[2];
+
+	if (!skb->data_len || skb->len < sizeof(end))
+		return 0;
+	if (bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &packet) ||
+	    bpf_dynptr_read(end, sizeof(end), &packet, skb->len - sizeof(end), 0))
+		return 0;
+	return end[0] == bpf_cpu_to_be64(COOKIE_MAGIC) ? bpf_be64_to_cpu(end[1]) : 0;
+}
+
+/* What XDP sends back leaves in bulk when the poll ends. */
+SEC("tp_btf/xdp_bulk_tx")
+int BPF_PROG(on_xdp_bulk_tx, const struct net_device *dev, int sent, int drops, int error)
+{
+	struct record *record = xdp_record(KIND_XDP_TX, dev);
+
+	if (!record)
+		return 0;
+	record->verdict = error;
+	record->arg = (u64)sent << 32 | drops;
+	record_end(record);
+	return 0;
+}
+
 /* One netfilter program before and one behind every chain of a hook: what passes the first and
  * not the last was judged by a rule in between.
  */
@@ -438,8 +468,13 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	record->ifindex = dev ? dev->ifindex : 0;
 	record->arg = state->hook;
 	fill_buffer(record, skb);
-	if (kind == KIND_NETFILTER_FIRST)
+	/* a packet redirected into the device (bpf_redirect_peer) is met here first */
+	if (kind == KIND_NETFILTER_FIRST && state->hook == NF_PREROUTING && skb->dev)
+		record->config = receive_config(skb);
+	if (kind == KIND_NETFILTER_FIRST) {
+		record->cookie = record->cookie ?: paged_cookie(skb);
 		netfilter_route(record, skb);
+	}
 	finish(record);
 	return NF_ACCEPT;
 }

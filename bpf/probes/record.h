@@ -39,6 +39,7 @@ enum record_kind {
 	KIND_SOCKET_LOOKUP = 31,
 	KIND_TCP_SEGMENT = 32,
 	KIND_TCP_STATE = 33,
+	KIND_XDP_TX = 34,
 };
 
 /* How the device and its namespace were set up when the packet came by: the reasons for steps

@@ -19,7 +19,7 @@ static __always_inline u32 netns_of(const struct net_device *dev)
 /* Copies the packet from its Ethernet header if it has one in front of its network header. */
 static __always_inline void copy_packet(const struct sk_buff *skb, struct record *record)
 {
-	u32 start = skb->network_header, end = skb->tail, mac = skb->mac_header, size;
+	u32 start = network_offset(skb), end = skb->tail, mac = skb->mac_header, size;
 
 	record->link = LINK_IP;
 	if (mac != UNSET_HEADER && start >= mac && start - mac == ETHERNET_HEADER) {

@@ -84,6 +84,9 @@ def imply(walk: Walk, tunnel: bool) -> None:
         skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
         if walk.config & flag and _went_beyond(walk, step) and not skipped:
             _implied(walk, step, reason)
+    frame = walk.config & Config.XDP_DRIVER and walk.taken(Step.CLEAN_RX)
+    if frame and walk.taken(Step.GRO_RECEIVE) and not walk.taken(Step.XDP_DRIVER):
+        _implied(walk, Step.XDP_DRIVER, "the frame came through the poll that asks the program")
     if tunnel and not walk.taken(Step.L4_RECEIVE):
         _implied(walk, Step.L4_RECEIVE, "the tunnel's socket unpacked it, as it comes in again")
     if walk.config & Config.XFRM_POLICY_IN and walk.taken(Step.RECEIVE_QUEUE):
@@ -149,10 +152,18 @@ def _reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
     return ended_by or "no evidence: nothing reported it and nothing explains its absence"
 
 
+def _entered_late(walk: Walk) -> bool:
+    """Whether the packet came into the stack on this device without having been received by it."""
+    received = ("napi_poll", "netif_rx", "gro_receive", "xdp", "clean_rx")
+    return walk.last(*received) is None and any(hop.taken for hop in walk.hops)
+
+
 def _early_reason(walk: Walk, step: Step, device: str) -> str:
     """Reasons for steps 1 to 9, from the device's own state when the packet came."""
     if not walk.config & Config.KNOWN:
         return "" if step > Step.NETFILTER_INGRESS else f"the state of {device} was not seen"
+    if step <= Step.RECEIVE_SKB and not walk.taken(Step.RECEIVE_SKB) and _entered_late(walk):
+        return f"redirected into {device} behind this point (bpf_redirect_peer)"
     match step:
         case Step.NAPI_POLL:
             return "no poll: the packet came without a softirq, or stacks were left out"
@@ -164,13 +175,15 @@ def _early_reason(walk: Walk, step: Step, device: str) -> str:
             if walk.poll == "gro_cell_poll":
                 return f"{device} passes on the buffer it unpacked: none is built"
             return f"{device} hands over the sender's buffer: none is built"
+        case Step.GRO_RECEIVE if walk.poll not in ("", "process_backlog"):
+            return f"no GRO: {walk.poll} passed the packet on without it"
         case Step.GRO_RECEIVE:
             return (
                 f"no GRO: {device} has no NAPI of its own (gro off and no XDP), "
                 "the packet came through the processor's backlog"
             )
         case Step.RECEIVE_SKB:
-            return f"redirected into {device} behind this point (bpf_redirect_peer)"
+            return "nothing reported it entering the stack"
         case Step.GENERIC_XDP if walk.config & Config.XDP_GENERIC:
             return "generic XDP does not look at packets that a program redirected"
         case Step.GENERIC_XDP:

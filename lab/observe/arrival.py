@@ -176,4 +176,6 @@ def end_inside(walk: Walk) -> str:
         if walk.request:
             return "a SYN is kept in a request socket: it wakes nobody"
         return "TCP took it in itself: a segment without data wakes nobody"
+    if walk.taken(Step.IP_LOCAL_DELIVER) and walk.protocol == TCP:
+        return "nothing told of it: it may wait in the backlog of a socket that is in use"
     return "nothing was seen of the packet behind this point"

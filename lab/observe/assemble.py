@@ -115,9 +115,13 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
     if walk.config & Config.RX_HANDLER:
         return f"the bridge took the frame and forwarded it to {to}"
     last = max((hop.step for hop in walk.hops if hop.step), default=None)
-    program = next((hop.program for hop in reversed(walk.hops) if hop.program), "")
-    by = program or "a program"
-    return f"{by} redirected the packet to {to} at step {last}"
+    programs = [hop for hop in walk.hops if hop.program and hop.step is not None]
+    if not programs:
+        return f"a program redirected the packet to {to} at step {last}"
+    by = programs[-1]
+    if by.verdict == "tx":
+        return f"{by.program} sent the frame back to {to} at step {by.step}"
+    return f"{by.program} redirected the packet to {to} at step {by.step}"
 
 
 def _with_changes(lines: tuple[Hop, ...]) -> tuple[Hop, ...]:

@@ -74,6 +74,7 @@ class Collector:
         self.dropped = 0
         self.most_bytes: int = context.arguments.get("most_bytes") or MOST_BYTES
         self.generation = 0
+        self.filter_at = -1
 
     def start(self) -> None:
         """Load what the kernel can load and attach it everywhere in the lab; nothing records yet.
@@ -304,8 +305,9 @@ class Collector:
 
     def close(self) -> None:
         """Take every probe out of the kernel; the datapath stops telling."""
-        with contextlib.suppress(LabError):
-            self.set_filter(0)
+        if self.filter_at >= 0:  # else it was refused before there was a filter
+            with contextlib.suppress(LabError):
+                self.set_filter(0)
         self.stack.close()
 
 

@@ -34,7 +34,9 @@ ENTRY_BEFORE_NS = 1_000_000
 
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
 _NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
-_LATE = frozenset({Kind.NAPI_POLL, Kind.SOCKET_READ})
+_LATE = frozenset(
+    {Kind.NAPI_POLL, Kind.SOCKET_READ, Kind.XDP_EXCEPTION, Kind.XDP_REDIRECT, Kind.XDP_TX}
+)
 _PASSING = frozenset(
     {Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB,
      Kind.TC_INGRESS, Kind.TC_EGRESS, Kind.NETFILTER_FIRST}
@@ -239,7 +241,7 @@ class _Identifier:
             self._let_go(journey, record.skb)
 
     def _of_the_past(self, record: Record) -> None:
-        """A poll is reported when it is over, a read comes later: so may be the buffer's life."""
+        """What a poll, a program or a reader did is told later: over may be the buffer's life."""
         for journey in reversed(self.journeys):
             if any(seen.skb == record.skb for seen in journey.records):
                 journey.records.append(record)
@@ -358,22 +360,35 @@ def _by_content(found: list[Journey]) -> None:
     for journey in found:
         if journey.cookie and journey.packet is not None:
             bearers.setdefault(journey.cookie, []).append(journey)
-    for first, *later in bearers.values():
-        for journey in later:
-            _related_by_cookie(first, journey)
+    for alike in bearers.values():
+        for index, journey in enumerate(alike):
+            _related_by_cookie(alike[:index], journey)
 
 
-def _related_by_cookie(first: Journey, journey: Journey) -> None:
-    before, now = first.packet, journey.packet
-    arrived = next((r.ns for r in first.records if r.kind is Kind.DATA_READY), None)
-    began = journey.first_seen
-    if before is None or now is None or arrived is None or began is None or began.ns < arrived:
+def _related_by_cookie(earlier: list[Journey], journey: Journey) -> None:
+    """Relate a packet to the one with its cookie that reached its sender before it began."""
+    now, began = journey.packet, journey.first_seen
+    if now is None or began is None:
         return
-    if now.source != before.destination:
-        return
+    causes = [first for first in earlier if _arrived(first, now, began.ns)]
     reason = f"content: it carries the same cookie {journey.cookie:016x} onwards"
-    turned = (now.destination, now.ports) == (before.source, before.ports[::-1])
-    _relate(journey, Tie.ANSWER_TO if turned else Tie.CAUSED_BY, first, reason)
+    for first in causes:
+        if first.packet is not None and _turned(first.packet, now):
+            _relate(journey, Tie.ANSWER_TO, first, reason)
+            return
+    if causes:
+        _relate(journey, Tie.CAUSED_BY, causes[-1], reason)
+
+
+def _arrived(first: Journey, now: Packet, began_ns: int) -> bool:
+    ready = (record.ns for record in first.records if record.kind is Kind.DATA_READY)
+    arrived = next(ready, None)
+    there = first.packet is not None and first.packet.destination == now.source
+    return there and arrived is not None and arrived <= began_ns
+
+
+def _turned(before: Packet, now: Packet) -> bool:
+    return (now.destination, now.ports) == (before.source, before.ports[::-1])
 
 
 def journeys(records: Iterable[Record]) -> tuple[Journey, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -35,6 +36,11 @@ _POLL_PROBES = {
 _LEAVING = (SendHook.DEV_QUEUE.value, SendHook.DEV_XMIT.value)
 _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC_INGRESS})
 _SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
+_XDP = {
+    Kind.XDP_EXCEPTION: ("aborted", "on_xdp_exception"),
+    Kind.XDP_REDIRECT: ("redirect", "on_xdp_redirect"),
+    Kind.XDP_TX: ("tx", "on_xdp_bulk_tx"),
+}
 _ARRIVALS = {
     Kind.DATA_READY: "_data_ready",
     Kind.SOCKET_READ: "_read",
@@ -43,6 +49,11 @@ _ARRIVALS = {
     Kind.TCP_STATE: "_state",
 }
 _XDP_COPY = "skb_pp_cow_data"
+
+
+def errno_name(number: int) -> str:
+    """Return the kernel's word for a negative error number (``EOPNOTSUPP``)."""
+    return errno.errorcode.get(-number, str(number))
 
 
 class Ladder(Arrival):
@@ -86,7 +97,7 @@ class Ladder(Arrival):
             self._free(record)
         elif kind is Kind.CONSUME:
             self._consume(record)
-        elif kind in (Kind.XDP_EXCEPTION, Kind.XDP_REDIRECT):
+        elif kind in _XDP:
             self._xdp(record)
         elif kind in (Kind.ICMP_SEND, Kind.TCP_RESET, Kind.QUEUE_FULL):
             self._answer(record)
@@ -110,12 +121,26 @@ class Ladder(Arrival):
         elif record.kind is Kind.GRO_RECEIVE:
             if Step.RECEIVE_SKB in {hop.step for hop in walk.hops}:
                 walk = self.walk(replace(record, ifindex=record.ifindex), Side.RECEIVE)
+            self._built(record, walk)
             self.add(record, walk, "gro_receive", "on_gro_receive", step=Step.GRO_RECEIVE)
         elif record.kind is Kind.RECEIVE_SKB:
             self._steered(record, walk)
             self.add(record, walk, "receive_skb", "on_receive_skb", step=Step.RECEIVE_SKB)
         else:
             self._classifier(record, walk, "ingress", Step.TC_INGRESS, "tc_ingress")
+
+    def _built(self, record: Record, walk: Walk) -> None:
+        """What XDP sent on was a frame without a buffer: the one it has now was built here."""
+        before = self.walks[-2] if len(self.walks) > 1 else None
+        index = before.last("xdp") if before is not None else None
+        if before is None or index is None or walk.taken(Step.CLEAN_RX):
+            return
+        left = before.hops[index].verdict in ("redirect", "tx")
+        if left and all(hop.skb != record.skb for hop in before.hops):
+            self.add(
+                record, walk, "clean_rx", "on_gro_receive", step=Step.CLEAN_RX,
+                reason="the frame that XDP sent on got a buffer of its own here",
+            )  # fmt: skip
 
     def _steered(self, record: Record, walk: Walk) -> None:
         """Queued by one processor and taken up by another: receive packet steering (RPS)."""
@@ -229,6 +254,8 @@ class Ladder(Arrival):
             if index is not None:
                 walk.hops[index] = replace(walk.hops[index], verdict="accept")
             return
+        if not walk.config & Config.KNOWN:
+            walk.config = record.config
         if record.arg in (LOCAL_IN, FORWARD):
             self._route_attached(record, walk)
         if record.arg == PREROUTING:
@@ -380,10 +407,26 @@ class Ladder(Arrival):
         )  # fmt: skip
 
     def _xdp(self, record: Record) -> None:
+        """What the driver made of the program's answer; reported behind the program."""
+        verdict, probe = _XDP[record.kind]
         walk = self.walk(record, Side.RECEIVE)
-        verdict = "aborted" if record.kind is Kind.XDP_EXCEPTION else "redirect"
-        probe = "on_xdp_exception" if verdict == "aborted" else "on_xdp_redirect"
-        self.add(record, walk, "xdp", probe, step=Step.XDP_DRIVER, verdict=verdict)
+        reason = ""
+        if record.kind is Kind.XDP_TX and record.arg & 0xFFFFFFFF:
+            verdict, reason = "drop", f"sending back failed ({errno_name(record.verdict)})"
+        elif record.kind is Kind.XDP_REDIRECT and record.verdict:
+            verdict, reason = "drop", f"redirecting failed ({errno_name(record.verdict)})"
+        index = walk.last("xdp")
+        if index is None:
+            self.add(
+                record, walk, "xdp", probe, step=Step.XDP_DRIVER, verdict=verdict, reason=reason
+            )
+            return
+        hop = walk.hops[index]
+        walk.hops[index] = replace(
+            hop, verdict=verdict, evidence=Evidence.TRACEPOINT, object=self.names.object(probe),
+            reason=reason or f"{probe.removeprefix('on_')} told so",
+            drop_reason=errno_name(record.verdict) if verdict == "drop" else "",
+        )  # fmt: skip
 
     def _answer(self, record: Record) -> None:
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)

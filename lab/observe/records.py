@@ -49,6 +49,7 @@ class Kind(IntEnum):
     SOCKET_LOOKUP = 31
     TCP_SEGMENT = 32
     TCP_STATE = 33
+    XDP_TX = 34
 
 
 class Config(IntFlag):
