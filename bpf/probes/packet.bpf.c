@@ -19,6 +19,7 @@ char LICENSE[] SEC("license") = "GPL";
 struct current {
 	u64 skb;
 	u64 ns;
+	u64 gro;	/* what GRO was given: others may pass before it says what it did */
 };
 
 struct {
@@ -88,23 +89,35 @@ SEC("tp_btf/napi_gro_receive_entry")
 int BPF_PROG(on_gro_receive, const struct sk_buff *skb)
 {
 	struct record *record = sight(KIND_GRO_RECEIVE, skb, skb->dev);
+	struct current *current;
+	u32 zero = 0;
 
 	if (!record)
 		return 0;
 	record->config = receive_config(skb);
 	record_stack(ctx, record);
 	finish(record);
+	current = bpf_map_lookup_elem(&trace_current, &zero);
+	if (current)
+		current->gro = (u64)skb;
 	return 0;
 }
 
 SEC("tp_btf/napi_gro_receive_exit")
 int BPF_PROG(on_gro_result, int result)
 {
+	struct current *current;
 	struct record *record;
-	u64 skb = recent_buffer();
+	u32 zero = 0;
+	u64 skb;
 
-	if (!skb)
+	if (!may_be_wanted(false))
 		return 0;
+	current = bpf_map_lookup_elem(&trace_current, &zero);
+	if (!current || !current->gro)
+		return 0;
+	skb = current->gro;
+	current->gro = 0;
 	record = record_begin(KIND_GRO_RESULT);
 	if (!record)
 		return 0;
