@@ -24,6 +24,10 @@
  */
 #define VERIFIED_ONCE __attribute__((noinline))
 
+/* What is rare leaves the straight way through the code. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* Names the tail-call map and slot of a function; the loader fills the map from these tags. */
 #define TAIL_CALL(map_and_slot) \
 	__attribute__((section("tc/tail"), btf_decl_tag("tail:" map_and_slot)))
@@ -91,6 +95,30 @@ static __always_inline __u32 cb_get(const struct __sk_buff *ctx, const __u32 slo
 		     : "r"(ctx), "i"(offsetof(struct __sk_buff, cb) + slot * 4)
 		     : "memory");
 	return value;
+}
+
+/*
+ * Begin and end of the packet's linear part. The context says u32 and the kernel makes pointers of
+ * it; a compiler that has seen the u32 may cut the upper half off when it keeps the value.
+ */
+static __always_inline void *ctx_data(const struct __sk_buff *ctx)
+{
+	void *data;
+
+	asm volatile("%0 = *(u32 *)(%1 + %2)"
+		     : "=r"(data)
+		     : "r"(ctx), "i"(offsetof(struct __sk_buff, data)));
+	return data;
+}
+
+static __always_inline void *ctx_data_end(const struct __sk_buff *ctx)
+{
+	void *end;
+
+	asm volatile("%0 = *(u32 *)(%1 + %2)"
+		     : "=r"(end)
+		     : "r"(ctx), "i"(offsetof(struct __sk_buff, data_end)));
+	return end;
 }
 
 static __always_inline void cb_clear(struct __sk_buff *ctx)

@@ -58,14 +58,14 @@ struct ct_entry {
 	};
 	__u64 tx_packets;
 	__u64 tx_bytes;
-	__u32 lifetime; /* boot clock, s: garbage from then on */
+	__u32 lifetime; /* monotonic clock, s: garbage from then on */
 	__u16 flags; /* enum ct_entry_flag */
 	__be16 rev_nat_index; /* service the flow went through, 0 none */
 	__u16 ifindex;
 	__u8 tx_flags_seen; /* TCP flags told of in each direction */
 	__u8 rx_flags_seen;
 	__u32 src_sec_id; /* identity of who opened it */
-	__u32 last_tx_report; /* boot clock, s */
+	__u32 last_tx_report; /* monotonic clock, s */
 	__u32 last_rx_report;
 };
 
@@ -129,17 +129,24 @@ static __always_inline struct ct_buffer4 *ct_buffer(void)
 	return bpf_map_lookup_elem(&cilium_tail_call_buffer4, &zero);
 }
 
+/* The monotonic clock as of the last tick: to the second that is enough, and reading the hardware's
+ * counter for every packet cost more than anything else here. A suspended machine ages no flow. */
 static __always_inline __u32 now_s(void)
 {
-	return bpf_ktime_get_boot_ns() / 1000000000ull;
+	return bpf_ktime_get_coarse_ns() / 1000000000ull;
 }
 
 static __always_inline struct ct_entry *ct_find(const struct ipv4_ct_tuple *tuple)
 {
 	struct ipv4_ct_tuple key = *tuple;
+	struct ct_entry *entry;
 
-	if (tuple->nexthdr == IPPROTO_TCP)
-		return bpf_map_lookup_elem(&cilium_ct4_global, &key);
+	if (tuple->nexthdr == IPPROTO_TCP) {
+		entry = bpf_map_lookup_elem(&cilium_ct4_global, &key);
+		/* Two calls, not one with a choice of maps: that the kernel could not inline. */
+		asm volatile("" : "+r"(entry));
+		return entry;
+	}
 	return bpf_map_lookup_elem(&cilium_ct_any4_global, &key);
 }
 

@@ -19,18 +19,25 @@ static __always_inline void mac_copy(__u8 *to, const volatile __u8 *from)
 		to[i] = from[i];
 }
 
-/* Both addresses of the frame; 0 or DROP_WRITE_ERROR. */
+/* Into the packet, where the kernel lets us move more than a byte at a time. */
+static __always_inline void mac_put(__u8 *to, const volatile __u8 *from)
+{
+	for (int i = 0; i < ETH_ALEN; i += 2)
+		*(__u16 *)(to + i) = *(const volatile __u16 *)(from + i);
+}
+
+/* Both addresses of the frame; 0 or DROP_WRITE_ERROR. Written where they are: a helper's copy of
+ * twelve bytes costs more than the twelve stores. */
 static __always_inline int eth_set_addrs(struct __sk_buff *ctx, const volatile __u8 *smac,
 					 const volatile __u8 *dmac)
 {
-	struct {
-		__u8 dest[ETH_ALEN];
-		__u8 source[ETH_ALEN];
-	} addrs;
+	struct ethhdr *eth = ctx_data(ctx);
 
-	mac_copy(addrs.dest, dmac);
-	mac_copy(addrs.source, smac);
-	return bpf_skb_store_bytes(ctx, 0, &addrs, sizeof(addrs), 0) ? DROP_WRITE_ERROR : 0;
+	if ((void *)(eth + 1) > ctx_data_end(ctx))
+		return DROP_WRITE_ERROR;
+	mac_put(eth->h_dest, dmac);
+	mac_put(eth->h_source, smac);
+	return 0;
 }
 
 /* A VLAN tag still in the frame or already taken out of it by the kernel. */

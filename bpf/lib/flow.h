@@ -132,12 +132,35 @@ static __always_inline int icmp_flow(struct __sk_buff *ctx, struct flow4 *flow)
 	}
 }
 
+/* The usual packet: no fragment, and what is read of its transport header lies in the linear part.
+ * False: anything else, and nothing has been read. */
+static __always_inline bool ports_flow_linear(struct __sk_buff *ctx, const struct iphdr *ip4,
+					      struct flow4 *flow)
+{
+	const struct l4_start {
+		struct frag_ports ports;
+		__u8 rest[TCP_FLAGS_OFF - sizeof(struct frag_ports)];
+		__u8 tcp_flags;
+	} *l4 = (const void *)ip4 + ipv4_hlen(ip4);
+
+	if (ipv4_is_fragment(ip4) || (const void *)(l4 + 1) > ctx_data_end(ctx))
+		return false;
+	flow->tuple.dport = l4->ports.sport;
+	flow->tuple.sport = l4->ports.dport;
+	if (flow->proto == IPPROTO_TCP)
+		flow->tcp_flags = l4->tcp_flags;
+	return true;
+}
+
 static __always_inline int ports_flow(struct __sk_buff *ctx, const struct iphdr *ip4,
 				      struct flow4 *flow)
 {
 	struct frag_ports ports = {};
-	int ret = ipv4_load_ports(ctx, ip4, flow->l4_off, &ports);
+	int ret;
 
+	if (likely(ports_flow_linear(ctx, ip4, flow)))
+		return 0;
+	ret = ipv4_load_ports(ctx, ip4, flow->l4_off, &ports);
 	if (ret < 0)
 		return ret;
 	flow->tuple.dport = ports.sport;

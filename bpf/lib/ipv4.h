@@ -17,15 +17,15 @@
  */
 static __always_inline struct iphdr *ipv4_header(struct __sk_buff *ctx)
 {
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
+	void *data = ctx_data(ctx);
+	void *end = ctx_data_end(ctx);
 
 	if (data + IPV4_OFF + IPV4_MIN_HLEN > end) {
 		/* The bytes may be there, outside the linear part. */
 		if (bpf_skb_pull_data(ctx, IPV4_OFF + IPV4_MIN_HLEN))
 			return NULL;
-		data = (void *)(long)ctx->data;
-		end = (void *)(long)ctx->data_end;
+		data = ctx_data(ctx);
+		end = ctx_data_end(ctx);
 		if (data + IPV4_OFF + IPV4_MIN_HLEN > end)
 			return NULL;
 	}

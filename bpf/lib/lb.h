@@ -99,7 +99,7 @@ struct lb4_affinity_key {
 };
 
 struct lb_affinity_value {
-	__u64 last_used; /* boot clock, s */
+	__u64 last_used; /* monotonic clock, s */
 	__u32 backend_id;
 	__u32 pad;
 };

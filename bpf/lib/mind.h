@@ -124,7 +124,9 @@ static __always_inline bool mind_armed(void)
 {
 	__u64 wanted = enable_mind ? runtime_config_get(RUNTIME_CONFIG_MIND) : 0;
 
-	return wanted <= 1 ? wanted : *mind_place();
+	if (likely(!wanted))
+		return false;
+	return wanted == 1 || *mind_place();
 }
 
 #define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */

@@ -24,7 +24,7 @@ enum nat_flag {
 };
 
 struct ipv4_nat_entry {
-	__u64 created; /* boot clock, s */
+	__u64 created; /* monotonic clock, s */
 	__u64 needs_ct;
 	__u64 pad[2];
 	__be32 to_addr; /* OUT: new source; IN: new destination */

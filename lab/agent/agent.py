@@ -280,7 +280,7 @@ class Agent:
 
     def collect(self, node: NodeFacts) -> Collected:
         """Remove what has expired on a node, and say when the next time is."""
-        now = garbage.boot_s()
+        now = garbage.clock_s()
         flows = garbage.collect_conntrack(node.name, now)
         nat = garbage.collect_nat(node.name, now)
         timer = self.timers[node.name]

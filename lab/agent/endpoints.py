@@ -263,11 +263,11 @@ class Endpoints:
         return False
 
     def log(self, node: str, number: int, text: str) -> None:
-        """Add a line to an endpoint's log: boot clock in seconds, then the text."""
+        """Add a line to an endpoint's log: monotonic clock in seconds, then the text."""
         folder = programs.state_directory(node, number)
         if folder.is_dir():
             with (folder / "log").open("a") as log:
-                log.write(f"{garbage.boot_s():.6f} {text}\n")
+                log.write(f"{garbage.clock_s():.6f} {text}\n")
 
     def read_log(self, node: str, number: int) -> str:
         """Return an endpoint's log, oldest line first."""

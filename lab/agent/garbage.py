@@ -46,9 +46,9 @@ def next_interval_s(interval_s: float, sweep: Sweep) -> float:
     return interval_s
 
 
-def boot_s() -> float:
-    """Return the boot clock in seconds, which the datapath's life times count in."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def clock_s() -> float:
+    """Return the monotonic clock in seconds, which the datapath's life times count in."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def collect_conntrack(node: str, now_s: float) -> Sweep:

@@ -92,7 +92,7 @@ def regenerate_command(
 
 @app.command("log")
 def log_command(endpoint: EndpointArgument, lab: LabOption = "", node: NodeOption = "") -> None:
-    """Print what happened to an endpoint: boot clock in seconds, then the event."""
+    """Print what happened to an endpoint: monotonic clock in seconds, then the event."""
     with running(lab) as live:
         found = find(live, endpoint, node)
         for line in live.node(found.node).agent.log(found.id):

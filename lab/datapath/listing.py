@@ -74,9 +74,9 @@ def protocol(number: int) -> str:
     return PROTOCOLS.get(number, str(number))
 
 
-def boot_seconds() -> int:
-    """Return the boot clock in seconds, the one that conntrack and NAT keep time in."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
+def clock_seconds() -> int:
+    """Return the monotonic clock in seconds, the one that conntrack and NAT keep time in."""
+    return int(time.clock_gettime(time.CLOCK_MONOTONIC))
 
 
 def conntrack(
@@ -86,9 +86,9 @@ def conntrack(
 
     Args:
         entries: of ``cilium_ct4_global`` and ``cilium_ct_any4_global``.
-        now_s: boot clock; read if None.
+        now_s: monotonic clock; read if None.
     """
-    now = boot_seconds() if now_s is None else now_s
+    now = clock_seconds() if now_s is None else now_s
     kept = tuple(sorted(entries, key=lambda item: item[0].pack()))
     return Listing((), tuple((_ct_line(key, entry, now),) for key, entry in kept), kept)
 
@@ -133,9 +133,9 @@ def nat(
 
     Args:
         entries: of ``cilium_snat_v4_external``; tuples are in packet order.
-        now_s: boot clock; read if None.
+        now_s: monotonic clock; read if None.
     """
-    now = boot_seconds() if now_s is None else now_s
+    now = clock_seconds() if now_s is None else now_s
     kept = tuple(sorted(entries, key=lambda item: item[0].pack()))
 
     def line(key: flows.Tuple4, entry: flows.NatEntry) -> str:

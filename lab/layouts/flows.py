@@ -78,7 +78,7 @@ class Tuple4(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CtEntry(Record):
-    """Value of the conntrack maps; times are seconds of the boot clock.
+    """Value of the conntrack maps; times are seconds of the monotonic clock.
 
     ``rx_bytes`` of a service's entry is its backend's id.
     """

@@ -140,7 +140,7 @@ class NodeAgent:
         return int(self.client.ask("regenerate", node=self.node, endpoint=endpoint, why=why))
 
     def log(self, endpoint: str | int) -> tuple[str, ...]:
-        """Return the lines of an endpoint's log: boot clock in seconds, then what happened."""
+        """Return the lines of an endpoint's log: monotonic clock in seconds, then what happened."""
         text: str = self.client.ask("log", node=self.node, endpoint=endpoint)
         return tuple(text.splitlines())
 

@@ -28,7 +28,7 @@ SERVICES = (1, 100, 1000, 10_000)
 POLICY_ENTRIES = (10, 100, 1000, 10_000, 16_000)
 CONNTRACK_ENTRIES = (1000, 5000, 10_000, 30_000)
 FAR_AWAY = 1 << 31
-"""A life time in seconds of the boot clock that no collection reaches."""
+"""A life time in seconds of the monotonic clock that no collection reaches."""
 
 
 def lab_with(options: Options) -> Lab:
