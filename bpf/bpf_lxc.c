@@ -200,9 +200,7 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	ret = flow4_read(ctx, &flow);
 	if (ret < 0)
 		return ret;
-	request.key.address = flow.tuple.daddr;
-	request.key.dport = flow4_dport(&flow);
-	request.key.proto = flow.proto;
+	lb4_key_set(&request.key, &flow);
 	svc = lb4_lookup_service(ctx, &request.key, true);
 	if (!svc)
 		return 0;

@@ -28,6 +28,18 @@
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
+/*
+ * Parts of a key, written as wide as the kernel's hash and compare read them. A load of bytes that
+ * several narrower stores have just written must wait until those have reached the cache: that is
+ * longer than a look-up takes. Where a key is spelled in words, it says what lies in them.
+ */
+typedef __u64 __attribute__((may_alias)) word64;
+typedef __u32 __attribute__((may_alias)) word32;
+typedef __u16 __attribute__((may_alias)) word16;
+#define IN_WORDS __attribute__((aligned(8)))
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words hold their first field lowest");
+
 /* Names the tail-call map and slot of a function; the loader fills the map from these tags. */
 #define TAIL_CALL(map_and_slot) \
 	__attribute__((section("tc/tail"), btf_decl_tag("tail:" map_and_slot)))

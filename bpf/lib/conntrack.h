@@ -138,9 +138,10 @@ static __always_inline __u32 now_s(void)
 
 static __always_inline struct ct_entry *ct_find(const struct ipv4_ct_tuple *tuple)
 {
-	struct ipv4_ct_tuple key = *tuple;
+	struct ipv4_ct_tuple key IN_WORDS;
 	struct ct_entry *entry;
 
+	tuple_copy(&key, tuple);
 	if (tuple->nexthdr == IPPROTO_TCP) {
 		entry = bpf_map_lookup_elem(&cilium_ct4_global, &key);
 		/* Two calls, not one with a choice of maps: that the kernel could not inline. */
@@ -161,14 +162,11 @@ static __always_inline __u8 ct_answer_flags(enum ct_dir dir)
 
 static __always_inline void tuple_turn(struct ipv4_ct_tuple *tuple)
 {
-	__be32 addr = tuple->saddr;
-	__be16 port = tuple->sport;
+	struct tuple_words *words = (void *)tuple;
 
-	tuple->saddr = tuple->daddr;
-	tuple->daddr = addr;
-	tuple->sport = tuple->dport;
-	tuple->dport = port;
-	tuple->flags ^= TUPLE_F_IN;
+	words->addrs = words->addrs << 32 | words->addrs >> 32;
+	words->ports = words->ports << 16 | words->ports >> 16;
+	words->rest ^= TUPLE_F_IN << 8;
 }
 
 /* How long an entry lives from now, s. */
@@ -296,7 +294,7 @@ VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_
 	if (!flow || !result)
 		return DROP_INVALID_TC_BUFFER;
 	result->monitor = 1;
-	flow->tuple.flags = ct_answer_flags(dir);
+	tuple_set_flags(&flow->tuple, ct_answer_flags(dir));
 	entry = ct_find(&flow->tuple);
 	answer = entry && dir != CT_SERVICE;
 	if (!entry && dir != CT_SERVICE) {
@@ -325,12 +323,12 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 			     const struct ct_state *state)
 {
 	struct ct_entry entry = {};
-	struct ipv4_ct_tuple key;
+	struct ipv4_ct_tuple key IN_WORDS;
 	long ret;
 
 	if (!flow || !state)
 		return DROP_INVALID_TC_BUFFER;
-	key = flow->tuple;
+	tuple_copy(&key, &flow->tuple);
 	/* An error opens nothing, least of all a way for answers to it. */
 	if (flow->error)
 		return 0;
@@ -373,7 +371,7 @@ static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_
 	if (ret < 0)
 		return ret;
 	buffer->status = ret;
-	buffer->tuple = flow.tuple;
+	tuple_copy(&buffer->tuple, &flow.tuple);
 	buffer->l4_off = flow.l4_off;
 	buffer->proto = flow.proto;
 	buffer->icmp_type = flow.icmp_type;
@@ -387,8 +385,7 @@ static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_
 /* The flow the buffer speaks of, for making an entry. */
 static __always_inline struct flow4 ct_buffer_flow(const struct ct_buffer4 *buffer)
 {
-	return (struct flow4){
-		.tuple = buffer->tuple,
+	struct flow4 flow = {
 		.l4_off = buffer->l4_off,
 		.proto = buffer->proto,
 		.tcp_flags = buffer->tcp_flags,
@@ -397,4 +394,7 @@ static __always_inline struct flow4 ct_buffer_flow(const struct ct_buffer4 *buff
 		.has_l4 = buffer->has_l4,
 		.error = buffer->error,
 	};
+
+	tuple_copy(&flow.tuple, &buffer->tuple);
+	return flow;
 }

@@ -49,9 +49,13 @@ struct {
 static __always_inline const struct endpoint_info *
 endpoint_lookup4(struct __sk_buff *ctx, __be32 addr)
 {
-	struct endpoint_key key = { .ip4 = addr, .family = FAMILY_IPV4 };
-	const struct endpoint_info *ep = bpf_map_lookup_elem(&cilium_lxc, &key);
+	struct endpoint_key key IN_WORDS;
+	const struct endpoint_info *ep;
 
+	*(word64 *)&key.ip4 = addr;
+	*(word64 *)&key.ip_rest[1] = 0;
+	*(word32 *)&key.family = FAMILY_IPV4;
+	ep = bpf_map_lookup_elem(&cilium_lxc, &key);
 	if (mind_armed()) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_LXC, 0);
 

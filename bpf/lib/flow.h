@@ -49,6 +49,30 @@ struct ipv4_ct_tuple {
 
 _Static_assert(sizeof(struct ipv4_ct_tuple) == 14, "cilium_ct4_global key");
 
+/* The same in words. */
+struct tuple_words {
+	word64 addrs; /* daddr, saddr */
+	word32 ports; /* dport, sport: as they lie in the packet */
+	word16 rest; /* nexthdr, flags */
+};
+
+static __always_inline void tuple_copy(struct ipv4_ct_tuple *to, const struct ipv4_ct_tuple *from)
+{
+	const struct tuple_words *source = (const void *)from;
+	struct tuple_words *target = (void *)to;
+
+	target->addrs = source->addrs;
+	target->ports = source->ports;
+	target->rest = source->rest;
+}
+
+static __always_inline void tuple_set_flags(struct ipv4_ct_tuple *tuple, __u8 flags)
+{
+	struct tuple_words *words = (void *)tuple;
+
+	words->rest = (words->rest & 0xff) | flags << 8;
+}
+
 struct icmp_header {
 	__u8 type;
 	__u8 code;
@@ -68,7 +92,7 @@ struct flow4 {
 	bool has_l4; /* false: a later fragment */
 	bool error; /* an ICMP error: never opens a flow */
 	bool related; /* an ICMP error about the tuple's flow */
-};
+} IN_WORDS;
 
 static __always_inline __u32 l4_min_len(__u8 proto)
 {
@@ -138,15 +162,15 @@ static __always_inline bool ports_flow_linear(struct __sk_buff *ctx, const struc
 					      struct flow4 *flow)
 {
 	const struct l4_start {
-		struct frag_ports ports;
+		word32 ports;
 		__u8 rest[TCP_FLAGS_OFF - sizeof(struct frag_ports)];
 		__u8 tcp_flags;
 	} *l4 = (const void *)ip4 + ipv4_hlen(ip4);
+	struct tuple_words *tuple = (void *)&flow->tuple;
 
 	if (ipv4_is_fragment(ip4) || (const void *)(l4 + 1) > ctx_data_end(ctx))
 		return false;
-	flow->tuple.dport = l4->ports.sport;
-	flow->tuple.sport = l4->ports.dport;
+	tuple->ports = l4->ports;
 	if (flow->proto == IPPROTO_TCP)
 		flow->tcp_flags = l4->tcp_flags;
 	return true;
@@ -197,16 +221,22 @@ static __always_inline int l4_flow(struct __sk_buff *ctx, const struct iphdr *ip
 /* Fills `flow` from a sane packet; 0 or a DROP_*. */
 VERIFIED_ONCE int flow4_read(struct __sk_buff *ctx, struct flow4 *flow)
 {
+	struct tuple_words *tuple = (void *)flow;
 	struct iphdr *ip4 = ipv4_header(ctx);
 
 	if (!ip4 || !flow)
 		return DROP_INVALID;
-	*flow = (struct flow4){
-		.tuple = { .daddr = ip4->daddr, .saddr = ip4->saddr, .nexthdr = ip4->protocol },
-		.l4_off = IPV4_OFF + ipv4_hlen(ip4),
-		.proto = ip4->protocol,
-		.has_l4 = !(ip4->frag_off & IPV4_FRAG_OFFSET),
-	};
+	tuple->addrs = (__u64)ip4->saddr << 32 | ip4->daddr;
+	tuple->ports = 0;
+	tuple->rest = ip4->protocol;
+	flow->l4_off = IPV4_OFF + ipv4_hlen(ip4);
+	flow->proto = ip4->protocol;
+	flow->tcp_flags = 0;
+	flow->icmp_type = 0;
+	flow->icmp_code = 0;
+	flow->has_l4 = !(ip4->frag_off & IPV4_FRAG_OFFSET);
+	flow->error = false;
+	flow->related = false;
 	return l4_flow(ctx, ip4, flow);
 }
 

@@ -45,18 +45,21 @@ struct {
 static __always_inline const struct remote_endpoint_info *
 ipcache_lookup4(struct __sk_buff *ctx, __be32 addr)
 {
-	struct ipcache_key key = {
-		.prefixlen = IPCACHE_STATIC_PREFIX + 32,
-		.family = FAMILY_IPV4,
-		.ip4 = addr,
-	};
+	const struct remote_endpoint_info *info;
+	struct {
+		__u32 pad; /* what follows the prefix length is compared in words of eight bytes */
+		struct ipcache_key key;
+	} IN_WORDS of;
 
-	const struct remote_endpoint_info *info = bpf_map_lookup_elem(&cilium_ipcache, &key);
-
+	of.key.prefixlen = IPCACHE_STATIC_PREFIX + 32;
+	*(word64 *)&of.key.cluster_id = (__u64)addr << 32 | (__u32)FAMILY_IPV4 << 24;
+	*(word64 *)&of.key.ip_rest[0] = 0;
+	of.key.ip_rest[2] = 0;
+	info = bpf_map_lookup_elem(&cilium_ipcache, &of.key);
 	if (mind_armed()) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_IPCACHE, 0);
 
-		mind_fill(&note, &key, sizeof(key), info, sizeof(*info));
+		mind_fill(&note, &of.key, sizeof(of.key), info, sizeof(*info));
 		mind_write(ctx, &note);
 	}
 	return info;

@@ -193,13 +193,21 @@ struct {
 	__array(values, struct maglev_table);
 } cilium_lb4_maglev SEC(".maps");
 
+/* The service at an address and port, as the outside sees it: slot and scope are 0. */
+static __always_inline void lb4_key_set(struct lb4_key *key, const struct flow4 *flow)
+{
+	word32 *words = (void *)key;
+
+	words[0] = flow->tuple.daddr;
+	words[1] = flow4_dport(flow);
+	words[2] = flow->proto;
+}
+
 static __always_inline const struct lb4_service *
 lb4_lookup_service(struct __sk_buff *ctx, struct lb4_key *key, bool internal)
 {
 	const struct lb4_service *svc;
 
-	key->scope = SVC_SCOPE_EXTERNAL;
-	key->backend_slot = 0;
 	svc = bpf_map_lookup_elem(&cilium_lb4_services_v2, key);
 	if (svc && internal && svc->flags2 & SVC_F2_TWO_SCOPES) {
 		key->scope = SVC_SCOPE_INTERNAL;

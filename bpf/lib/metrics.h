@@ -39,10 +39,12 @@ struct {
 
 static __always_inline void metrics_count(__u32 bytes, __u8 reason, enum metric_dir dir)
 {
-	struct metrics_key key = { .reason = reason, .dir = dir };
+	struct metrics_key key IN_WORDS;
 	struct metrics_value first = { .count = 1, .bytes = bytes };
-	struct metrics_value *value = bpf_map_lookup_elem(&cilium_metrics, &key);
+	struct metrics_value *value;
 
+	*(word64 *)&key = reason | (__u32)dir << 8;
+	value = bpf_map_lookup_elem(&cilium_metrics, &key);
 	/* One CPU's own value: nobody else writes it, so no atomic is needed. */
 	if (value) {
 		value->count++;

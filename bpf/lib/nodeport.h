@@ -60,9 +60,7 @@ static __always_inline int nodeport_lb4(struct __sk_buff *ctx, struct lb4_reques
 	bool local;
 	int ret;
 
-	request->key.address = request->flow->tuple.daddr;
-	request->key.dport = flow4_dport(request->flow);
-	request->key.proto = request->flow->proto;
+	lb4_key_set(&request->key, request->flow);
 	request->maglev = enable_maglev;
 	svc = lb4_lookup_service(ctx, &request->key, false);
 	if (!svc || request->flow->error)

@@ -96,15 +96,15 @@ struct policy_query {
 static __always_inline struct policy_entry *policy_find(const struct policy_query *query,
 							__u32 label)
 {
-	struct policy_key key = {
-		.prefixlen = POLICY_FULL_BITS,
-		.sec_label = label,
-		.egress = query->dir == CT_EGRESS,
-		.protocol = query->proto,
-		.dport = query->dport,
-	};
+	struct {
+		__u32 pad; /* what follows the prefix length is compared as one word */
+		struct policy_key key;
+	} IN_WORDS of;
 
-	return bpf_map_lookup_elem(&cilium_policy, &key);
+	of.key.prefixlen = POLICY_FULL_BITS;
+	*(word64 *)&of.key.sec_label = label | (__u64)(query->dir == CT_EGRESS) << 32 |
+				       (__u64)query->proto << 40 | (__u64)query->dport << 48;
+	return bpf_map_lookup_elem(&cilium_policy, &of.key);
 }
 
 static __always_inline __u8 policy_bits(const struct policy_entry *entry)
