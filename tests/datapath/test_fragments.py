@@ -26,11 +26,27 @@ def pieces(source, destination, number=7, layer=None):
 
 FIRST, *LATER = pieces(CLIENT, REMOTE)
 
+
+def at(offset, length=1400, *, last=True, destination=REMOTE, proto=17, number=7):
+    """A later piece by hand: ``offset`` bytes into the datagram."""
+    packet = IP(
+        src=CLIENT, dst=destination, id=number, proto=proto, frag=offset // 8,
+        flags=0 if last else "MF",
+    )  # fmt: skip
+    return bytes(Ether(src=CLIENT_MAC, dst=CLIENT_LXC) / packet / bytes(length))
+
+
 ORDERS = {
     "in order": ([FIRST, *LATER], [None, None, None]),
     "the last before the second": ([FIRST, LATER[1], LATER[0]], [None, None, None]),
     "one before the first": ([LATER[0], FIRST], ["DROP_FRAG_NOT_FOUND", None]),
     "the same one twice": ([FIRST, LATER[0], LATER[0]], [None, None, None]),
+    "one that overlaps the first": ([FIRST, at(1392)], [None, None]),
+    "one that overlaps the first's ports": ([FIRST, at(8)], [None, None]),
+    "one beyond what IPv4 can say: the receiver's to refuse": (
+        [FIRST, at(65528, 1400)],
+        [None, None],
+    ),
     "one of another datagram": (
         [FIRST, pieces(CLIENT, REMOTE, 8)[1]],
         [None, "DROP_FRAG_NOT_FOUND"],
@@ -85,3 +101,21 @@ def test_policy_judges_later_pieces_by_the_firsts_port(scenes):
     other = pieces(CLIENT, REMOTE, 9, UDP(sport=40000, dport=54) / bytes(3000))
     reasons = {scene.run(Hook.FROM_CONTAINER, packet).drop_reason for packet in other}
     assert reasons == {"DROP_POLICY"}
+
+
+def test_an_overlapping_first_piece_with_another_port_is_judged_by_its_own(scenes):
+    """Who gets a piece in by an allowed port cannot get another in by overlapping it."""
+    scene = scenes(enable_policy=True)
+    scene.map("cilium_policy").map.clear()
+    scene.allow(258, egress=True, protocol=17, port=53)
+    forbidden = pieces(CLIENT, REMOTE, 9, UDP(sport=40000, dport=54) / bytes(3000))[0]
+    allowed = pieces(CLIENT, REMOTE, 9)[0]
+    assert scene.run(Hook.FROM_CONTAINER, allowed).drop_reason is None
+    assert scene.run(Hook.FROM_CONTAINER, forbidden).drop_reason == "DROP_POLICY"
+
+
+@pytest.mark.parametrize("length", range(0, 20, 8))
+def test_a_first_piece_too_short_for_its_ports_and_flags_is_refused(scene, length):
+    packet = IP(src=CLIENT, dst=REMOTE, id=7, proto=6, flags="MF") / bytes(length)
+    result = scene.run(Hook.FROM_CONTAINER, bytes(Ether(src=CLIENT_MAC, dst=CLIENT_LXC) / packet))
+    assert (result.verdict, result.drop_reason) == (Verdict.DROP, "DROP_CT_INVALID_HDR")

@@ -264,3 +264,21 @@ def test_services_switched_off_are_not_looked_up(scenes):
     scene = scenes(enable_services=False)
     scene.service(VIP, 80, [(REMOTE, 8080)], 1)
     assert Ether(send(scene, tcp(CLIENT, VIP)).packet)[IP].dst == VIP
+
+
+WRONG = {
+    "TCP": (tcp(CLIENT, VIP), TCP),
+    "UDP": (udp(CLIENT, VIP, dport=80), UDP),
+}
+
+
+@pytest.mark.parametrize(("packet", "layer"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_checksum_stays_wrong_through_translation(scene, packet, layer):
+    """It is the receiver's to refuse: a datapath that computed it anew would vouch for garbage."""
+    scene.service(VIP, 80, [(REMOTE, 8080)], 1)
+    scene.service(VIP, 80, [(REMOTE, 8080)], 2, protocol=17)
+    wrong = Ether(packet)
+    wrong[layer].chksum ^= 0x1111
+    result = scene.run(Hook.FROM_CONTAINER, bytes(wrong))
+    assert Ether(result.packet)[IP].dst == REMOTE
+    assert not has_right_checksums(result.packet)
