@@ -94,6 +94,7 @@ class _Identifier:
         self.held: dict[tuple[object, ...], Journey] = {}
         self.waiting: dict[int, list[Record]] = {}
         self.taken_by_tcp: dict[int, Journey] = {}
+        self.offered: dict[int, Journey] = {}
         self.early: dict[int, list[Record]] = {}
 
     def take(self, record: Record) -> None:
@@ -116,6 +117,8 @@ class _Identifier:
         if packet is not None:
             self._remember(journey, packet)
         self._hold(journey, record)
+        if record.kind is Kind.GRO_RECEIVE:
+            self.offered[record.cpu] = journey
         if record.kind is Kind.TCP_SEGMENT:
             self.taken_by_tcp[record.cpu] = journey
 
@@ -161,7 +164,8 @@ class _Identifier:
         known = self.by_buffer.get(record.skb)
         if packet is None:
             return known or self._new()
-        if known is not None and _still(known, record, packet):
+        offered = self.offered.get(record.cpu)
+        if known is not None and (_still(known, record, packet) or _grown(known, packet, offered)):
             return known
         same = [
             journey
@@ -314,8 +318,8 @@ def _only(same: list[Journey], record: Record) -> Journey | None:
 
 
 def _still(known: Journey, record: Record, packet: Packet) -> bool:
-    """Whether the buffer still holds what it held: as it was, merged by GRO, or encrypted."""
-    if packet.protocol == ESP or _grown(known, packet):
+    """Whether the buffer still holds what it held: as it was, or encrypted."""
+    if packet.protocol == ESP:
         return True
     first = known.first_seen
     again = first is not None and _begins(record, packet) and _place(first) == _place(record)
@@ -323,14 +327,21 @@ def _still(known: Journey, record: Record, packet: Packet) -> bool:
     return packet.fingerprint in known.fingerprints and alike and not again
 
 
-def _grown(held: Journey, packet: Packet) -> bool:
-    """Whether this is the packet that GRO held, with exactly what it merged into it."""
+def _grown(held: Journey, packet: Packet, offered: Journey | None) -> bool:
+    """Whether this is the packet that GRO held, with exactly what it merged into it.
+
+    The last piece may complete it before GRO has said that it merged it.
+    """
     first = held.packet
-    return (
-        first is not None
-        and packet.size == held.grown > 0
-        and (packet.flow, packet.serial[0]) == (first.flow, first.serial[0])
-    )
+    if first is None or not held.grown or packet.flow != first.flow:
+        return False
+    if packet.serial[0] != first.serial[0]:
+        return False
+    last = offered.packet if offered is not None else None
+    follows = last is not None and last.flow == first.flow and held.grown == (
+        (last.serial[0] - first.serial[0]) & 0xFFFFFFFF
+    )  # fmt: skip
+    return packet.size in (held.grown, held.grown + last.size if follows and last else 0)
 
 
 def _begins(record: Record, packet: Packet) -> bool:

@@ -361,6 +361,17 @@ def test_segments_that_gro_merges_name_the_packet_they_are_in():
     assert "merged it into packet 0" in rest[0].hops[-1].reason
 
 
+def test_the_last_segment_may_complete_the_packet_before_gro_says_so():
+    *offered, last = merges(PIECES)
+    whole = replace(
+        RECEIVED, ns=last.ns, skb=10, head=10, packet=segment(1000, 3000, flags=24), stack=()
+    )
+    told = [*offered, whole, replace(last, ns=last.ns + 1)]
+    first, *_ = assemble([*PIECES, *told], (), NAMES)
+    assert first.ties == ("made of packets 1-2",)
+    assert Step.RECEIVE_SKB in first.steps("server")
+
+
 def test_a_merge_that_does_not_follow_what_is_held_is_not_told():
     gap = [PIECES[0], PIECES[2]]
     assert [trace.ties for trace in assemble([*gap, *merges(gap, (2, 1))], (), NAMES)] == [(), ()]
