@@ -22,6 +22,9 @@ _STATES = (
 _BY_KIND = {Kind.ROUTE: "on_route", Kind.TCP_SEGMENT: "on_tcp_segment"}
 
 
+_ANSWERS = frozenset({"__icmp_send", "nf_send_reset"})
+
+
 class Arrival(Builder):
     """Lines about the packet's transport and socket."""
 
@@ -153,8 +156,8 @@ class Arrival(Builder):
         """The route of an answer is asked for while the packet is still being received."""
         functions: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
         seen = next((name for name in functions if name in stack), "")
-        if walk.side is Side.RECEIVE and "__icmp_send" in stack:
-            return True  # the question of an ICMP error about this packet
+        if walk.side is Side.RECEIVE and not _ANSWERS.isdisjoint(stack):
+            return True  # the question of an ICMP error or a reset about this packet
         if not seen or walk.side is not Side.RECEIVE:
             return False
         self.by_stack(record, walk, Step.L4_RECEIVE, functions[0], seen)

@@ -78,7 +78,13 @@ KERNEL = {
     "CPU_BACKLOG": Cause(
         "the processor's backlog queue is full", "Raise net.core.netdev_max_backlog, or send less."
     ),
-    "QDISC_DROP": Cause("the device's queue dropped it", "Look at the queue: tc -s qdisc."),
+    "QDISC_DROP": Cause(
+        "the device's queue dropped it", "Look at the queue: tc -s qdisc show dev DEVICE."
+    ),
+    "BRIDGE_INGRESS_STP_STATE": Cause(
+        "the bridge does not forward from this port: the bridge or its port is down or blocking",
+        "Set the bridge up: ip link set br0 up; bridge link.",
+    ),
     "IP_NOPROTO": Cause("nothing here takes this protocol", "Use a protocol somebody takes."),
 }
 
@@ -144,6 +150,9 @@ ERRNO = {
         "Look at OUTPUT chains and IPsec policies of the sender.",
     ),
     "EMSGSIZE": Cause("it is larger than the sender's MTU allows", "Send less."),
-    "EACCES": Cause("the destination is a broadcast or prohibited address", "Use another."),
+    "EACCES": Cause(
+        "the destination is a broadcast address, or a `prohibit` route covers it",
+        "Look at ip route.",
+    ),
     "EINVAL": Cause("the sender's route forbids it", "Look at ip route for blackhole entries."),
 }

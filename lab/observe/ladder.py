@@ -394,17 +394,17 @@ class Ladder(Arrival):
         """Before a native program runs on veth, the sender's buffer is copied and let go."""
         walk = self.walk(record, Side.RECEIVE)
         self._poll(record, walk, stack)
-        if (function := Step.XDP_DRIVER.function) in stack:
-            attached = self.names.hooks.get((walk.netns, walk.ifindex, "xdp"))
-            hop = self.add(
-                record, walk, "xdp", "on_consume", step=Step.XDP_DRIVER, evidence=Evidence.STACK,
-                reason=f"{function} is on the call stack: the program runs next", verdict="pass",
-            )  # fmt: skip
-            walk.hops[-1] = replace(hop, program=attached.name if attached else "")
         self.add(
             record, walk, "clean_rx", "on_consume", step=Step.CLEAN_RX,
             reason=f"{_XDP_COPY} copied the buffer into a page of the driver's own",
         )  # fmt: skip
+        if (function := Step.XDP_DRIVER.function) in stack:
+            attached = self.names.hooks.get((walk.netns, walk.ifindex, "xdp"))
+            hop = self.add(
+                record, walk, "xdp", "on_consume", step=Step.XDP_DRIVER, evidence=Evidence.STACK,
+                reason=f"{function} is on the call stack: the program runs next",
+            )  # fmt: skip
+            walk.hops[-1] = replace(hop, program=attached.name if attached else "")
 
     def _xdp(self, record: Record) -> None:
         """What the driver made of the program's answer; reported behind the program."""

@@ -29,11 +29,13 @@ class Recording:
         packets: one trace per packet, in order of first sight.
         error: what the sender's system call said of a packet sent on purpose: an errno's name,
             ``timeout``, or empty if the answer came.
+        destination: address that packet was sent to, empty if none was sent on purpose.
     """
 
     def __init__(self) -> None:
         self.packets: tuple[Trace, ...] = ()
         self.error = ""
+        self.destination = ""
 
     @property
     def drops(self) -> tuple[Hop, ...]:
@@ -168,6 +170,7 @@ def follow(
             serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
             stack.enter_context(serve(shot.port))
         recording = Recording()
+        recording.destination = destination
         own = source.call("source_of", address=destination)["address"] or str(source.address)
         recording.error = _fire(tracer, source, (own, destination), shot)
         recording.packets = _first(tracer.traces(), own)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab.observe.causes import DATAPATH, ERRNO, KERNEL, Cause
 from lab.observe.recording import Recording, Shot, follow
-from lab.trace import Hop, Side, Trace
+from lab.trace import Hop, Side, Step, Trace
 
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
@@ -69,7 +69,11 @@ def why(lab: Lab, sender: str, receiver: str, shot: Shot) -> Diagnosis:
     Raises:
         InputError: a name or protocol that does not exist.
     """
-    return diagnose(follow(lab, sender, receiver, shot, insist=False), sender)
+    from lab.observe.examine import Examiner
+
+    recording = follow(lab, sender, receiver, shot, insist=False)
+    answer = diagnose(recording, sender)
+    return answer if answer.arrived else Examiner(lab, recording, answer, sender).examine()
 
 
 def diagnose(recording: Recording, sender: str) -> Diagnosis:
@@ -85,7 +89,9 @@ def diagnose(recording: Recording, sender: str) -> Diagnosis:
         return Diagnosis(arrived=True, trace=recording.packets[0])
     for trace in sorted(recording.packets, key=lambda trace: trace.hops[0].ns if trace.hops else 0):
         if trace.drops:
-            return _dropped(trace, trace.drops[0])
+            # a bridge gives a frame to bystanders too: what they do with it decides nothing
+            meant = (drop for drop in trace.drops if drop.drop_reason != "OTHERHOST")
+            return _dropped(trace, next(meant, trace.drops[0]))
         if (reset := _answered(trace, "tcp_send_reset")) is not None:
             return _nobody(trace, reset)
     if not recording.packets:
@@ -199,6 +205,18 @@ def _never_left(recording: Recording, sender: str) -> Diagnosis:
 
 def _unknown(trace: Trace) -> Diagnosis:
     hop = trace.taken[-1]
+    if hop.step in (Step.XDP_DRIVER, Step.CLEAN_RX):
+        run = (one for one in trace.taken if one.place == hop.place and one.hook == "xdp")
+        if (xdp := next(run, None)) is not None and xdp.program:
+            return Diagnosis(
+                where=_where(xdp),
+                cause="an XDP program took it out of the stack (XDP_TX or a redirect), and it was "
+                "not seen again",
+                entry=xdp.program,
+                change=KERNEL["XDP"].change,
+                hop=xdp,
+                trace=trace,
+            )
     return Diagnosis(
         known=False,
         where=_where(hop),
