@@ -27,8 +27,12 @@ _ROUTES = {
     "No route to host": (
         "has an `unreachable` route", "Remove it there: ip route show type unreachable.",
     ),
-    "Permission denied": ("has a `prohibit` route", "Remove it there: ip route."),
-    "Invalid argument": ("has a `blackhole` route", "Remove it there: ip route."),
+    "Permission denied": (
+        "has a `prohibit` route", "Remove it there: ip route show type prohibit.",
+    ),
+    "Invalid argument": (
+        "has a `blackhole` route", "Remove it there: ip route show type blackhole.",
+    ),
 }  # fmt: skip
 """What `ip route get` says where a packet cannot go: state in words, remedy."""
 
@@ -63,9 +67,15 @@ class Examiner:
         """Return a better answer, or the same."""
         rules: tuple[Callable[[], Diagnosis | None], ...] = (
             self._flooded,
+            self._not_attached,
             self._device,
             self._address,
+            self._service,
+            self._nobody,
+            self._lost_endpoint,
             self._tunnel,
+            self._bound_elsewhere,
+            self._neighbour,
             self._way_out,
             self._way_back,
         )
@@ -121,7 +131,7 @@ class Examiner:
         )
         if owner is None or hop is None or hop.namespace == owner:
             return None
-        meant = next((drop for drop in trace.drops if drop.namespace == owner), None)
+        meant = next((drop for drop in self.recording.drops if drop.namespace == owner), None)
         if meant is not None:
             where = self.answer.where.replace(_spot(hop), _spot(meant))
             return replace(self.answer, where=where, hop=meant)
@@ -160,21 +170,183 @@ class Examiner:
         return None
 
     def _address(self) -> Diagnosis | None:
-        """The packet came to its pod, and the pod does not own the address."""
+        """The packet came to its pod or node, which does not own the address."""
         hop = self.answer.hop
         packet = _outer(self.answer.trace, hop)
         if hop is None or packet is None or hop.step is not Step.IP_ROUTING:
             return None
         address = str(packet.destination)
-        owner = next((p for p in self.lab.facts.pods if str(p.address) == address), None)
-        if owner is None or owner.netns != hop.namespace:
+        facts = self.lab.facts
+        owners = {str(pod.address): pod.netns for pod in facts.pods}
+        owners |= {str(node.address): node.name for node in facts.nodes}
+        if owners.get(address) != hop.namespace:
             return None
         if f" {address}/" in self._run(hop.namespace, "ip", "-4", "addr", "show")[1]:
             return None
         return replace(
             self.answer,
             cause=f"{hop.namespace} does not have the address {address}",
-            change=f"Add it there: ip addr add {address}/32 dev eth0.",
+            change=f"Add it there (ip addr add {address} dev eth0), and the routes it took along.",
+        )
+
+    def _not_attached(self) -> Diagnosis | None:
+        """A frame that a program should have redirected was left to the stack, or misdirected."""
+        hop = self.answer.hop
+        if hop is None or self.answer.reason != "OTHERHOST":
+            return None
+        if hop.device == _TUNNEL or hop.device.startswith("lxc"):
+            ways = ("tc", "filter", "show", "dev", hop.device, "ingress")
+            if "cil_from_" in self._run(hop.namespace, *ways)[1]:
+                return None
+            return replace(
+                self.answer,
+                cause=f"no program of the datapath sits on ingress of {hop.device}: the frame was "
+                "left to the stack, and it is for somebody else",
+                entry="",
+                change="Build the lab anew: lab down, lab up."
+                if hop.device == _TUNNEL
+                else "Load it again: lab endpoint regenerate.",
+            )
+        pod = next((pod for pod in self.lab.facts.pods if pod.netns == hop.namespace), None)
+        if pod is None or hop.device != "eth0":
+            return None
+        believed = self._endpoint(pod.node, str(pod.address))
+        own = self._run(pod.netns, "cat", "/sys/class/net/eth0/address")[1].strip()
+        if not believed or believed == own:
+            return None
+        return replace(
+            self.answer,
+            cause=f"the datapath of {pod.node} sent it to MAC {believed}, and {pod.name} has {own}",
+            entry=f"cilium_lxc {pod.address}: mac {believed}",
+            change="Correct one of them: lab bpf endpoint list; ip link show eth0.",
+        )
+
+    def _endpoint(self, node: str, address: str) -> str:
+        """Return the MAC address that a node's datapath knows for a pod, empty for none."""
+        with self.lab.node(node).map("cilium_lxc") as known:
+            found = [str(value.mac) for key, value in known.items() if str(key.ip4) == address]
+        return found[0] if found else ""
+
+    def _lost_endpoint(self) -> Diagnosis | None:
+        """The node's own pod is missing in the node's map of endpoints."""
+        hop, packet = self.answer.hop, _outer(self.answer.trace, self.answer.hop)
+        if hop is None or packet is None or self.answer.reason not in ("UNROUTABLE", "NO_FIB"):
+            return None
+        address = str(packet.destination)
+        pod = next((pod for pod in self.lab.facts.pods if str(pod.address) == address), None)
+        if pod is None or pod.node != hop.node or self._endpoint(pod.node, address):
+            return None
+        return replace(
+            self.answer,
+            cause=f"the datapath of {pod.node} does not know that {pod.name} is here",
+            entry=f"cilium_lxc {address}: no entry",
+            change="Look at lab bpf endpoint list, and start the agent anew.",
+        )
+
+    def _service(self) -> Diagnosis | None:
+        """A service's address answers on its ports only."""
+        trace = self.answer.trace
+        unknown = self.answer.reason in ("IP_INNOROUTES", "UNROUTABLE", "NO_SOCKET", "")
+        if trace is None or not unknown or not self._has_agent():
+            return None
+        address, asked = self.recording.destination, trace.packet
+        here = [
+            frontend
+            for service in self.lab.agent.services()
+            for frontend in service.frontends
+            if frontend.address == address and frontend.kind != "NodePort"
+        ]
+        wanted = (asked.destination_port, asked.protocol.upper())
+        if not here or wanted in {(one.port, one.protocol.upper()) for one in here}:
+            return None
+        ports = ", ".join(sorted({f"{one.protocol.upper()} {one.port}" for one in here}))
+        name = here[0].service
+        what = "does not answer echo requests" if asked.protocol == "icmp" else (
+            f"does not have {asked.protocol.upper()} port {asked.destination_port}"
+        )  # fmt: skip
+        return replace(
+            self.answer,
+            known=True,
+            cause=f"the service {name} {what}: it has {ports}",
+            entry="",
+            change="Use a port of the service, or add one to it: lab service list.",
+        )
+
+    def _has_agent(self) -> bool:
+        return self.lab.topology.options.datapath and self.lab.agent.running
+
+    def _nobody(self) -> Diagnosis | None:
+        """The address is nobody's."""
+        address = self.recording.destination
+        if self.answer.reason not in ("IP_INNOROUTES", "UNROUTABLE") or not address:
+            return None
+        if self._owned(address):
+            return None
+        return replace(
+            self.answer,
+            cause=f"nobody in the lab has the address {address}",
+            change="Correct the destination: lab get pods; lab service list.",
+        )
+
+    def _owned(self, address: str) -> bool:
+        facts = self.lab.facts
+        known = {str(facts.gateway), str(facts.world_client)}
+        known |= {str(one) for node in facts.nodes for one in (node.address, node.router)}
+        return address in known | {str(pod.address) for pod in facts.pods}
+
+    def _here(self, hop: Hop) -> list[Hop]:
+        """Return the trace's lines in the namespace of one of them."""
+        trace = self.answer.trace
+        return [one for one in trace.taken if one.namespace == hop.namespace] if trace else []
+
+    def _sockets(self, place: str, protocol: str, port: int) -> list[list[str]]:
+        """Return ``ss``'s columns of the sockets with a local port: state, queues, addresses."""
+        which = "-Hnlt" if protocol == "tcp" else "-Hnau"
+        _, text, _ = self._run(place, "ss", which, "sport", "=", f":{port}")
+        return [line.split() for line in text.splitlines()]
+
+    def _bound_elsewhere(self) -> Diagnosis | None:
+        """There is a socket with that port, but it is none for this packet."""
+        hop, trace = self.answer.hop, self.answer.trace
+        packet = _outer(trace, hop)
+        if hop is None or self.answer.reason != "NO_SOCKET" or packet is None:
+            return None
+        sockets = self._sockets(hop.namespace, packet.name, packet.ports[1])
+        if not sockets:
+            return None
+        local, peer = sockets[0][3], sockets[0][4]
+        connected = not peer.endswith(":*")
+        return replace(
+            self.answer,
+            cause=f"the socket on that port is {f'connected to {peer}' if connected else 'bound'} "
+            f"at {local} and does not take packets "
+            + (f"from {packet.source}" if connected else f"for {packet.destination}"),
+            change="Bind it to 0.0.0.0.",
+        )
+
+    def _neighbour(self) -> Diagnosis | None:
+        """The packet still waits for an answer to an ARP question."""
+        hop = self.answer.hop
+        if hop is None or self.answer.known or hop.hook != "neighbour":
+            return None
+        code, text, _ = self._run(hop.namespace, "ip", "-j", "neigh", "show", "dev", hop.device)
+        entries = json.loads(text) if not code and text.strip() else []
+        silent = [
+            one["dst"] for one in entries if {"INCOMPLETE", "FAILED"} & set(one.get("state", ()))
+        ]
+        asked = {look_up.key for one in self._here(hop) for look_up in one.lookups}
+        asked |= {
+            w for one in self._here(hop) for k in one.lookups for w in (k.value or "").split()
+        }
+        silent = [address for address in silent if address in asked]
+        if len(silent) != 1:
+            return None
+        return replace(
+            self.answer,
+            known=True,
+            cause=f"nobody answers the ARP question for {silent[0]}",
+            entry="",
+            change=f"Look for who should have {silent[0]}: ip neigh; is its device up?",
         )
 
     def _tunnel(self) -> Diagnosis | None:
@@ -230,6 +402,8 @@ class Examiner:
                 "is told not to answer echo requests",
                 "Turn it off there: sysctl net.ipv4.icmp_echo_ignore_all=0.",
             )
+        elif packet.name == "tcp" and (full := self._full(place, packet.ports[1])):
+            found = full, "Let the application accept, or give it a larger backlog: ss -ltn."
         elif self._blocked_out(place):
             found = "has an IPsec policy against sending", "Look there: ip xfrm policy."
         if found is None:
@@ -241,6 +415,12 @@ class Examiner:
             hop=ends[-1],
             trace=trace,
         )
+
+    def _full(self, place: str, port: int) -> str:
+        for _, waiting, limit, *_ in self._sockets(place, "tcp", port):
+            if int(waiting) > int(limit):
+                return f"has a full accept queue on port {port} ({waiting} wait)"
+        return ""
 
     def _ignores_echo(self, place: str) -> bool:
         return self._run(place, "sysctl", "-n", "net.ipv4.icmp_echo_ignore_all")[1].strip() == "1"

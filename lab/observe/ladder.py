@@ -346,7 +346,13 @@ class Ladder(Arrival):
         location = self.names.symbol(record.location)
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
-        entered = next((hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), "")
+        last = next((hop for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), None)
+        entered = last.hook if last else ""
+        if last and last.hook == SendHook.NF_POSTROUTING.value and last.verdict == "accept":
+            entered = "nf_egress"  # every chain there let it pass: the netdev family's comes next
+        bridged = bool(walk.config & Config.RX_HANDLER)
+        if not entered and bridged and not walk.config & Config.NF_INGRESS:
+            entered = "nf_bridge"
         if location == "ping_rcv" and walk.taken(Step.DATA_READY):
             return  # a raw socket has its copy; only no ping socket wanted the original
         drop = classify(location, reason, side=walk.side, entered=entered)

@@ -5,7 +5,7 @@ A wrong cause is worse than none: what the trace does not prove is called unknow
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lab.observe.causes import DATAPATH, ERRNO, KERNEL, Cause
@@ -87,13 +87,15 @@ def diagnose(recording: Recording, sender: str) -> Diagnosis:
     if recording.packets and not recording.error:
         # the answer came; a late segment to a socket that is closed by then is nobody's loss
         return Diagnosis(arrived=True, trace=recording.packets[0])
-    for trace in sorted(recording.packets, key=lambda trace: trace.hops[0].ns if trace.hops else 0):
-        if trace.drops:
-            # a bridge gives a frame to bystanders too: what they do with it decides nothing
-            meant = (drop for drop in trace.drops if drop.drop_reason != "OTHERHOST")
-            return _dropped(trace, next(meant, trace.drops[0]))
-        if (reset := _answered(trace, "tcp_send_reset")) is not None:
-            return _nobody(trace, reset)
+    ordered = sorted(recording.packets, key=lambda trace: trace.hops[0].ns if trace.hops else 0)
+    # a bridge gives a frame to bystanders too: what they do with it explains nothing but a flood
+    for bystanders in (False, True):
+        for trace in ordered:
+            drops = [hop for hop in trace.drops if (hop.drop_reason == "OTHERHOST") == bystanders]
+            if drops:
+                return _of_answer(recording, _dropped(trace, drops[0]))
+            if (reset := _answered(trace, "tcp_send_reset")) is not None:
+                return _nobody(trace, reset)
     if not recording.packets:
         return _never_left(recording, sender)
     first = recording.packets[0]
@@ -102,6 +104,14 @@ def diagnose(recording: Recording, sender: str) -> Diagnosis:
     if recording.error in ERRNO:
         return _never_left(recording, sender)
     return _unknown(first)
+
+
+def _of_answer(recording: Recording, answer: Diagnosis) -> Diagnosis:
+    """Say so where it is the answer that was lost."""
+    asked, lost = recording.packets[0], answer.trace
+    if lost is None or lost is asked or lost.packet.destination != asked.packet.source:
+        return answer
+    return replace(answer, where=f"the answer was lost, {answer.where}")
 
 
 def _where(hop: Hop) -> str:

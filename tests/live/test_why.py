@@ -3,13 +3,24 @@
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
-from lab import Lab, Options
+from lab import Lab, Options, Service, ServicePort
 from lab.observe.recording import Shot
 from lab.observe.why import why
-from lab.policy.objects import Direction, NetworkPolicy, Selector
+from lab.policy.objects import (
+    CiliumPolicy,
+    CiliumRule,
+    Direction,
+    NetworkPolicy,
+    NetworkRule,
+    Peer,
+    Port,
+    Selector,
+)
+from lab.waiting import eventually
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -18,6 +29,7 @@ DROP = 'char l[] __attribute__((section("license"), used)) = "GPL";'
 SOURCE = f"""
 struct ctx;
 __attribute__((section("xdp"), used)) int xdp_drop(struct ctx *ctx) {{ return 1; }}
+__attribute__((section("back"), used)) int xdp_back(struct ctx *ctx) {{ return 3; }}
 __attribute__((section("shot"), used)) int tc_drop(struct ctx *ctx) {{ return 2; }}
 {DROP}
 """
@@ -104,6 +116,109 @@ FAULTS = {
         "client", ["ip route add blackhole {server}/32"], ["ip route del blackhole {server}/32"],
         UDP, "client", "EINVAL", "blackhole",
     ),
+    "an unreachable route in the client": (
+        "client", ["ip route add unreachable {server}"], ["ip route del unreachable {server}"],
+        UDP, "in client", "EHOSTUNREACH", "type unreachable",
+    ),
+    "a reset rule in the server": (
+        "server",
+        [TABLE, CHAIN.replace("HOOK", "input").replace("policy drop ; ", ""),
+         "nft add rule ip t c tcp dport 5000 reject with tcp reset"],
+        NO_TABLE, TCP, "server/eth0, step 14 nf_input", "NETFILTER_DROP", "nft list",
+    ),
+    "a chain on the way out of a node's device": (
+        "alpha",
+        ["nft add table netdev t", "nft add chain netdev t c {{ type filter hook egress "
+         "device eth0 priority 0 ; policy drop ; }}"],
+        ["nft delete table netdev t"], UDP, "alpha/eth0, nf_egress", "NETFILTER_DROP", "nft list",
+    ),
+    "a chain of the bridge between the nodes": (
+        "underlay",
+        ["nft add table bridge t", "nft add chain bridge t c {{ type filter hook forward "
+         "priority 0 ; policy drop ; }}"],
+        ["nft delete table bridge t"], UDP, "underlay/alpha, nf_bridge", "NETFILTER_DROP",
+        "nft list",
+    ),
+    "the other node's device is down": (
+        "beta", ["ip link set eth0 down"], ["ip link set eth0 up"], UDP, "on the way to beta",
+        "OTHERHOST", "ip link set eth0 up",
+    ),
+    "the other node's port of the bridge is down": (
+        "underlay", ["ip link set beta down"], ["ip link set beta up"], UDP, "on the way to beta",
+        "OTHERHOST", "ip link set beta up",
+    ),
+    "the bridge is down": (
+        "underlay", ["ip link set br0 down"], ["ip link set br0 up"], UDP, "underlay/alpha", "",
+        "br0 up",
+    ),
+    "the server's device is down": (
+        "server", ["ip link set eth0 down"],
+        ["ip link set eth0 up", "ip route add {server_router} dev eth0 scope link",
+         "ip route add default via {server_router} dev eth0 mtu 1450"],
+        UDP, "beta/lxcserver", "", "ip link set eth0 up",
+    ),
+    "the client's device is down": (
+        "client", ["ip link set eth0 down"],
+        ["ip link set eth0 up", "ip route add {router} dev eth0 scope link",
+         "ip route add default via {router} dev eth0 mtu 1450"],
+        UDP, "in client", "ENETUNREACH", "ip link set eth0 up",
+    ),
+    "the tunnel's device is down where it begins": (
+        "alpha", ["ip link set cilium_vxlan down"], ["ip link set cilium_vxlan up"], UDP,
+        "alpha/cilium_vxlan", "", "ip link set cilium_vxlan up",
+    ),
+    "the tunnel's device is down where it ends": (
+        "beta", ["ip link set cilium_vxlan down"], ["ip link set cilium_vxlan up"], UDP,
+        "beta/eth0, step 16", "NO_SOCKET", "ip link set cilium_vxlan up",
+    ),
+    "the server lost its address": (
+        "server", ["ip addr del {server}/32 dev eth0"],
+        ["ip addr add {server}/32 dev eth0", "ip route replace {server_router} dev eth0 scope link",
+         "ip route replace default via {server_router} dev eth0 mtu 1450"],
+        UDP, "server/eth0, step 13", "IP_INADDRERRORS", "ip addr add {server}",
+    ),
+    "the server has another MAC address": (
+        "server", ["ip link set eth0 address 02:00:00:00:00:77"],
+        ["ip link set eth0 address {server_mac}"], UDP, "server/eth0, step 10", "OTHERHOST",
+        "lab bpf endpoint list",
+    ),
+    "a stale neighbour entry in a node": (
+        "alpha",
+        ["ip neigh replace 172.30.0.2 lladdr 02:00:00:00:00:99 dev eth0 nud permanent"],
+        ["ip neigh del 172.30.0.2 dev eth0"], UDP, "beta/eth0, step 10", "OTHERHOST", "ip neigh",
+    ),
+    "the way back is elsewhere, strictly": (
+        "server",
+        ["sysctl -q -w net.ipv4.conf.eth0.rp_filter=1", "ip route add {client}/32 dev lo"],
+        ["ip route del {client}/32 dev lo", "sysctl -q -w net.ipv4.conf.eth0.rp_filter=0"], UDP,
+        "server/eth0, step 13", "IP_RPFILTER", "rp_filter",
+    ),
+    "the pod's cable takes small packets only": (
+        "server", ["ip link set eth0 mtu 600"], ["ip link set eth0 mtu 1450"],
+        replace(UDP, payload=bytes(1200)), "beta/lxcserver", "", "Raise that MTU",
+    ),
+    "the server has no way back (TCP)": (
+        "server", ["ip route del default"],
+        ["ip route add default via {server_router} dev eth0 mtu 1450"], TCP, "in server", "",
+        "Add one there: ip route",
+    ),
+    "the server has no way back (ICMP)": (
+        "server", ["ip route add blackhole {client}"], ["ip route del blackhole {client}"], ICMP,
+        "in server", "", "Remove it there",
+    ),
+    "the server ignores echo requests": (
+        "server", ["sysctl -q -w net.ipv4.icmp_echo_ignore_all=1"],
+        ["sysctl -q -w net.ipv4.icmp_echo_ignore_all=0"], ICMP, "in server", "",
+        "icmp_echo_ignore_all",
+    ),
+    "an IPsec policy against the answer": (
+        "server", ["ip xfrm policy add dir out src 0.0.0.0/0 dst 0.0.0.0/0 action block"],
+        ["ip xfrm policy flush"], TCP, "in server", "", "ip xfrm policy",
+    ),
+    "an XDP program sends it back": (
+        "server", ["ip link set dev eth0 xdpdrv obj {object} sec back"],
+        ["ip link set dev eth0 xdpdrv off"], UDP, "server/eth0, step 2 xdp", "", "bpftool net",
+    ),
 }  # fmt: skip
 
 
@@ -126,6 +241,8 @@ def values(lab, tmp_path_factory):
         "client": lab.pod("client").address,
         "server": lab.pod("server").address,
         "router": lab.pod("client").node.facts.router,
+        "server_router": lab.pod("server").node.facts.router,
+        "server_mac": lab.pod("server").facts.mac,
     }
 
 
@@ -150,8 +267,9 @@ def test_the_right_cause_is_found(lab, values, place, do, undo, shot, where, rea
     assert answer.known, answer.paragraph
     assert where in answer.where, answer.paragraph
     assert reason in ("", answer.reason), answer.paragraph
-    assert remedy in answer.change
-    assert why(lab, "client", "server", TCP).arrived
+    assert remedy.format(**values) in answer.change, answer.paragraph
+    with lab.pod("server").serve_tcp(5000):
+        eventually(lambda: lab.pod("client").connect(lab.pod("server"), 5000).ok, within_s=10)
 
 
 POLICIES = {
@@ -170,6 +288,149 @@ def test_a_policy_is_named_with_the_entry_that_was_missing(lab, policy, entry, h
     assert (answer.reason, answer.hop and answer.hop.hook) == ("POLICY", hook)
     assert entry in answer.entry
     assert "no entry" in answer.entry
+
+
+PORTS = Service(
+    name="web", ports=(ServicePort(80, target=5000),), backends=("server",), cluster_ip="10.96.0.50"
+)
+EMPTY = replace(PORTS, backends=(), selector={"app": "nobody"})
+DENY = CiliumPolicy(
+    name="deny", endpoint_selector=Selector.of(app="server"),
+    ingress_deny=(CiliumRule(endpoints=(Selector.of(app="client"),)),),
+)  # fmt: skip
+PORT_80 = replace(
+    INGRESS,
+    ingress=(NetworkRule(peers=(Peer(pod_selector=Selector()),), ports=(Port("TCP", 80),)),),
+)
+OBJECTS = {
+    "a deny rule": (DENY, "server", TCP, "POLICY_DENY", "deny rule"),
+    "a policy for another port": (PORT_80, "server", TCP, "POLICY", "port 5000: no entry"),
+    "a policy for another protocol": (
+        PORT_80, "server", replace(UDP, port=80), "POLICY", "protocol 17 port 80: no entry",
+    ),
+    "a port that the service does not have": (
+        PORTS, "10.96.0.50", replace(TCP, port=81), "", "does not have TCP port 81: it has TCP 80",
+    ),
+    "a protocol that the service does not have": (
+        PORTS, "10.96.0.50", replace(UDP, port=80), "", "does not have UDP port 80",
+    ),
+    "an echo request to a service": (PORTS, "10.96.0.50", ICMP, "", "answer echo requests"),
+    "a service whose server sleeps": (
+        PORTS, "10.96.0.50", replace(TCP, port=80, listen=False), "NO_SOCKET", "no socket listens",
+    ),
+    "a service without backend": (
+        EMPTY, "10.96.0.50", replace(TCP, port=80), "NO_SERVICE", "no backend",
+    ),
+    "an address of nobody": (PORTS, "10.0.2.77", UDP, "UNROUTABLE", "has the address 10.0.2.77"),
+    "an address of nobody in the underlay": (
+        PORTS, "172.30.0.77", UDP, "", "ARP question for 172.30.0.77",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "receiver", "shot", "reason", "words"), OBJECTS.values(), ids=OBJECTS.keys()
+)
+def test_policies_services_and_addresses_are_told_apart(lab, item, receiver, shot, reason, words):
+    lab.apply(item)
+    try:
+        answer = why(lab, "client", receiver, shot)
+    finally:
+        lab.delete(item)
+    assert (answer.arrived, answer.known) == (False, True), answer.paragraph
+    assert reason in ("", answer.reason), answer.paragraph
+    assert words in answer.paragraph
+
+
+ENTRIES = {
+    "the endpoint's": ("beta", "cilium_lxc", None, "UNROUTABLE", "does not know that server"),
+    "the endpoint's MAC": (
+        "beta", "cilium_lxc", {"mac": "02:00:00:00:00:99"}, "OTHERHOST", "02:00:00:00:00:99",
+    ),
+    "the endpoint's id": ("beta", "cilium_lxc", {"lxc_id": 999}, "EP_NOT_READY", "endpoint 999"),
+    "the node's": (
+        "alpha", "cilium_ipcache", {"tunnel_endpoint": IPv4Address("172.30.0.99")}, "",
+        "ARP question for 172.30.0.99",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "new", "reason", "words"), ENTRIES.values(), ids=ENTRIES.keys()
+)
+def test_a_wrong_entry_in_a_map_is_found(lab, node, name, new, reason, words):
+    with lab.node(node).map(name) as entries:
+        address = lab.pod("server").address
+        key, value = next(one for one in entries.items() if one[0].ip4 == address)
+        try:
+            if new is None:
+                entries.delete(key)
+            else:
+                entries.update(key, replace(value, **new))
+            answer = why(lab, "client", "server", UDP)
+        finally:
+            entries.update(key, value)
+    assert answer.known, answer.paragraph
+    assert reason in ("", answer.reason), answer.paragraph
+    assert words in answer.paragraph
+
+
+SOCKETS = {
+    "bound to the loopback": (
+        "s = socket.socket(2, 2); s.bind(('127.0.0.1', 5000))", UDP, "bound at 127.0.0.1:5000",
+    ),
+    "connected to somebody else": (
+        "s = socket.socket(2, 2); s.bind(('', 5000)); s.connect(('10.0.1.99', 1))", UDP,
+        "connected to 10.0.1.99:1",
+    ),
+    "which nobody reads": (
+        "s = socket.socket(2, 2); s.setsockopt(1, 8, 1); s.bind(('', 5000))\n"
+        "[s.sendto(b'x', ('127.0.0.1', 5000)) for _ in range(99)]", UDP, "does not read",
+    ),
+    "which nobody accepts from": (
+        "s = socket.socket(); s.bind(('', 5000)); s.listen(0); cs = []\n"
+        "for _ in range(4):\n"
+        "    cs.append(socket.socket()); cs[-1].setblocking(False)\n"
+        "    cs[-1].connect_ex(('127.0.0.1', 5000))", TCP, "full accept queue on port 5000",
+    ),
+}  # fmt: skip
+
+
+HOLD = """
+import os, signal, socket
+os.setsid()
+{code}
+if (child := os.fork()):
+    print(child, flush=True)
+    os._exit(0)
+os.closerange(0, 3)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("code", "shot", "words"), SOCKETS.values(), ids=SOCKETS.keys())
+def test_a_socket_that_takes_nothing_is_described(lab, code, shot, words):
+    server = lab.pod("server")
+    child = server.run(["python3", "-c", HOLD.format(code=code)], check=True).stdout
+    try:
+        answer = why(lab, "client", "server", replace(shot, listen=False))
+    finally:
+        server.run(["kill", child.strip()], check=True)
+    assert answer.known, answer.paragraph
+    assert words in answer.paragraph
+
+
+def test_what_nothing_explains_is_called_unknown(lab):
+    ports = ("alpha", "beta")
+    for port in ports:
+        lab.underlay.run(["bridge", "link", "set", "dev", port, "isolated", "on"], check=True)
+    try:
+        answer = why(lab, "client", "server", UDP)
+    finally:
+        for port in ports:
+            lab.underlay.run(["bridge", "link", "set", "dev", port, "isolated", "off"], check=True)
+    assert (answer.arrived, answer.known) == (False, False)
+    assert "underlay/alpha" in answer.where
 
 
 WORKS = {"udp": UDP, "tcp": TCP, "icmp": ICMP}
