@@ -105,6 +105,8 @@ struct sk_buff {
 	unsigned long _nfct;
 	unsigned int len;
 	unsigned int data_len;
+	__u8 pkt_type : 3;
+	__u8 tc_at_ingress : 1;
 	__u8 redirected : 1;
 	__u32 hash;
 	__u32 mark;

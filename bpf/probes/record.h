@@ -40,6 +40,7 @@ enum record_kind {
 	KIND_TCP_SEGMENT = 32,
 	KIND_TCP_STATE = 33,
 	KIND_XDP_TX = 34,
+	KIND_FUNCTION_RETURN = 40,
 };
 
 /* How the device and its namespace were set up when the packet came by: the reasons for steps

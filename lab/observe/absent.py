@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.observe.records import Config
 from lab.observe.walk import Walk
-from lab.trace import Evidence, Hop, Side, Step
+from lab.trace import NO_EVIDENCE, Evidence, Hop, Side, Step
 
 HOOK_OF_STEP = {
     Step.NAPI_POLL: "napi_poll",
@@ -31,7 +31,7 @@ _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP"}
 _CHECK_LATER = frozenset(_PROTOCOLS)
 
 
-def fill(walk: Walk, ended_by: str, *, tunnel: bool = False) -> list[Hop]:
+def fill(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
     """Return a receive walk's lines with one more for each step without any, in step order.
 
     Args:
@@ -47,11 +47,11 @@ def fill(walk: Walk, ended_by: str, *, tunnel: bool = False) -> list[Hop]:
     for step in Step:
         if any(hop.step is step for hop in walk.hops):
             continue
-        lines.append(_absent(walk, step, _reason(walk, step, last, ended_by)))
-    return _in_order(lines)
+        lines.append(absent(walk, step, reason(walk, step, last, ended_by)))
+    return in_order(lines)
 
 
-def _in_order(lines: list[Hop]) -> list[Hop]:
+def in_order(lines: list[Hop]) -> list[Hop]:
     """Lines with a step by its number; the others stay behind the line they followed."""
     keyed: list[tuple[int, Hop]] = []
     step = 0
@@ -61,7 +61,8 @@ def _in_order(lines: list[Hop]) -> list[Hop]:
     return [hop for _, hop in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _absent(walk: Walk, step: Step, reason: str) -> Hop:
+def absent(walk: Walk, step: Step, reason: str) -> Hop:
+    """Return the line about a step that was not taken, for the reason given."""
     return Hop(
         step=step,
         hook=HOOK_OF_STEP[step],
@@ -77,9 +78,12 @@ def _absent(walk: Walk, step: Step, reason: str) -> Hop:
 
 def imply(walk: Walk, tunnel: bool) -> None:
     """Add the steps that nothing reports but that later ones cannot happen without."""
-    routed = walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER)
-    if walk.taken(Step.NETFILTER_PREROUTING) and routed and not walk.taken(Step.IP_RCV_FINISH):
-        _implied(walk, Step.IP_RCV_FINISH, "prerouting let it pass and delivery followed")
+    if tunnel and not walk.taken(Step.IP_LOCAL_DELIVER):
+        _implied(walk, Step.IP_LOCAL_DELIVER, "there is no other way to the tunnel's socket")
+    if walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER):
+        for step in (Step.IP_RCV, Step.IP_RCV_FINISH):
+            if not walk.taken(step):
+                _implied(walk, step, "nothing is routed or delivered without it")
     for flag, step, reason in _BY_CONFIGURATION:
         skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
         if walk.config & flag and _went_beyond(walk, step) and not skipped:
@@ -98,6 +102,7 @@ _BY_CONFIGURATION = (
     (Config.TAPS, Step.CHECK_TAPS, "a packet socket listens on the device: it got its copy"),
     (Config.TC_INGRESS, Step.TC_INGRESS, "a classifier is attached to ingress and let it pass"),
     (Config.NF_INGRESS, Step.NETFILTER_INGRESS, "a chain hooks ingress and let it pass"),
+    (Config.NF_PREROUTING, Step.NETFILTER_PREROUTING, "a chain hooks it and let the packet pass"),
 )
 """What a device has on the way of every packet that goes beyond the step."""
 
@@ -130,7 +135,15 @@ def _implied(walk: Walk, step: Step, reason: str) -> None:
     )
 
 
-def _reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
+def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
+    """Return why a walk did not take a step; begins with NO_EVIDENCE where nothing tells.
+
+    Args:
+        walk: of the receiving side.
+        step: that it did not take.
+        last: the last step it took.
+        ended_by: how it ended, in words.
+    """
     if step > last and ended_by:
         return ended_by
     device, place = walk.place.device or "the device", walk.place.namespace or "the namespace"
@@ -141,6 +154,8 @@ def _reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
     match step:
         case Step.IP_ROUTING if walk.gro and not walk.early:
             return "no look-up: the packet before it in the list has the same route (route hint)"
+        case Step.NETFILTER_PREROUTING if _unhooked(walk):
+            return f"no chain hooks prerouting in {place}"
         case Step.IP_ROUTING:
             return "no look-up: the packet's socket was found early and carries its route"
         case Step.XFRM_POLICY if walk.protocol in _CHECK_LATER:
@@ -149,7 +164,11 @@ def _reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
             return f"no IPsec policy in {place}"
         case Step.XFRM_POLICY_L4 if not walk.config & Config.XFRM_POLICY_IN:
             return f"no IPsec policy in {place}: the check returns at once"
-    return ended_by or "no evidence: nothing reported it and nothing explains its absence"
+    return ended_by or f"{NO_EVIDENCE}: nothing reported it and nothing explains its absence"
+
+
+def _unhooked(walk: Walk) -> bool:
+    return Config.KNOWN in walk.config and Config.NF_PREROUTING not in walk.config
 
 
 def _entered_late(walk: Walk) -> bool:

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lab.observe.absent import fill
 from lab.observe.arrival import end_inside
+from lab.observe.headers import UDP, VXLAN_PORT, parse
 from lab.observe.identify import Journey, journeys
 from lab.observe.join import join
 from lab.observe.ladder import Ladder
 from lab.observe.mind import annotate, entries
 from lab.observe.names import Names
 from lab.observe.records import Config, Kind, MindRecord, Record
-from lab.observe.walk import Walk
+from lab.observe.walk import Builder, Walk
 from lab.trace import Hop, PacketId, Side, Step, Trace
 from lab.trace.own import OwnEvent
 
 _IP_OFFSET = {"ethernet": 14, "ip": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How records become lines: one for each kind of witness.
+
+    Attributes:
+        walks: packet's records, names and polls -> builder that holds its walks.
+        fill: a receive walk, how it ended and whether in a tunnel -> its lines, none missing.
+    """
+
+    walks: Callable[[Journey, Names, Sequence[Record]], Builder]
+    fill: Callable[[Walk, str, bool], list[Hop]]
+
+
+TRACEPOINTS = Reading(Ladder, fill)
+"""Tracepoints, stacks, programs in hooks."""
 
 
 def assemble(
@@ -32,6 +50,7 @@ def assemble(
     kernel: str = "",
     wall_ns: int = 0,
     missing: tuple[str, ...] = (),
+    reading: Reading = TRACEPOINTS,
 ) -> tuple[Trace, ...]:
     """Return one trace per packet, in the order in which each was first seen.
 
@@ -46,13 +65,14 @@ def assemble(
         kernel: release of the kernel.
         wall_ns: what to add to kernel time for the time since 1970.
         missing: evidence this kernel could not give.
+        reading: of whose records these are.
     """
     sources = tuple(f"{name}: prog {number}" for name, number in names.programs.items())
     known = sorted([*records, *entries(notes, names)], key=lambda record: record.ns)
     polls = [record for record in known if record.kind is Kind.NAPI_POLL]
     found = [journey for journey in journeys(known) if journey.packet is not None]
     join(found, own)
-    lines = annotate([_hops(journey, names, polls) for journey in found], notes, names)
+    lines = annotate([_hops(journey, names, polls, reading) for journey in found], notes, names)
     return tuple(
         Trace(
             packet=_packet_id(journey, names),
@@ -70,15 +90,17 @@ def assemble(
     )
 
 
-def _hops(journey: Journey, names: Names, polls: Sequence[Record]) -> tuple[Hop, ...]:
-    walks = Ladder(journey, names, polls).walks
+def _hops(
+    journey: Journey, names: Names, polls: Sequence[Record], reading: Reading
+) -> tuple[Hop, ...]:
+    walks = reading.walks(journey, names, polls).walks
     lines: list[Hop] = []
     for index, walk in enumerate(walks):
         following = walks[index + 1] if index + 1 < len(walks) else None
-        walk.judge(following is not None)
+        tunnel = _into_tunnel(walk, following)
+        walk.judge(following is not None, tunnel)
         if walk.side is Side.RECEIVE:
-            tunnel = _into_tunnel(walk, following)
-            lines += fill(walk, _ended_by(walk, following, tunnel), tunnel=tunnel)
+            lines += reading.fill(walk, _ended_by(walk, following, tunnel), tunnel)
         else:
             lines += walk.hops
     begin = min((hop.ns for hop in lines if hop.taken), default=0)
@@ -87,13 +109,18 @@ def _hops(journey: Journey, names: Names, polls: Sequence[Record]) -> tuple[Hop,
 
 def _into_tunnel(walk: Walk, following: Walk | None) -> bool:
     """Whether the packet comes in again in the same namespace without having been sent."""
-    return (
-        following is not None
-        and walk.taken(Step.IP_LOCAL_DELIVER)
-        and walk.drop is None
-        and following.side is Side.RECEIVE
-        and following.netns == walk.netns
-    )
+    if following is None or walk.drop is not None or following.netns != walk.netns:
+        return False
+    if Side.SEND in (walk.side, following.side):
+        return False
+    return walk.taken(Step.IP_LOCAL_DELIVER) or (_packed(walk) and not _packed(following))
+
+
+def _packed(walk: Walk) -> bool:
+    """Whether the packet was inside a VXLAN datagram when it was last seen here."""
+    last = next((hop for hop in reversed(walk.hops) if hop.before), None)
+    outer = parse(_network(last), through=False) if last is not None else None
+    return outer is not None and outer.protocol == UDP and outer.ports[1] == VXLAN_PORT
 
 
 def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:

@@ -50,6 +50,7 @@ class Kind(IntEnum):
     TCP_SEGMENT = 32
     TCP_STATE = 33
     XDP_TX = 34
+    FUNCTION_RETURN = 40
 
 
 class Config(IntFlag):

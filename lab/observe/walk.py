@@ -59,16 +59,17 @@ class Walk:
                 return index
         return None
 
-    def judge(self, followed: bool) -> None:
+    def judge(self, followed: bool, tunnel: bool = False) -> None:
         """Give programs without a word of their own the verdict that shows in what came next.
 
         Args:
             followed: the packet was seen again elsewhere.
+            tunnel: there because a tunnel's socket took it here and unpacked it.
         """
         for index, hop in enumerate(self.hops):
             if not hop.program or hop.verdict:
                 continue
-            went_on = any(later.evidence.taken for later in self.hops[index + 1 :])
+            went_on = tunnel or any(later.evidence.taken for later in self.hops[index + 1 :])
             if went_on or followed:
                 verdict = "pass" if went_on else "redirect"
                 self.hops[index] = replace(hop, verdict=verdict)

@@ -3,9 +3,10 @@
 from lab.trace.expect import Expectation
 from lab.trace.model import SCHEMA_VERSION, Hop, LookUp, PacketId, Passage, Relation, Trace, ranges
 from lab.trace.own import Attach, Probe
-from lab.trace.steps import Evidence, SendHook, Side, Step, Tie
+from lab.trace.steps import NO_EVIDENCE, Evidence, SendHook, Side, Step, Tie
 
 __all__ = [
+    "NO_EVIDENCE",
     "SCHEMA_VERSION",
     "Attach",
     "Evidence",

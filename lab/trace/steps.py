@@ -45,6 +45,9 @@ class Evidence(Enum):
         return _EVIDENCE[word]
 
 
+NO_EVIDENCE = "no evidence"
+"""How the reason of a step begins that may have been taken: nothing tells."""
+
 _EVIDENCE = {grade.word: grade for grade in Evidence}
 
 

@@ -1,0 +1,103 @@
+"""The second witness inside a lab: a child of the keeper that probes kernel functions."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from lab.errors import KernelError, LabError, UnsupportedError, VerifierError
+from lab.kernel.bpf import Loaded, ProgramType, load_object
+from lab.kernel.bpfattach import AttachType, attach_tracing
+from lab.kernel.functions import why_not
+from lab.observe.collector import POLL_S, Collector
+from lab.observe.functions import FUNCTIONS, Function
+from lab.observe.programs import Probe, Where
+from lab.observe.records import Kind
+from lab.runtime.messages import receive, send
+
+if TYPE_CHECKING:
+    from lab.runtime.keeper import Context
+
+
+class FunctionCollector(Collector):
+    """Owner of the function probes of one tracing caller.
+
+    Each probe is optional: what cannot be probed here is reported with its reason.
+    """
+
+    def start(self) -> None:
+        """Load and attach every probe that this kernel takes; nothing records yet.
+
+        Raises:
+            UnsupportedError: it takes none.
+        """
+        path = self.context.arguments["object"]
+        usable = [function for function in FUNCTIONS if not self._left_out(function)]
+        loaded = self._load(path, usable)
+        self.watch(loaded, path)
+        self.probes = tuple(probe for function in usable for probe in self._attached(function))
+        if not self.probes:
+            raise UnsupportedError(
+                f"no kernel function can be probed: {self.refused[0]}", hint="lab vm -- ..."
+            )
+        self.lost_before = self.lost()
+
+    def _left_out(self, function: Function) -> bool:
+        reason = why_not(function.name)
+        if reason:
+            self.refused.append(f"{function.name}: {reason}")
+        return bool(reason)
+
+    def _load(self, path: str, usable: list[Function]) -> Loaded:
+        """Load all; a program that the verifier refuses is left out and the others tried again."""
+        while True:
+            names = [n for f in usable for n in (f.program, f.over) if n]
+            try:
+                return load_object(path, default_type=ProgramType.TRACING, only=names)
+            except VerifierError as error:
+                refused = [f for f in usable if f.program in error.message]
+                if not refused:
+                    raise
+                self.refused.append(f"{refused[0].name}: refused by the verifier")
+                usable.remove(refused[0])
+
+    def _attached(self, function: Function) -> list[Probe]:
+        probes = []
+        for name in filter(None, (function.program, function.over)):
+            program = self.loaded.programs[name]
+            at_exit = program.section.startswith("fexit/")
+            kind = AttachType.TRACE_FEXIT if at_exit else AttachType.TRACE_FENTRY
+            try:
+                link = attach_tracing(program, kind)
+            except KernelError as error:
+                self.refused.append(f"{function.name}: {error.message}")
+                continue
+            self.stack.callback(link.close)
+            self.links.setdefault(name, []).append(link)
+            probes.append(Probe(name, Kind.FUNCTION, Where.FENTRY, function.name, function.hook))
+        return probes
+
+
+def serve(connection: socket.socket, context: Context) -> None:
+    """Watch functions for one caller until it closes the connection.
+
+    Raises:
+        Closed: the caller is gone; the keeper ends the process.
+        LabError: the kernel lets no function be probed.
+    """
+    collector = FunctionCollector(context)
+    try:
+        collector.start()
+        send(connection, collector.describe())
+        while True:
+            readable, _, _ = select.select([connection], [], [], POLL_S)
+            if readable:
+                request, _ = receive(connection)
+                collector.answer(request, connection)
+            else:
+                collector.drain()
+    except LabError:
+        raise
+    finally:
+        collector.close()
