@@ -93,6 +93,18 @@ class Collector:
         except VerifierError:
             # The kernel's way of saying that its consume_skb has one argument.
             loaded = _load(path, {**config, "consume_has_location": 0}, wanted)
+        self.watch(loaded, path)
+        for probe in self.probes:
+            self._attach(probe)
+        self._open_minds()
+
+    def watch(self, loaded: Loaded, path: str) -> None:
+        """Take over what was loaded: its ring, its filter, the namespaces it looks at.
+
+        Args:
+            loaded: from an object with the maps of bpf/probes/filter.h.
+            path: of that object.
+        """
         self.loaded: Loaded = self.stack.enter_context(loaded)
         ring = tracing.Ring(self.loaded.maps["trace_ring"], RING_BYTES)
         self.stack.callback(ring.close)
@@ -100,9 +112,6 @@ class Collector:
         self._find_filter(path)
         for inode in self.inodes.values():
             self.loaded.maps["trace_netns"].update(struct.pack("<I", inode), b"\1")
-        for probe in self.probes:
-            self._attach(probe)
-        self._open_minds()
 
     def _find_filter(self, path: str) -> None:
         symbols = {s.name: s for s in read_object(path).variables if s.section == ".bss"}
@@ -322,7 +331,16 @@ def serve(connection: socket.socket, context: Context) -> None:
     Raises:
         Closed: the caller is gone; the keeper ends the process.
     """
-    collector = Collector(context)
+    answer_requests(Collector(context), connection)
+
+
+def answer_requests(collector: Collector, connection: socket.socket) -> None:
+    """Start a collector and do what its caller asks until the connection is closed.
+
+    Raises:
+        Closed: the caller is gone.
+        LabError: the collector could not be started.
+    """
     try:
         collector.start()
         send(connection, collector.describe())

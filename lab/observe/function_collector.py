@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from typing import TYPE_CHECKING
 
-from lab.errors import KernelError, LabError, UnsupportedError, VerifierError
+from lab.errors import KernelError, UnsupportedError, VerifierError
 from lab.kernel.bpf import Loaded, ProgramType, load_object
 from lab.kernel.bpfattach import AttachType, attach_tracing
 from lab.kernel.functions import why_not
-from lab.observe.collector import POLL_S, Collector
+from lab.observe.collector import Collector, answer_requests
 from lab.observe.functions import FUNCTIONS, Function
 from lab.observe.programs import Probe, Where
 from lab.observe.records import Kind
-from lab.runtime.messages import receive, send
 
 if TYPE_CHECKING:
     from lab.runtime.keeper import Context
@@ -86,18 +84,4 @@ def serve(connection: socket.socket, context: Context) -> None:
         Closed: the caller is gone; the keeper ends the process.
         LabError: the kernel lets no function be probed.
     """
-    collector = FunctionCollector(context)
-    try:
-        collector.start()
-        send(connection, collector.describe())
-        while True:
-            readable, _, _ = select.select([connection], [], [], POLL_S)
-            if readable:
-                request, _ = receive(connection)
-                collector.answer(request, connection)
-            else:
-                collector.drain()
-    except LabError:
-        raise
-    finally:
-        collector.close()
+    answer_requests(FunctionCollector(context), connection)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from lab.errors import CheckFailed, InputError
 from lab.observe.causes import ERRNO
 from lab.observe.tracer import Flow, Tracer
+from lab.observe.witness import BothTracers, open_tracer
 from lab.packets import new_cookie
-from lab.trace import Hop, Trace
+from lab.trace import Hop, Trace, Witness
 
 if TYPE_CHECKING:
     from lab.runtime.live import Lab, Place
@@ -141,6 +142,7 @@ def follow(
     shot: Shot = Shot(),  # noqa: B008 (frozen)
     *,
     insist: bool = True,
+    witness: Witness = Witness.TRACEPOINTS,
 ) -> Recording:
     """Send one packet from one place to another; return it and what belongs to its flow.
 
@@ -153,8 +155,10 @@ def follow(
         receiver: the same, or an address.
         shot: what to send.
         insist: a packet of which nothing was seen is an error.
+        witness: who watches; both make one ladder of the better proofs, compared.
 
     Raises:
+        UnsupportedError: functions are to watch, and this kernel lets none be probed.
         InputError: a name or protocol that does not exist.
         CheckFailed: nothing at all was seen of the packet.
     """
@@ -165,7 +169,7 @@ def follow(
     source = lab.place(sender)
     destination, place = destination_of(lab, receiver)
     with ExitStack() as stack:
-        tracer = stack.enter_context(Tracer(lab))
+        tracer = stack.enter_context(open_tracer(lab, witness))
         if shot.listen and place is not None and shot.protocol != "icmp":
             serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
             stack.enter_context(serve(shot.port))
@@ -197,7 +201,9 @@ def destination_of(lab: Lab, receiver: str) -> tuple[str, Place | None]:
         return str(place.address), place
 
 
-def _fire(tracer: Tracer, source: Place, addresses: tuple[str, str], shot: Shot) -> str:
+def _fire(
+    tracer: Tracer | BothTracers, source: Place, addresses: tuple[str, str], shot: Shot
+) -> str:
     """Send the packet and wait for an answer; return what went wrong, in one word."""
     own, destination = addresses
     namespace = getattr(getattr(source, "facts", None), "netns", source.name)

@@ -12,7 +12,7 @@ from lab.datapath.build import SOURCES, build, build_objects
 from lab.errors import KernelError
 from lab.kernel import tracing
 from lab.kernel.btf import read_object
-from lab.observe.assemble import assemble
+from lab.observe.assemble import TRACEPOINTS, assemble
 from lab.observe.mind import words_of
 from lab.observe.names import Names, devices_from, names_from
 from lab.observe.programs import left_out, missing
@@ -33,7 +33,6 @@ from lab.trace import Trace
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
-SERVICE = "lab.observe.collector"
 MODE_OFF, MODE_COOKIE, MODE_TUPLE, MODE_ALL = range(4)
 _END_S = 2.0
 _LONGEST_SETTLE_S = 1.0
@@ -70,14 +69,23 @@ class Tracer:
     Raises:
         UnsupportedError: the kernel has no BTF.
         LabError: the collector could not load or attach its programs.
+
+    Attributes:
+        service: of the keeper that runs the collector.
+        source: of the programs, in bpf/probes.
+        reading: how their records become lines.
     """
+
+    service = "lab.observe.collector"
+    source = "packet.bpf.c"
+    reading = TRACEPOINTS
 
     def __init__(self, lab: Lab, *, stacks: bool = True, most_bytes: int = 0) -> None:
         self._lab = lab
         self._stacks = stacks
-        path = build([SOURCES / "probes" / "packet.bpf.c"], root=SOURCES / "probes")[0]
+        path = build([SOURCES / "probes" / self.source], root=SOURCES / "probes")[0]
         self._connection: socket.socket = lab.keeper.spawn(
-            SERVICE, "", object=str(path), stacks=stacks, most_bytes=most_bytes
+            self.service, "", object=str(path), stacks=stacks, most_bytes=most_bytes
         )
         answer = self._receive()
         self.kernel = str(answer["kernel"])
@@ -89,7 +97,7 @@ class Tracer:
             words=datapath_words(),
             owners=_owners(lab),
         )
-        self.missing = missing(tracing.kernel_knows) + (() if stacks else left_out())
+        self.missing = self._missing(answer["refused"])
         self.lost = 0
         self._records: list[Record] = []
         self._notes: list[MindRecord] = []
@@ -181,7 +189,12 @@ class Tracer:
             kernel=self.kernel,
             wall_ns=time.time_ns() - time.monotonic_ns(),
             missing=self.missing,
+            reading=self.reading,
         )
+
+    def _missing(self, _: list[str]) -> tuple[str, ...]:
+        """What this kernel cannot tell, a sentence each; given what the collector was refused."""
+        return missing(tracing.kernel_knows) + (() if self._stacks else left_out())
 
     def clear(self) -> None:
         """Forget what was recorded so far."""

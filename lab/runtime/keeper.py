@@ -41,6 +41,7 @@ SERVICES = (
     "lab.traffic.worker",
     "lab.observe.collector",
     "lab.observe.own_service",
+    "lab.observe.function_collector",
     "lab.agent.main",
     "lab.wire.service",
     "lab.k8s.containers",

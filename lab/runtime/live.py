@@ -458,6 +458,7 @@ class Lab(Control):
         port: int = 5000,
         payload: bytes = b"hello",
         listen: bool = True,
+        witness: Witness = Witness.TRACEPOINTS,
     ) -> Recording:
         """Send one packet and return its trace first, then those of what it caused.
 
@@ -468,11 +469,15 @@ class Lab(Control):
             port: destination port.
             payload: what the packet carries in front of its cookie.
             listen: open a receiver at the destination first.
+            witness: tracepoints (any kernel), functions, or both compared.
+
+        Raises:
+            UnsupportedError: functions are to watch, and this kernel lets none be probed.
         """
         from lab.observe.recording import Shot, follow
 
         shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen)
-        return follow(self, sender, receiver, shot)
+        return follow(self, sender, receiver, shot, witness=witness)
 
     def watch(self, where: str = "", *, count: int = 0, duration_s: float | None = None) -> Watch:
         """Return the packets of the lab as they come, whoever sends them, for a ``with`` block.

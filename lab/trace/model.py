@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import InputError
+from lab.trace.comparison import Comparison
 from lab.trace.expect import Expectation
 from lab.trace.steps import Evidence, Side, Step, Tie
 
@@ -210,6 +211,7 @@ class Trace:
         sources: what was watching, one sentence each.
         missing: evidence that this kernel could not give, one sentence each.
         relations: to other packets of the recording.
+        witnesses: how tracepoints and functions compare, where both were asked.
     """
 
     packet: PacketId
@@ -222,6 +224,7 @@ class Trace:
     sources: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     relations: tuple[Relation, ...] = ()
+    witnesses: Comparison | None = None
 
     @property
     def ties(self) -> tuple[str, ...]:
@@ -342,6 +345,8 @@ class Trace:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Comparison):
+        return value.as_dict()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -388,6 +393,7 @@ def _trace_of(value: Mapping[str, Any]) -> Trace:
         known["sources"] = tuple(value.get("sources", ()))
         known["missing"] = tuple(value.get("missing", ()))
         known["relations"] = tuple(map(_relation_of, value.get("relations", ())))
+        known["witnesses"] = Comparison.of(value.get("witnesses"))
         return Trace(**known)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
