@@ -13,7 +13,7 @@ from lab.cli.lifecycle import split_target
 from lab.cli.output import Format, OutputOption, console
 from lab.errors import CheckFailed, InputError
 from lab.runtime import Lab
-from lab.trace import Trace
+from lab.trace import Trace, Witness
 
 if TYPE_CHECKING:
     from lab.observe.recording import Recording, Shot
@@ -60,6 +60,10 @@ def trace_command(
     duration: Annotated[
         float | None, typer.Option(min=0.0, help="--follow: end after so many seconds.")
     ] = None,
+    witness: Annotated[
+        Witness | None,
+        typer.Option(help="Who watches; the default is the best that this kernel offers."),
+    ] = None,
     pcapng: Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a drawing of the way.")] = None,
@@ -68,7 +72,8 @@ def trace_command(
 ) -> None:
     """Follow one packet hook by hook through nodes, tunnel and datapath to the socket.
 
-    Exit code 1 if the packet did not arrive or events were lost.
+    Exit code 1 if the packet did not arrive, events were lost or two witnesses contradict each
+    other; 3 if this kernel cannot give the witness asked for.
 
     A filter: pod == client and drop_reason == POLICY and inner dst 10.0.2.10. Fields: pod node
     device namespace from to hook program step evidence verdict identity drop_reason protocol, and
@@ -82,6 +87,7 @@ def trace_command(
         return
     _refuse(other, sender, receiver, follow=follow, topology=topology, at=at)
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
+    shot = _shot(protocol, dport, payload, no_listen, witness)
     pages = {"html": html, "svg": svg, "pcapng": pcapng, "plot": plot}
     opened = opened_lab(sender, topology, whole=follow)
     with opened as (lab, place), probing(lab, probe or ()):
@@ -95,11 +101,11 @@ def trace_command(
                 lab, condition, count=count, duration_s=duration, output=output, pages=pages
             )
             return
-        recording = _shoot(lab, place, goal, _shot(protocol, dport, payload, no_listen), at, where)
+        recording = _shoot(lab, place, goal, shot, at, where)
         write_pages(lab, recording.packets, recording.packets[:1], **pages)
     trace = recording.packets[0]
     show(trace, output)
-    if trace.lost or trace.drops:
+    if trace.lost or trace.drops or (trace.witnesses and not trace.witnesses.agree):
         raise typer.Exit(1)
 
 
@@ -127,7 +133,9 @@ def _refuse(
         )
 
 
-def _shot(protocol: str, dport: int | None, payload: str, no_listen: bool) -> Shot:
+def _shot(
+    protocol: str, dport: int | None, payload: str, no_listen: bool, witness: Witness | None
+) -> Shot:
     from lab.observe.recording import Shot
 
     return Shot(
@@ -135,6 +143,7 @@ def _shot(protocol: str, dport: int | None, payload: str, no_listen: bool) -> Sh
         port=dport or _PORT,
         payload=payload.encode(),
         listen=not no_listen,
+        witness=witness,
     )
 
 

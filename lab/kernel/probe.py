@@ -168,7 +168,10 @@ def _kernel_reasons() -> dict[str, str]:
 
 def _ask_kernel() -> dict[str, str]:
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *process.SBIN])
-    done = process.run([sys.executable, "-P", "-m", _CHILD], env={**os.environ, "PATH": path})
+    here = str(Path(__file__).resolve().parents[2])
+    modules = os.pathsep.join([here, *filter(None, sys.path)])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": modules}
+    done = process.run([sys.executable, "-P", "-m", _CHILD], env=environment)
     reasons: dict[str, str] = json.loads(done.stdout)
     return reasons
 

@@ -78,8 +78,8 @@ def absent(walk: Walk, step: Step, reason: str) -> Hop:
 
 def imply(walk: Walk, tunnel: bool) -> None:
     """Add the steps that nothing reports but that later ones cannot happen without."""
-    if tunnel and not walk.taken(Step.IP_LOCAL_DELIVER):
-        _implied(walk, Step.IP_LOCAL_DELIVER, "there is no other way to the tunnel's socket")
+    if (tunnel or walk.taken(Step.L4_RECEIVE)) and not walk.taken(Step.IP_LOCAL_DELIVER):
+        _implied(walk, Step.IP_LOCAL_DELIVER, "there is no other way to the transport")
     if walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER):
         for step in (Step.IP_RCV, Step.IP_RCV_FINISH):
             if not walk.taken(step):

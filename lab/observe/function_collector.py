@@ -59,6 +59,11 @@ class FunctionCollector(Collector):
                     raise
                 self.refused.append(f"{refused[0].name}: refused by the verifier")
                 usable.remove(refused[0])
+            except KernelError as error:
+                raise UnsupportedError(
+                    f"this kernel lets no function be probed: {error.message}",
+                    hint="lab vm -- lab trace --topology FILE FROM TO",
+                ) from error
 
     def _attached(self, function: Function) -> list[Probe]:
         probes = []

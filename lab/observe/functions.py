@@ -149,6 +149,8 @@ class FunctionLadder(Builder):
             return  # NAPI without a program passes here too
         if step is Step.XFRM_POLICY and walk.taken(Step.L4_RECEIVE):
             hook, step = "xfrm_policy_l4", Step.XFRM_POLICY_L4
+        if step is Step.NAPI_POLL:
+            walk.poll = self.names.symbol(record.arg)
         if step is Step.IP_ROUTING:
             self._finish(record, walk)
         if hook == "nf_input" and (index := walk.last("ip_local_deliver")) is not None:

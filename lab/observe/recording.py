@@ -126,6 +126,8 @@ class Shot:
         payload: what it carries in front of the cookie.
         listen: open a receiver at the destination first.
         timeout_s: how long to wait for an answer.
+        witness: who watches; of both, one ladder of the better proofs is made. None: whatever the
+            kernel offers.
     """
 
     protocol: str = "udp"
@@ -133,6 +135,7 @@ class Shot:
     payload: bytes = b"hello"
     listen: bool = True
     timeout_s: float = 1.0
+    witness: Witness | None = Witness.TRACEPOINTS
 
 
 def follow(
@@ -142,7 +145,6 @@ def follow(
     shot: Shot = Shot(),  # noqa: B008 (frozen)
     *,
     insist: bool = True,
-    witness: Witness = Witness.TRACEPOINTS,
 ) -> Recording:
     """Send one packet from one place to another; return it and what belongs to its flow.
 
@@ -155,7 +157,6 @@ def follow(
         receiver: the same, or an address.
         shot: what to send.
         insist: a packet of which nothing was seen is an error.
-        witness: who watches; both make one ladder of the better proofs, compared.
 
     Raises:
         UnsupportedError: functions are to watch, and this kernel lets none be probed.
@@ -169,7 +170,7 @@ def follow(
     source = lab.place(sender)
     destination, place = destination_of(lab, receiver)
     with ExitStack() as stack:
-        tracer = stack.enter_context(open_tracer(lab, witness))
+        tracer = stack.enter_context(open_tracer(lab, shot.witness))
         if shot.listen and place is not None and shot.protocol != "icmp":
             serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
             stack.enter_context(serve(shot.port))

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lab.errors import UnsupportedError
-from lab.kernel import probe
+from lab.kernel import probe, vm
 from lab.observe.functions import FUNCTION_READING
 from lab.observe.tracer import SETTLE_S, Flow, Tracer
 from lab.trace import Trace, Witness, merge
@@ -14,11 +14,9 @@ from lab.trace import Trace, Witness, merge
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
-LOSES = (
-    "no kernel function can be probed here: every step loses the grade probe "
-    "(its next best: tracepoint, stack, program, implied)"
-)
 ELSEWHERE = "lab vm -- lab trace --topology FILE FROM TO"
+LOSES = "steps 1-19 by probes on their functions (grade probe): no fentry here"
+"""What a kernel without fentry cannot give: the next best grades remain."""
 
 
 class FunctionTracer(Tracer):
@@ -33,8 +31,8 @@ class FunctionTracer(Tracer):
     reading = FUNCTION_READING
 
     def __init__(self, lab: Lab) -> None:
-        if not probe.has("fentry"):
-            raise UnsupportedError(LOSES, hint=ELSEWHERE)
+        if not _may_probe():
+            raise UnsupportedError(f"this kernel cannot show {LOSES}", hint=ELSEWHERE)
         super().__init__(lab)
 
     def _missing(self, refused: list[str]) -> tuple[str, ...]:
@@ -96,17 +94,30 @@ def _begin(trace: Trace) -> int:
     return min((hop.ns for hop in trace.taken), default=0)
 
 
-def best_witness() -> Witness:
-    """Return the best that the running kernel offers: both, or tracepoints alone."""
-    return Witness.BOTH if probe.has("fentry") else Witness.TRACEPOINTS
+def _may_probe() -> bool:
+    # the second kernel boots anew each time: to ask it everything costs more than to try
+    return vm.inside() or probe.has("fentry")
 
 
-def open_tracer(lab: Lab, witness: Witness) -> Tracer | BothTracers:
+def open_tracer(lab: Lab, witness: Witness | None) -> Tracer | BothTracers:
     """Return a tracer of the kind asked for, running.
+
+    Args:
+        lab: must be up.
+        witness: None for the best that the running kernel offers; what is missing is told.
 
     Raises:
         UnsupportedError: functions are asked for, and the kernel lets none be probed.
     """
-    if witness is Witness.BOTH:
+    if witness is Witness.TRACEPOINTS:
+        return Tracer(lab)
+    if witness is Witness.FUNCTIONS:
+        return FunctionTracer(lab)
+    try:
         return BothTracers(lab)
-    return FunctionTracer(lab) if witness is Witness.FUNCTIONS else Tracer(lab)
+    except UnsupportedError:
+        if witness is Witness.BOTH:
+            raise
+    tracer = Tracer(lab)
+    tracer.missing = (*tracer.missing, f"{LOSES}: {ELSEWHERE}")
+    return tracer

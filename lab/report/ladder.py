@@ -210,5 +210,8 @@ def _summary(trace: Trace) -> Iterator[Text]:
     after = f" after {last:.1f} µs" if last is not None else ""
     sign, words = style.ending(trace)
     yield Text(_fit(f"{sign} {words}{after * (sign == style.SEEN)}"), style=_ENDS[sign])
+    if trace.witnesses is not None:
+        for line in wrap(str(trace.witnesses), WIDTH, subsequent_indent="  "):
+            yield Text(line)
     for gap in trace.missing:
         yield Text(_fit(f"  this kernel cannot show: {gap}"), style="dim")

@@ -21,6 +21,7 @@ from lab.runtime.control import Control, NodeAgent
 from lab.runtime.flows import Flows, address_of
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, Progress, attach, raise_error, start, unique_name
+from lab.trace import Witness
 from lab.trace.own import Probe
 from lab.traffic.results import Connection, Datagram, Ping
 
@@ -458,7 +459,7 @@ class Lab(Control):
         port: int = 5000,
         payload: bytes = b"hello",
         listen: bool = True,
-        witness: Witness = Witness.TRACEPOINTS,
+        witness: Witness | None = Witness.TRACEPOINTS,
     ) -> Recording:
         """Send one packet and return its trace first, then those of what it caused.
 
@@ -469,15 +470,18 @@ class Lab(Control):
             port: destination port.
             payload: what the packet carries in front of its cookie.
             listen: open a receiver at the destination first.
-            witness: tracepoints (any kernel), functions, or both compared.
+            witness: tracepoints (any kernel), functions, or both compared; None for what is
+                possible here.
 
         Raises:
             UnsupportedError: functions are to watch, and this kernel lets none be probed.
         """
         from lab.observe.recording import Shot, follow
 
-        shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen)
-        return follow(self, sender, receiver, shot, witness=witness)
+        shot = Shot(
+            protocol=protocol, port=port, payload=payload, listen=listen, witness=witness
+        )
+        return follow(self, sender, receiver, shot)
 
     def watch(self, where: str = "", *, count: int = 0, duration_s: float | None = None) -> Watch:
         """Return the packets of the lab as they come, whoever sends them, for a ``with`` block.

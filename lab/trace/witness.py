@@ -185,8 +185,16 @@ def _better(own: Hop, other: Hop, longer: bool) -> Hop:
         return other
     if other.evidence.rank >= own.evidence.rank:
         return own
-    weaker = own.evidence not in (Evidence.IMPLIED, Evidence.STACK)
-    told = f"{other.reason}; {own.evidence}: {own.reason}" if own.reason and weaker else other.reason
+    if own.evidence in (Evidence.IMPLIED, Evidence.STACK):  # the time was another function's
+        return replace(
+            other,
+            verdict=own.verdict or other.verdict,
+            program=own.program,
+            lookups=own.lookups,
+            before=other.before or own.before,
+            after=own.after,
+        )
+    told = f"{other.reason}; {own.evidence}: {own.reason}" if own.reason else other.reason
     return replace(
         own,
         evidence=other.evidence,
