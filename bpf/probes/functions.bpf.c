@@ -40,6 +40,24 @@ struct {
 	__type(value, u64);
 } trace_queued SEC(".maps");
 
+/* Buffers of wanted packets -> generation of the filter, for programs that have an address alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, u32);
+} trace_addresses SEC(".maps");
+
+static __always_inline bool known(u64 skb)
+{
+	u32 *generation;
+
+	if (!may_be_wanted(false))
+		return false;
+	generation = bpf_map_lookup_elem(&trace_addresses, &skb);
+	return generation && *generation == trace_filter.generation;
+}
+
 static __always_inline struct poll *this_poll(void)
 {
 	u32 zero = 0;
@@ -53,10 +71,13 @@ static __always_inline struct poll *this_poll(void)
 static __always_inline struct record *entered(void *ctx, const struct sk_buff *skb, u32 netns,
 					      bool first)
 {
+	u32 generation = trace_filter.generation;
 	struct record *record;
+	u64 key = (u64)skb;
 
 	if (!wanted(skb, netns, first))
 		return NULL;
+	bpf_map_update_elem(&trace_addresses, &key, &generation, BPF_ANY);
 	record = record_begin(KIND_FUNCTION);
 	if (!record)
 		return NULL;
@@ -91,12 +112,11 @@ static __always_inline struct record *without_buffer(u16 kind, u64 function, u64
 
 static __always_inline void returned(void *ctx, const struct sk_buff *skb, int value)
 {
-	u64 key = (u64)skb;
 	struct record *record;
 
-	if (trace_filter.mode == MODE_OFF || !bpf_map_lookup_elem(&trace_buffers, &key))
+	if (!known((u64)skb))
 		return;
-	record = without_buffer(KIND_FUNCTION_RETURN, bpf_get_func_ip(ctx), key);
+	record = without_buffer(KIND_FUNCTION_RETURN, bpf_get_func_ip(ctx), (u64)skb);
 	if (!record)
 		return;
 	record->verdict = value;
@@ -213,12 +233,11 @@ SEC("fexit/veth_xdp_rcv_skb")
 int BPF_PROG(f_xdp_driver_over, void *queue, struct sk_buff *skb, void *bulk, void *stats,
 	     struct sk_buff *now)
 {
-	u64 key = (u64)skb;
 	struct record *record;
 
-	if (trace_filter.mode == MODE_OFF || !bpf_map_lookup_elem(&trace_buffers, &key))
+	if (!known((u64)skb))
 		return 0;
-	record = without_buffer(KIND_FUNCTION_RETURN, bpf_get_func_ip(ctx), key);
+	record = without_buffer(KIND_FUNCTION_RETURN, bpf_get_func_ip(ctx), (u64)skb);
 	if (!record)
 		return 0;
 	record->arg = (u64)now;
@@ -248,15 +267,13 @@ int BPF_PROG(f_receive_list, struct list_head *head)
 {
 	struct sk_buff *skb = (struct sk_buff *)BPF_CORE_READ(head, next);
 	struct record *record;
-	u64 key;
 	int i;
 
-	if (trace_filter.mode == MODE_OFF)
+	if (!may_be_wanted(false))
 		return 0;
 	for (i = 0; i < MOST_OF_A_LIST && (u64)skb != (u64)head; i++) {
-		key = (u64)skb;
-		record = bpf_map_lookup_elem(&trace_buffers, &key) ?
-				 without_buffer(KIND_FUNCTION, bpf_get_func_ip(ctx), key) :
+		record = known((u64)skb) ?
+				 without_buffer(KIND_FUNCTION, bpf_get_func_ip(ctx), (u64)skb) :
 				 NULL;
 		if (record) {
 			record->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
@@ -439,7 +456,7 @@ int BPF_PROG(f_data_ready, struct sock *sk)
 	u64 key = (u64)sk;
 	u64 *skb;
 
-	if (trace_filter.mode == MODE_OFF)
+	if (!may_be_wanted(false))
 		return 0;
 	skb = bpf_map_lookup_elem(&trace_queued, &key);
 	if (!skb)
@@ -459,6 +476,7 @@ SEC("fentry/kfree_skb_reason")
 int BPF_PROG(f_free, struct sk_buff *skb, u32 reason)
 {
 	struct record *record = at_device(ctx, skb, false);
+	u64 key = (u64)skb;
 
 	if (!record)
 		return 0;
@@ -466,6 +484,7 @@ int BPF_PROG(f_free, struct sk_buff *skb, u32 reason)
 	record_stack(ctx, record);
 	record_end(record);
 	forget(skb);
+	bpf_map_delete_elem(&trace_addresses, &key);
 	return 0;
 }
 

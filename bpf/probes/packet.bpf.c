@@ -29,8 +29,10 @@ struct {
 	__type(value, struct current);
 } trace_current SEC(".maps");
 
-/* An event without a buffer is told only this soon after the packet was seen here. */
-#define CURRENT_NS 1000000
+/* An event without a buffer is told only this soon after the packet was seen here: longer where
+ * the processor itself is emulated.
+ */
+const volatile u64 recent_ns = 1000000;
 
 static __always_inline void remember(const struct record *record)
 {
@@ -52,7 +54,7 @@ static __always_inline u64 recent_buffer(void)
 	if (!may_be_wanted(false))
 		return 0;
 	current = bpf_map_lookup_elem(&trace_current, &zero);
-	if (!current || !current->skb || bpf_ktime_get_ns() - current->ns > CURRENT_NS)
+	if (!current || !current->skb || bpf_ktime_get_ns() - current->ns > recent_ns)
 		return 0;
 	return current->skb;
 }

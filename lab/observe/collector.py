@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import KernelError, LabError, VerifierError
-from lab.kernel import tracing
+from lab.kernel import tracing, vm
 from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
 from lab.kernel.bpfattach import AttachType, Direction, Link, attach_tracing, query_tc, query_xdp
 from lab.kernel.bpfmap import BpfMap
@@ -37,6 +37,9 @@ MIND_SLOT, MIND_LOST_SLOT = 3, 4
 MIND_BY_TAIL = 1 << 32
 MODE_COOKIE, MODE_TUPLE = 1, 2
 POLL_S = 0.02
+EMULATED_RECENT_NS = 100_000_000
+"""What a millisecond is in software emulation, with neighbours: between two hooks of a packet."""
+EMULATED_LINGER = 10
 MOST_BYTES = 512 << 20
 _FILTER = struct.Struct("<IIQ4s4sHHIQII")
 _NO_CHAINS = frozenset({"underlay"})
@@ -88,6 +91,8 @@ class Collector:
         wanted = [probe.name for probe in self.probes]
         path = arguments["object"]
         config = {"take_stacks": int(not light)}
+        if vm.inside():
+            config["recent_ns"] = EMULATED_RECENT_NS
         try:
             loaded = _load(path, config, wanted)
         except VerifierError:
@@ -241,6 +246,8 @@ class Collector:
             mind: also let the datapath tell what it looks up.
         """
         source, destination, source_port, destination_port, protocol = flow
+        if vm.inside():
+            linger_jiffies *= EMULATED_LINGER
         self.generation += 1
         packed = _FILTER.pack(
             mode,

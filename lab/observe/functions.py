@@ -95,8 +95,12 @@ _XDP = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
 _ABOVE_DEVICE = frozenset({LOCAL_OUT, OUTPUT, "socket_queue", "data_ready"})
 """Where the buffer's device is none, or not the one that matters."""
 _FINISH = ("ip_rcv_finish_core", "ip_rcv_finish", "ip_list_rcv_finish", "ip_sublist_rcv_finish")
-_PROBED_BY = {Step.NETFILTER_INGRESS: "nf_hook_slow", Step.NETFILTER_PREROUTING: "nf_hook_slow",
-              Step.CLEAN_RX: "veth_xdp_rcv_skb", Step.XFRM_POLICY_L4: "__xfrm_policy_check"}  # fmt: skip
+_PROBED_BY = {
+    Step.NETFILTER_INGRESS: "nf_hook_slow",
+    Step.NETFILTER_PREROUTING: "nf_hook_slow",
+    Step.CLEAN_RX: "veth_xdp_rcv_skb",
+    Step.XFRM_POLICY_L4: "__xfrm_policy_check",
+}
 _CONFIGURED = {
     Step.XDP_DRIVER: Config.XDP_DRIVER,
     Step.GENERIC_XDP: Config.XDP_GENERIC,

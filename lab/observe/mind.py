@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from lab.kernel import vm
 from lab.observe.names import Names
 from lab.observe.records import Config, Kind, Link, MindRecord, Record
 from lab.trace import Hop, LookUp
 
 _ACTIONS = {0: "pass", 2: "drop", 7: "redirect", -1: "pass", 4: "stolen"}
 _CT = {0: "new", 1: "established", 2: "reply", 3: "related"}
-_LONGEST_RUN_NS = 1_000_000
+_LONGEST_RUN_NS = 100_000_000 if vm.inside() else 1_000_000
 
 
 def entries(notes: Iterable[MindRecord], names: Names) -> list[Record]:

@@ -170,7 +170,8 @@ def follow(
     source = lab.place(sender)
     destination, place = destination_of(lab, receiver)
     with ExitStack() as stack:
-        tracer = stack.enter_context(open_tracer(lab, shot.witness))
+        tracer = open_tracer(lab, shot.witness)
+        stack.callback(tracer.close)
         if shot.listen and place is not None and shot.protocol != "icmp":
             serve = place.serve_udp if shot.protocol == "udp" else place.serve_tcp
             stack.enter_context(serve(shot.port))

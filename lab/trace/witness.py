@@ -7,7 +7,7 @@ functions, probed at entry. Each made its own trace from its own records.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from lab.trace.comparison import Comparison, Difference
@@ -62,7 +62,9 @@ def compare(tracepoints: Trace, functions: Trace) -> Comparison:
                 said = (_words(one), _words(other))
                 differences.append(Difference(key[:2], step, step.title, *said))
     more = _compare_sending(tracepoints, functions)
-    return Comparison(agreed + more.agreed, (*alone, *more.alone), (*differences, *more.differences))
+    alone += more.alone
+    differences += more.differences
+    return Comparison(agreed + more.agreed, tuple(alone), tuple(differences))
 
 
 def _received(trace: Trace) -> Iterator[tuple[Key, tuple[Hop, ...]]]:
