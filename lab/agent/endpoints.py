@@ -14,8 +14,8 @@ from lab.errors import InputError, KernelError
 from lab.kernel import link
 from lab.kernel.bpfmap import BpfMap, get_pinned
 from lab.layouts.attach import POLICY
+from lab.layouts.core import EndpointKey
 from lab.names import did_you_mean
-from lab.plan import entries
 from lab.plan.inventory import CILIUM_HOST_INDEX, Inventory, NodeFacts, PodFacts
 from lab.policy.entries import EntryKey
 from lab.policy.objects import Direction
@@ -237,7 +237,7 @@ class Endpoints:
         for node in facts.nodes:
             key = policies.network_key(f"{pod.address}/32")
             policies.delete(node.name, "cilium_ipcache", [key])
-        policies.delete(pod.node, "cilium_lxc", [entries.lxc_key(pod.address)])
+        policies.delete(pod.node, "cilium_lxc", [EndpointKey(ip4=pod.address).pack()])
         recipe = programs.recipes(facts, facts.node(pod.node))[pod.lxc]
         programs.withdraw(recipe, pod.endpoint_id)
         # the device may have gone with its pod's namespace already

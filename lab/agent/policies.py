@@ -11,7 +11,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from lab.kernel.bpfmap import BpfMap
-from lab.plan import entries
+from lab.layouts.core import EndpointKey, IpcacheKey
+from lab.plan.datapath import endpoint_info, who_is_behind
 from lab.plan.inventory import Inventory, PodFacts
 from lab.plan.steps import globals_dir
 from lab.policy.entries import EntryKey, pack_value, unpack_value
@@ -74,12 +75,12 @@ def ipcache_row(
     network: IPv4Network, identity: int, via: IPv4Address | None
 ) -> tuple[bytes, bytes]:
     """Return key and value of one ipcache entry."""
-    return entries.ipcache_key(network), entries.ipcache_value(identity, via)
+    return IpcacheKey.of(network).pack(), who_is_behind(identity, via).pack()
 
 
 def network_key(cidr: str) -> bytes:
     """Return the ipcache key of a network."""
-    return entries.ipcache_key(IPv4Network(cidr))
+    return IpcacheKey.of(IPv4Network(cidr)).pack()
 
 
 def write(node: str, name: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
@@ -98,11 +99,4 @@ def delete(node: str, name: str, keys: Iterable[bytes]) -> int:
 
 def endpoint_row(pod: PodFacts, identity: int) -> tuple[bytes, bytes]:
     """Return key and value of a pod's entry in ``cilium_lxc``."""
-    value = entries.lxc_value(
-        ifindex=pod.lxc_index,
-        endpoint_id=pod.endpoint_id,
-        mac=pod.mac,
-        node_mac=pod.lxc_mac,
-        identity=identity,
-    )
-    return entries.lxc_key(pod.address), value
+    return EndpointKey(ip4=pod.address).pack(), endpoint_info(pod, identity).pack()

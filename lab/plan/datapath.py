@@ -14,8 +14,19 @@ from lab.layouts.attach import (
     object_of,
     private_pins,
 )
+from lab.layouts.core import (
+    ENDPOINT_F_HOST,
+    CidrKey,
+    EndpointInfo,
+    EndpointKey,
+    Flag,
+    IpcacheKey,
+    RemoteEndpointInfo,
+    TunnelKey,
+    TunnelValue,
+)
+from lab.layouts.records import Record
 from lab.names import RESERVED_IDENTITIES
-from lab.plan import entries
 from lab.plan.inventory import (
     CILIUM_HOST_INDEX,
     CILIUM_NET_INDEX,
@@ -65,19 +76,22 @@ def default_policy(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
         key = EntryKey(0, egress)
         name = f"cilium_policy_{pod.endpoint_id:05d}"
         note = f"anything may {what} {pod.name}: no policy selects it"
-        yield _update(node, name, key.pack(), pack_value(False, key), note)
+        value = pack_value(False, key)
+        yield UpdateMap(
+            where=node.name, map=name, key=key.pack().hex(), value=value.hex(), note=note
+        )
 
 
 def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     """Yield the entries every node has, who is where: ``cilium_ipcache``, ``cilium_tunnel_map``."""
     tunnel = facts.topology.options.routing == "vxlan"
+    own = EndpointInfo(lxc_id=node.host_endpoint_id, flags=ENDPOINT_F_HOST, sec_id=HOST)
     for address in (node.address, node.router):
-        value = entries.lxc_value(endpoint_id=node.host_endpoint_id, host=True, identity=HOST)
-        yield _update(node, "cilium_lxc", entries.lxc_key(address), value, f"{address}: the node")
+        yield _update(node, "cilium_lxc", EndpointKey(ip4=address), own, f"{address}: the node")
     for text in facts.topology.options.masquerade_exceptions:
         network = IPv4Network(text)
         note = f"{network} sees pods' own addresses"
-        yield _update(node, "cilium_ipmasq_v4", entries.cidr_key(network), b"\x01", note)
+        yield _update(node, "cilium_ipmasq_v4", CidrKey.of(network), Flag(value=1), note)
     everywhere = IPv4Network("0.0.0.0/0")
     yield _ipcache(node, everywhere, WORLD, None)
     for other in facts.nodes:
@@ -86,10 +100,9 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         yield _ipcache(node, IPv4Network(other.address), HOST if mine else REMOTE_NODE, None)
         yield _ipcache(node, IPv4Network(other.router), HOST if mine else REMOTE_NODE, via)
         if via:
-            key, value = entries.tunnel_key(other.pod_cidr), entries.tunnel_value(other.address)
-            yield _update(
-                node, "cilium_tunnel_map", key, value, f"{other.pod_cidr} at {other.name}"
-            )
+            key = TunnelKey(ip4=other.pod_cidr.network_address)
+            note = f"{other.pod_cidr} at {other.name}"
+            yield _update(node, "cilium_tunnel_map", key, TunnelValue(ip4=other.address), note)
         for pod in other.pods:
             yield _ipcache(node, IPv4Network(pod.address), pod.identity, via)
 
@@ -97,26 +110,37 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
 def _ipcache(
     node: NodeFacts, network: IPv4Network, identity: int, via: IPv4Address | None
 ) -> UpdateMap:
-    value = entries.ipcache_value(identity, via)
     note = f"{network} has identity {identity}" + (f" behind {via}" if via else "")
-    return _update(node, "cilium_ipcache", entries.ipcache_key(network), value, note)
+    value = who_is_behind(identity, via)
+    return _update(node, "cilium_ipcache", IpcacheKey.of(network), value, note)
+
+
+def who_is_behind(identity: int, via: IPv4Address | None) -> RemoteEndpointInfo:
+    """Return the ipcache's value for an identity, behind the tunnel to a node if ``via``."""
+    return RemoteEndpointInfo(sec_identity=identity, tunnel_endpoint=via or IPv4Address(0))
 
 
 def pod_entries(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
     """Yield what only a pod's own node holds: its endpoint in ``cilium_lxc``."""
-    value = entries.lxc_value(
+    note = f"{pod.address} is endpoint {pod.endpoint_id}, pod {pod.name}"
+    key = EndpointKey(ip4=pod.address)
+    yield _update(node, "cilium_lxc", key, endpoint_info(pod, pod.identity), note)
+
+
+def endpoint_info(pod: PodFacts, identity: int) -> EndpointInfo:
+    """Return a pod's value in ``cilium_lxc``."""
+    return EndpointInfo(
         ifindex=pod.lxc_index,
-        endpoint_id=pod.endpoint_id,
+        lxc_id=pod.endpoint_id,
         mac=pod.mac,
         node_mac=pod.lxc_mac,
-        identity=pod.identity,
+        sec_id=identity,
     )
-    note = f"{pod.address} is endpoint {pod.endpoint_id}, pod {pod.name}"
-    yield _update(node, "cilium_lxc", entries.lxc_key(pod.address), value, note)
 
 
-def _update(node: NodeFacts, name: str, key: bytes, value: bytes, note: str) -> UpdateMap:
-    return UpdateMap(where=node.name, map=name, key=key.hex(), value=value.hex(), note=note)
+def _update(node: NodeFacts, name: str, key: Record, value: Record, note: str) -> UpdateMap:
+    memory, content = key.pack().hex(), value.pack().hex()
+    return UpdateMap(where=node.name, map=name, key=memory, value=content, note=note)
 
 
 def pod_datapath(facts: Inventory, node: NodeFacts, pod: PodFacts) -> Iterator[Step]:

@@ -9,11 +9,13 @@ import pytest
 from lab.layouts import core, events, flows
 from lab.layouts.maps import MAPS, map_layout
 from lab.layouts.records import Record
-from lab.plan import entries
 
 POD, NODE = IPv4Address("10.0.1.10"), IPv4Address("172.30.0.2")
 TABLE = {
-    "cilium_lxc key": (core.EndpointKey(ip4=POD), entries.lxc_key(POD)),
+    "cilium_lxc key": (
+        core.EndpointKey(ip4=POD),
+        bytes.fromhex("0a00010a" + "00" * 12 + "01 00 0000"),
+    ),
     "cilium_lxc value": (
         core.EndpointInfo(
             ifindex=10,
@@ -22,21 +24,26 @@ TABLE = {
             node_mac="06:00:0a:00:01:0a",
             sec_id=256,
         ),
-        entries.lxc_value(
-            ifindex=10,
-            endpoint_id=266,
-            mac="02:00:0a:00:01:0a",
-            node_mac="06:00:0a:00:01:0a",
-            identity=256,
+        bytes.fromhex(
+            "0a000000 0000 0a01 00000000 00000000 02000a00010a 0000 06000a00010a 0000"
+            "00010000 00000000 0000000000000000"
         ),
     ),
     "cilium_ipcache key": (
         core.IpcacheKey.of(IPv4Network("10.0.2.0/24")),
-        entries.ipcache_key(IPv4Network("10.0.2.0/24")),
+        bytes.fromhex("38000000 0000 00 01 0a000200" + "00" * 12),
     ),
     "cilium_ipcache value": (
         core.RemoteEndpointInfo(sec_identity=300, tunnel_endpoint=NODE),
-        entries.ipcache_value(300, NODE),
+        bytes.fromhex("2c010000 ac1e0002 0000 00 00"),
+    ),
+    "cilium_tunnel_map key": (
+        core.TunnelKey(ip4=IPv4Address("10.0.2.0")),
+        bytes.fromhex("0a000200" + "00" * 12 + "01 00 0000"),
+    ),
+    "cilium_ipmasq_v4 key": (
+        core.CidrKey.of(IPv4Network("192.0.2.0/24")),
+        bytes.fromhex("18000000 c0000200"),
     ),
     "a conntrack tuple, ports in network order": (
         flows.Tuple4(daddr=POD, saddr=NODE, dport=80, sport=1000, nexthdr=6, flags=1),
@@ -46,7 +53,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("record", "memory"), TABLE.values(), ids=TABLE.keys())
-def test_memory_is_what_the_plan_writes(record, memory):
+def test_memory_is_what_the_kernel_expects(record, memory):
     assert record.pack() == memory
     assert type(record).unpack(memory) == record
 
