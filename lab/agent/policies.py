@@ -26,6 +26,9 @@ def policy_pin(node: str, endpoint_id: int) -> Path:
 def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
     """Write the entries that are missing or say something else; return how many.
 
+    Where the map has no room for the old and the new together, what the old allowed goes first:
+    for a moment too little passes, never too much.
+
     Args:
         pin: of the policy map.
         wanted: key -> deny flag.
@@ -35,6 +38,10 @@ def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
     """
     with BpfMap.from_pin(pin) as policy:
         have = {key: unpack_value(value)[0] for key, value in policy.items()}
+        keep = {key.pack() for key in wanted}
+        if len(keep | have.keys()) > policy.spec.max_entries:
+            for key in [key for key, deny in have.items() if not deny and key not in keep]:
+                policy.delete(key)
         missing = [
             (key.pack(), pack_value(deny, key))
             for key, deny in wanted.items()

@@ -49,9 +49,7 @@ def _sends(program: str, name: str, hook: str) -> Function:
 
 FUNCTIONS = (
     Function("f_napi_poll", "__napi_poll", "napi_poll", Step.NAPI_POLL, over="f_napi_poll_over"),
-    Function(
-        "f_xdp_driver", "veth_xdp_rcv_skb", "xdp", Step.XDP_DRIVER, over="f_xdp_driver_over"
-    ),
+    Function("f_xdp_driver", "veth_xdp_rcv_skb", "xdp", Step.XDP_DRIVER, over="f_xdp_driver_over"),
     Function("f_gro_receive", "dev_gro_receive", "gro_receive", Step.GRO_RECEIVE),
     Function("f_receive_one", "__netif_receive_skb_one_core", "receive_skb", Step.RECEIVE_SKB),
     Function("f_receive_list", "netif_receive_skb_list_internal", "receive_skb", Step.RECEIVE_SKB),

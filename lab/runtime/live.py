@@ -478,9 +478,7 @@ class Lab(Control):
         """
         from lab.observe.recording import Shot, follow
 
-        shot = Shot(
-            protocol=protocol, port=port, payload=payload, listen=listen, witness=witness
-        )
+        shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen, witness=witness)
         return follow(self, sender, receiver, shot)
 
     def watch(self, where: str = "", *, count: int = 0, duration_s: float | None = None) -> Watch:
