@@ -13,7 +13,10 @@ char LICENSE[] SEC("license") = "GPL";
 #define TCP_LISTEN 10
 #define TCX_NEXT (-1)
 #define NF_ACCEPT 1
+#define CGROUP_PASS 1
 #define NF_LOCAL_OUT 3
+#define CT_INFO_MASK 7UL
+#define CT_KNOWN 8
 
 /* The packet last seen on this processor: events that name no buffer belong to it. */
 struct current {
@@ -461,6 +464,19 @@ int BPF_PROG(on_xdp_bulk_tx, const struct net_device *dev, int sent, int drops, 
 	return 0;
 }
 
+/* What conntrack holds the packet for, and the type of its route (enum rtable's, 0 without one). */
+static __always_inline u32 netfilter_state(const struct sk_buff *skb)
+{
+	const struct rtable *route = (void *)(skb->_skb_refdst & ~1UL);
+	u32 state = 0;
+
+	if (bpf_core_field_exists(skb->_nfct) && skb->_nfct & ~CT_INFO_MASK)
+		state = CT_KNOWN | (skb->_nfct & CT_INFO_MASK);
+	if (route)
+		state |= (u32)BPF_CORE_READ(route, rt_type) << 8;
+	return state;
+}
+
 /* One netfilter program before and one behind every chain of a hook: what passes the first and
  * not the last was judged by a rule in between.
  */
@@ -482,6 +498,7 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	record->netns = netns;
 	record->ifindex = dev ? dev->ifindex : 0;
 	record->arg = state->hook;
+	record->reason = netfilter_state(skb);
 	fill_buffer(record, skb);
 	/* a packet redirected into the device (bpf_redirect_peer) is met here first */
 	if (kind == KIND_NETFILTER_FIRST && state->hook == NF_PREROUTING && skb->dev)
@@ -513,6 +530,22 @@ static __always_inline void hook_sight(struct __sk_buff *ctx, u16 kind)
 
 	if (record)
 		finish(record);
+}
+
+/* The sending socket's control group, behind the last netfilter hook. */
+SEC("cgroup_skb/egress")
+int cgroup_egress(struct __sk_buff *ctx)
+{
+	hook_sight(ctx, KIND_CGROUP_EGRESS);
+	return CGROUP_PASS;
+}
+
+/* The receiving socket's control group, just before the socket's own filter. */
+SEC("cgroup_skb/ingress")
+int cgroup_ingress(struct __sk_buff *ctx)
+{
+	hook_sight(ctx, KIND_CGROUP_INGRESS);
+	return CGROUP_PASS;
 }
 
 SEC("tc")

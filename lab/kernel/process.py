@@ -229,23 +229,35 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     grace_s: float = 3.0,
+    feed: str = "",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Keep a program running beside the caller; it has ended when the block has.
 
     Standard output and error are pipes of the yielded process. At the end of the block it gets
     SIGTERM, and SIGKILL after ``grace_s`` seconds.
 
+    Args:
+        argv: program and arguments.
+        env: its whole environment; the caller's if None.
+        cwd: its working directory; the caller's if None.
+        grace_s: seconds between the two signals.
+        feed: what it reads on standard input, which then stays open as long as the block, and
+            no longer than the caller lives; empty for no input.
+
     Raises:
         PrerequisiteError: the program is not installed.
     """
     process = subprocess.Popen(
         [require(argv[0]), *argv[1:]],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=env,
         cwd=cwd,
     )
+    if process.stdin is not None:
+        process.stdin.write(feed.encode())
+        process.stdin.flush()
     try:
         yield process
     finally:

@@ -51,12 +51,16 @@ def fill(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
     return in_order(lines)
 
 
+_BEHIND = {"cgroup_ingress": Step.XFRM_POLICY_L4.number + 0.5}
+"""Hooks without a number whose neighbours are seen later than they are met."""
+
+
 def in_order(lines: list[Hop]) -> list[Hop]:
     """Lines with a step by its number; the others stay behind the line they followed."""
-    keyed: list[tuple[int, Hop]] = []
-    step = 0
+    keyed: list[tuple[float, Hop]] = []
+    step: float = 0
     for hop in lines:
-        step = hop.step.number if hop.step else step
+        step = hop.step.number if hop.step else _BEHIND.get(hop.hook, step)
         keyed.append((step, hop))
     return [hop for _, hop in sorted(keyed, key=lambda pair: pair[0])]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lab.observe.headers import ICMP, TCP
 from lab.observe.records import Kind, Record
 from lab.observe.walk import TRANSPORT, Builder, Walk
-from lab.trace import Evidence, Side, Step
+from lab.trace import Evidence, SendHook, Side, Step
 
 ACCEPTED = "accepted"
 """Verdict of a wake-up that is not for the packet itself but for the connection it completes."""
@@ -25,6 +25,23 @@ _BY_KIND = {Kind.ROUTE: "on_route", Kind.TCP_SEGMENT: "on_tcp_segment"}
 _ANSWERS = frozenset({"__icmp_send", "nf_send_reset"})
 
 
+ARRIVALS = {
+    Kind.DATA_READY: "_data_ready",
+    Kind.SOCKET_READ: "_read",
+    Kind.SOCKET_LOOKUP: "_looked_up",
+    Kind.TCP_SEGMENT: "_segment",
+    Kind.TCP_STATE: "_state",
+    Kind.CGROUP_INGRESS: "_cgroup",
+    Kind.CGROUP_EGRESS: "_cgroup",
+}
+"""Which method takes a record of a kind."""
+
+_CGROUPS = {
+    Kind.CGROUP_INGRESS: ("cgroup_ingress", Side.RECEIVE),
+    Kind.CGROUP_EGRESS: (SendHook.CGROUP.value, Side.SEND),
+}
+
+
 class Arrival(Builder):
     """Lines about the packet's transport and socket."""
 
@@ -34,6 +51,13 @@ class Arrival(Builder):
             seen = next((name for name in functions if name in stack), "")
             if seen:
                 self.by_stack(record, walk, step, functions[0], seen)
+
+    def _cgroup(self, record: Record) -> None:
+        hook, side = _CGROUPS[record.kind]
+        self.add(
+            record, self.walk(record, side), hook, hook, evidence=Evidence.PROGRAM,
+            reason="programs of the socket's control group run here",
+        )  # fmt: skip
 
     def _data_ready(self, record: Record) -> None:
         family, port = record.arg >> 32, record.arg & 0xFFFFFFFF

@@ -11,6 +11,7 @@ from lab.observe.headers import UDP, VXLAN_PORT, parse
 from lab.observe.identify import Journey, journeys
 from lab.observe.join import join
 from lab.observe.ladder import Ladder
+from lab.observe.met import Told, add_met
 from lab.observe.mind import annotate, entries
 from lab.observe.names import Names
 from lab.observe.records import Config, Kind, MindRecord, Record
@@ -44,6 +45,7 @@ def assemble(
     names: Names,
     *,
     own: Sequence[OwnEvent] = (),
+    told: Told = Told(),  # noqa: B008 (frozen)
     lost: int = 0,
     lab: str = "",
     topology: str = "",
@@ -59,6 +61,7 @@ def assemble(
         notes: of the datapath programs.
         names: for everything that is a number in them.
         own: what probes of the user's own wrote.
+        told: what netfilter told.
         lost: records that the kernel could not hand over.
         lab: name of the lab.
         topology: name of its topology.
@@ -73,6 +76,7 @@ def assemble(
     found = [journey for journey in journeys(known) if journey.packet is not None]
     join(found, own)
     lines = annotate([_hops(journey, names, polls, reading) for journey in found], notes, names)
+    lines = add_met(lines, found, told, names)
     return tuple(
         Trace(
             packet=_packet_id(journey, names),

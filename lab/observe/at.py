@@ -183,7 +183,8 @@ def follow_at(lab: Lab, sender: str, receiver: str, shot: Shot, at: str) -> Reco
         if shot.protocol == "tcp":
             tracer.only_flow(Flow(source=own, source_port=port, protocol=6))
         else:
-            tracer.only_cookie(cookie, sender=entry.first)
+            ends = port if shot.protocol == "udp" else 0
+            tracer.only_cookie(cookie, sender=entry.first, source_port=ends)
         _inject(lab, entry, frame, (sender, receiver))
         recording = Recording()
         recording.packets = tracer.traces(settle_s=_SETTLE_S)

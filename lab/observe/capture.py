@@ -55,7 +55,7 @@ def _interface(hop: Hop) -> tuple[str, str]:
 
 
 def comment(hop: Hop) -> str:
-    """Return one line about a hop: step, evidence, program, verdict, mark, identity."""
+    """Return one line about a hop: step, evidence, program, verdict, rules, mark, identity."""
     parts = [
         f"step {hop.step}" if hop.step else hop.hook,
         f"evidence {hop.evidence} ({hop.object})",
@@ -64,6 +64,7 @@ def comment(hop: Hop) -> str:
         parts.append(hop.program)
     if hop.verdict:
         parts.append(f"verdict {hop.verdict}" + (f": {hop.drop_reason}" if hop.dropped else ""))
+    parts += [str(met) for met in hop.met if met.kind in ("rule", "policy")]
     if hop.mark:
         parts.append(f"mark {hop.mark:#x}")
     if hop.identity is not None:

@@ -20,10 +20,19 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import KernelError, LabError, VerifierError
 from lab.kernel import tracing, vm
 from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
-from lab.kernel.bpfattach import AttachType, Direction, Link, attach_tracing, query_tc, query_xdp
+from lab.kernel.bpfattach import (
+    AttachType,
+    Direction,
+    Link,
+    attach_cgroup,
+    attach_tracing,
+    query_tc,
+    query_xdp,
+)
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.btf import read_object
 from lab.kernel.netns import NetworkNamespace
+from lab.observe.nfevents import NetfilterEar
 from lab.observe.programs import Probe, Where, usable
 from lab.plan.steps import globals_dir
 from lab.runtime.messages import receive, send
@@ -42,6 +51,10 @@ EMULATED_RECENT_NS = 100_000_000
 EMULATED_LINGER = 10
 MOST_BYTES = 512 << 20
 _FILTER = struct.Struct("<IIQ4s4sHHIQII")
+_CGROUP_TYPES = {
+    Where.CGROUP_INGRESS: AttachType.CGROUP_INET_INGRESS,
+    Where.CGROUP_EGRESS: AttachType.CGROUP_INET_EGRESS,
+}
 _NO_CHAINS = frozenset({"underlay"})
 """The underlay is a bridge: it has no IP hooks of its own."""
 
@@ -76,6 +89,11 @@ class Collector:
         self.minds: dict[int, tuple[BpfMap, _Source]] = {}
         self.dropped = 0
         self.most_bytes: int = context.arguments.get("most_bytes") or MOST_BYTES
+        # where no hook of netfilter is watched, what it tells could not be placed
+        listen = bool(context.arguments.get("stacks", True))
+        names = [name for name in self.namespaces if listen and name not in _NO_CHAINS]
+        self.ear = NetfilterEar({name: self.namespaces[name] for name in names})
+        self.stack.callback(self.ear.close)
         self.generation = 0
         self.filter_at = -1
 
@@ -102,6 +120,7 @@ class Collector:
         for probe in self.probes:
             self._attach(probe)
         self._open_minds()
+        self.lost_before = self.lost()
 
     def watch(self, loaded: Loaded, path: str) -> None:
         """Take over what was loaded: its ring, its filter, the namespaces it looks at.
@@ -130,6 +149,9 @@ class Collector:
             links.append(attach_tracing(program))
         elif probe.where is Where.FENTRY:
             links.append(attach_tracing(program, AttachType.TRACE_FENTRY))
+        elif probe.where in _CGROUP_TYPES:
+            group = self.context.arguments["cgroup"]
+            links.append(attach_cgroup(program, group, _CGROUP_TYPES[probe.where]))
         else:
             for name, space in self.namespaces.items():
                 with space.entered():
@@ -168,7 +190,6 @@ class Collector:
             config = self.stack.enter_context(BpfMap.from_pin(folder / "cilium_runtime_config"))
             ring.take()  # what nobody read before
             self.minds[self.inodes[node.name]] = (config, _Source(ring, []))
-        self.lost_before = self.lost()
 
     # -- serving ------------------------------------------------------------------------------
 
@@ -198,7 +219,7 @@ class Collector:
             "programs": {p.name: self.loaded.programs[p.name].info().id for p in self.probes},
             "places": self._places(),
             "hooks": self._hooks(),
-            "refused": self.refused,
+            "refused": [*self.refused, *self.ear.refused],
             "kernel": os.uname().release,
         }
 
@@ -262,6 +283,8 @@ class Collector:
             self.generation,
             0,
         )
+        if mode:
+            self.ear.arm(port=source_port or destination_port, protocol=protocol)
         value = bytearray(self.bss.spec.value_size)
         value[self.filter_at : self.filter_at + len(packed)] = packed
         self.bss.update(struct.pack("<I", 0), bytes(value))
@@ -283,6 +306,7 @@ class Collector:
 
     def drain(self) -> None:
         """Move what the rings hold into memory; beyond a bound records count as lost."""
+        self.ear.drain()
         for source in (self.source, *(mind for _, mind in self.minds.values())):
             taken = source.ring.take()
             if source.size > self.most_bytes:
@@ -298,7 +322,7 @@ class Collector:
         for config, _ in self.minds.values():
             told = config.lookup(struct.pack("<I", MIND_LOST_SLOT))
             total += struct.unpack("<Q", told)[0] if told else 0
-        return int(total + self.dropped)
+        return int(total + self.dropped + self.ear.lost)
 
     def _send_records(self, connection: socket.socket, *, places: bool) -> None:
         self.drain()
@@ -312,6 +336,7 @@ class Collector:
             {
                 "lost": self.lost() - self.lost_before,
                 "bytes": len(packets),
+                "netfilter": self.ear.hand_over(),
                 "minds": [[inode, len(data)] for inode, data in minds],
                 "places": self._places() if places else [],
             },

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from lab.observe.arrival import Arrival
+from lab.observe.arrival import ARRIVALS, Arrival
 from lab.observe.drops import classify
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
@@ -40,13 +40,6 @@ _XDP = {
     Kind.XDP_EXCEPTION: ("aborted", "on_xdp_exception"),
     Kind.XDP_REDIRECT: ("redirect", "on_xdp_redirect"),
     Kind.XDP_TX: ("tx", "on_xdp_bulk_tx"),
-}
-_ARRIVALS = {
-    Kind.DATA_READY: "_data_ready",
-    Kind.SOCKET_READ: "_read",
-    Kind.SOCKET_LOOKUP: "_looked_up",
-    Kind.TCP_SEGMENT: "_segment",
-    Kind.TCP_STATE: "_state",
 }
 _XDP_COPY = "skb_pp_cow_data"
 
@@ -89,8 +82,8 @@ class Ladder(Arrival):
             self._netfilter(record)
         elif kind is Kind.ROUTE:
             self._route(record)
-        elif kind in _ARRIVALS:
-            getattr(self, _ARRIVALS[kind])(record)
+        elif kind in ARRIVALS:
+            getattr(self, ARRIVALS[kind])(record)
         elif kind is Kind.GRO_RESULT:
             self._gro_result(record)
         elif kind is Kind.FREE:

@@ -18,6 +18,8 @@ class Where(Enum):
     TC_INGRESS = auto()
     TC_EGRESS = auto()
     SOCKET_LOOKUP = auto()
+    CGROUP_INGRESS = auto()
+    CGROUP_EGRESS = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,22 @@ PROBES = (
         Where.NETFILTER,
         _NETFILTER,
         "chain verdicts",
+        light=False,
+    ),
+    Probe(
+        "cgroup_egress",
+        Kind.CGROUP_EGRESS,
+        Where.CGROUP_EGRESS,
+        _CAST,
+        "the control group of the sending socket",
+        light=False,
+    ),
+    Probe(
+        "cgroup_ingress",
+        Kind.CGROUP_INGRESS,
+        Where.CGROUP_INGRESS,
+        _CAST,
+        "the control group of the receiving socket",
         light=False,
     ),
     Probe("tc_ingress", Kind.TC_INGRESS, Where.TC_INGRESS, _CAST, "tc ingress before programs"),

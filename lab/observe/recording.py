@@ -210,10 +210,15 @@ def _fire(
     own, destination = addresses
     namespace = getattr(getattr(source, "facts", None), "netns", source.name)
     if shot.protocol == "udp":
-        cookie = new_cookie()
-        tracer.only_cookie(cookie, sender=namespace, destination=destination)
+        cookie, port = new_cookie(), _FIRST_PORT + secrets.randbelow(_PORTS)
+        tracer.only_cookie(cookie, sender=namespace, destination=destination, source_port=port)
         sent = source.send_udp(
-            destination, shot.port, shot.payload, cookie=cookie, timeout_s=shot.timeout_s
+            destination,
+            shot.port,
+            shot.payload,
+            cookie=cookie,
+            timeout_s=shot.timeout_s,
+            source_port=port,
         )
         return sent.error
     if shot.protocol == "tcp":

@@ -12,7 +12,10 @@ from lab.datapath.build import SOURCES, build, build_objects
 from lab.errors import KernelError
 from lab.kernel import tracing
 from lab.kernel.btf import read_object
+from lab.kernel.nfnetlink import Connection, RuleMet
+from lab.kernel.nfnetlink import parse as parse_netfilter
 from lab.observe.assemble import TRACEPOINTS, assemble
+from lab.observe.met import Told
 from lab.observe.mind import words_of
 from lab.observe.names import Names, devices_from, names_from
 from lab.observe.programs import left_out, missing
@@ -25,6 +28,7 @@ from lab.observe.records import (
     parse_mind,
     parse_record,
 )
+from lab.observe.rules import Ruleset, parse_ruleset
 from lab.observe.stream import split
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import raise_error
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 MODE_OFF, MODE_COOKIE, MODE_TUPLE, MODE_ALL = range(4)
 _END_S = 2.0
 _LONGEST_SETTLE_S = 1.0
+_TOLD_NS = 1_000_000_000
 SETTLE_S = 0.03
 """How long nothing new must have come before a recording counts as complete."""
 
@@ -85,7 +90,12 @@ class Tracer:
         self._stacks = stacks
         path = build([SOURCES / "probes" / self.source], root=SOURCES / "probes")[0]
         self._connection: socket.socket = lab.keeper.spawn(
-            self.service, "", object=str(path), stacks=stacks, most_bytes=most_bytes
+            self.service,
+            "",
+            object=str(path),
+            stacks=stacks,
+            most_bytes=most_bytes,
+            cgroup=lab.keeper.record.cgroup,
         )
         answer = self._receive()
         self.kernel = str(answer["kernel"])
@@ -101,6 +111,8 @@ class Tracer:
         self.lost = 0
         self._records: list[Record] = []
         self._notes: list[MindRecord] = []
+        self._told: list[tuple[int, int, RuleMet | Connection]] = []
+        self._rulesets: dict[int, Ruleset] = {}
 
     def __enter__(self) -> Tracer:
         return self
@@ -110,15 +122,18 @@ class Tracer:
 
     # -- what is recorded -----------------------------------------------------------------------
 
-    def only_cookie(self, cookie: int, *, sender: str = "", destination: str = "") -> None:
+    def only_cookie(
+        self, cookie: int, *, sender: str = "", destination: str = "", source_port: int = 0
+    ) -> None:
         """Record only the packet with this cookie, from its first sight in ``sender`` on.
 
         Args:
             cookie: 64 bits, as :func:`lab.packets.with_cookie` appends.
             sender: namespace in which it is sent: other places pay nothing until then.
             destination: address that the sender will ask a route for.
+            source_port: that it will send from: rules are traced for its packets alone.
         """
-        flow = Flow(destination=destination or "0.0.0.0")
+        flow = Flow(destination=destination or "0.0.0.0", source_port=source_port)
         self._filter(MODE_COOKIE, cookie=cookie, entry=sender, flow=flow)
 
     def only_flow(self, flow: Flow, *, sender: str = "", mind: bool = True) -> None:
@@ -171,7 +186,9 @@ class Tracer:
         done, notes, self._records, self._notes = split(
             self._records, self._notes, self._names, before_ns
         )
-        return self._assemble(done, notes) if done else ()
+        traces = self._assemble(done, notes) if done else ()
+        self._told = [told for told in self._told if told[1] >= before_ns - _TOLD_NS]
+        return traces
 
     def _assemble(self, records: list[Record], notes: list[MindRecord]) -> tuple[Trace, ...]:
         tracing.reread_loaded()
@@ -182,6 +199,7 @@ class Tracer:
             records,
             notes,
             self._names,
+            told=Told(tuple(self._told), self._rulesets),
             own=[event for probe in self._lab.probes for event in probe.events],
             lost=self.lost,
             lab=self._lab.name,
@@ -201,6 +219,7 @@ class Tracer:
         self._fetch()
         self._records.clear()
         self._notes.clear()
+        self._told.clear()
 
     def _settle(self, settle_s: float) -> None:
         """Fetch until nothing new came for a while, but not for ever: traffic may never end."""
@@ -214,6 +233,7 @@ class Tracer:
     def _fetch(self, *, places: bool = False) -> int:
         head = self._ask(op="collect", places=places)
         self.lost = head["lost"]
+        self._hear(head["netfilter"])
         if places:
             # a device that is gone by now keeps the name it had
             devices = {**self._names.devices, **devices_from(head["places"])}
@@ -228,6 +248,14 @@ class Tracer:
                 for at in range(0, length, MIND_BYTES)
             )
         return len(data) // size
+
+    def _hear(self, netfilter: dict[str, Any]) -> None:
+        for netns, ns, data in netfilter["events"]:
+            self._told += ((netns, ns, event) for event in parse_netfilter(bytes.fromhex(data)))
+        for netns, texts in netfilter["rulesets"]:
+            for text in texts:
+                known = self._rulesets.get(netns, Ruleset())
+                self._rulesets[netns] = known | parse_ruleset(text)
 
     # -- the connection -------------------------------------------------------------------------
 

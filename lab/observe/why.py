@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab.observe.causes import DATAPATH, ERRNO, KERNEL, Cause
 from lab.observe.recording import Recording, Shot, follow
-from lab.trace import Hop, Side, Step, Trace
+from lab.trace import Hop, Met, Side, Step, Trace
 
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
@@ -139,11 +139,28 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
         where=_where(hop),
         cause=cause.what,
         entry=_entry(hop),
-        change=cause.change.replace("DEVICE", hop.device).replace("DEV ", f"{hop.device} "),
+        change=_change(cause, hop),
         reason=hop.drop_reason,
         hop=hop,
         trace=trace,
     )
+
+
+def _rule(hop: Hop) -> Met | None:
+    """The netfilter rule, or the chain's policy, that dropped the packet here."""
+    return next((met for met in reversed(hop.met) if met.verdict == "drop"), None)
+
+
+def _change(cause: Cause, hop: Hop) -> str:
+    rule = _rule(hop)
+    if rule is not None and rule.kind == "rule":
+        return f"Change that rule: nft delete rule {rule.name}; nft list ruleset shows all."
+    if rule is not None and rule.kind == "policy":
+        return (
+            f"Add a rule that accepts it: nft add rule {rule.name} ... accept, or change the "
+            "chain's policy; nft list ruleset shows all."
+        )
+    return cause.change.replace("DEVICE", hop.device).replace("DEV ", f"{hop.device} ")
 
 
 def _by_place(hop: Hop) -> Cause | None:
@@ -166,6 +183,8 @@ def _by_place(hop: Hop) -> Cause | None:
 
 
 def _entry(hop: Hop) -> str:
+    if (rule := _rule(hop)) is not None:
+        return f"{rule.name}: {rule.text}" if rule.text else rule.name
     decided = [look_up for look_up in hop.lookups if look_up.map == "cilium_policy"]
     if decided:
         last = decided[-1]

@@ -54,10 +54,14 @@ class BothTracers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def only_cookie(self, cookie: int, *, sender: str = "", destination: str = "") -> None:
+    def only_cookie(
+        self, cookie: int, *, sender: str = "", destination: str = "", source_port: int = 0
+    ) -> None:
         """As :meth:`Tracer.only_cookie`."""
         for tracer in (self._functions, self._tracepoints):
-            tracer.only_cookie(cookie, sender=sender, destination=destination)
+            tracer.only_cookie(
+                cookie, sender=sender, destination=destination, source_port=source_port
+            )
 
     def only_flow(self, flow: Flow, *, sender: str = "") -> None:
         """As :meth:`Tracer.only_flow`."""

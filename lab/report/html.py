@@ -174,6 +174,7 @@ def _hop(hop: Hop, earlier: Hop | None) -> dict[str, Any]:
         "bytes": _bytes(hop, outer.overhead if outer else 0),
         "lookups": [
             *(f"{name} = {value}" for name, value in hop.values),
+            *(str(one) for one in hop.met),
             *(_look_up(one) for one in hop.lookups),
         ],
         "headers": _headers(hop, earlier) if hop.taken else [],

@@ -177,6 +177,9 @@ def _details(hop: Hop, *, lookups: bool) -> Iterator[Text]:
     if hop.values:
         told = "  ".join(f"{name}={value}" for name, value in hop.values)
         yield Text(_fit(f"{_INDENT}{told}"), style="magenta")
+    for met in hop.met:
+        decided = hop.dropped and met.verdict == "drop"
+        yield Text(_fit(f"{_INDENT}{met}"), style=_line_style(hop) if decided else "dim")
     if lookups:
         for look_up in hop.lookups:
             found = "no entry" if look_up.value is None else look_up.value

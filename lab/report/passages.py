@@ -103,11 +103,17 @@ def _in_step_order(hops: list[Hop]) -> list[Hop]:
     skipped = [(hop.step, hop) for hop in hops if hop.step is not None and not hop.taken]
     for step, hop in sorted(skipped, key=lambda pair: pair[0]):
         at = next(
-            (n for n, other in enumerate(ordered) if other.step and step < other.step),
+            (n for n, other in enumerate(ordered) if _behind(other, step)),
             len(ordered),
         )
         ordered.insert(at, hop)
     return ordered
+
+
+def _behind(hop: Hop, step: Step) -> bool:
+    if hop.hook == "cgroup_ingress":
+        return step <= Step.XFRM_POLICY_L4  # a control group's programs run between 17 and 18
+    return hop.step is not None and step < hop.step
 
 
 def _skip_key(hop: Hop) -> str | None:

@@ -2,7 +2,17 @@
 
 from lab.trace.comparison import Comparison, Difference
 from lab.trace.expect import Expectation
-from lab.trace.model import SCHEMA_VERSION, Hop, LookUp, PacketId, Passage, Relation, Trace, ranges
+from lab.trace.model import (
+    SCHEMA_VERSION,
+    Hop,
+    LookUp,
+    Met,
+    PacketId,
+    Passage,
+    Relation,
+    Trace,
+    ranges,
+)
 from lab.trace.own import Attach, Probe
 from lab.trace.steps import NO_EVIDENCE, Evidence, SendHook, Side, Step, Tie
 from lab.trace.witness import Witness, compare, merge
@@ -17,6 +27,7 @@ __all__ = [
     "Expectation",
     "Hop",
     "LookUp",
+    "Met",
     "PacketId",
     "Passage",
     "Probe",

@@ -33,6 +33,31 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """Something of the kernel's own tables that decided, or was written, at a hop.
+
+    Attributes:
+        kind: ``rule`` (of a netfilter chain), ``policy`` (of a base chain), ``conntrack``,
+            ``route``, ``neighbour`` or ``xfrm``.
+        name: which, as the tool that lists it says: ``ip filter INPUT handle 4``, ``table 255``.
+        text: what it says: ``udp dport 5000 drop``.
+        verdict: what came of it: ``accept``, ``drop``, ``jump sub``, ``new``, ``local`` ...
+        source: how this is known: ``nftrace``, ``ctnetlink``, the hook that showed it.
+    """
+
+    kind: str
+    name: str
+    text: str = ""
+    verdict: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.kind} {self.name}" + (f": {self.text}" if self.text else "")
+        told = self.verdict in self.text.replace(",", " ").split()
+        return what if told or not self.verdict else f"{what} → {self.verdict}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PacketId:
     """Which packet a trace is about.
 
@@ -117,6 +142,7 @@ class Hop:
         identity: security identity in force; None where not seen.
         ct_state: ``new established reply related`` or empty.
         lookups: questions the datapath asked here, in order.
+        met: rules, routes, policies and tracked connections of the kernel met here, in order.
         values: what a probe of the user's own says here, by its own field names, in order.
         packet: id of the packet within the trace (clones, fragments and GSO segments get their
             own); 0 is the injected one.
@@ -148,6 +174,7 @@ class Hop:
     identity: int | None = None
     ct_state: str = ""
     lookups: tuple[LookUp, ...] = ()
+    met: tuple[Met, ...] = ()
     values: tuple[tuple[str, int | str], ...] = ()
     packet: int = 0
     skb: int = 0
@@ -356,6 +383,7 @@ def _hop_as_dict(hop: Hop) -> dict[str, Any]:
     value["evidence"] = hop.evidence.word
     value["side"] = hop.side.value
     value["lookups"] = [asdict(look_up) for look_up in hop.lookups]
+    value["met"] = [asdict(one) for one in hop.met]
     value["values"] = dict(hop.values)
     value["before"] = hop.before.hex() if hop.before is not None else None
     value["after"] = hop.after.hex() if hop.after is not None else None
@@ -371,6 +399,7 @@ def _hop_of(value: Mapping[str, Any]) -> Hop:
     known["step"] = Step.of(known["step"]) if known.get("step") else None
     known["evidence"] = Evidence.of(known["evidence"])
     known["side"] = Side(known.get("side", "receive"))
+    known["met"] = tuple(Met(**_known(Met, one)) for one in known.get("met", ()))
     known["lookups"] = tuple(LookUp(**_known(LookUp, one)) for one in known.get("lookups", ()))
     known["values"] = tuple(known.get("values", {}).items())
     known["stack"] = tuple(known.get("stack", ()))

@@ -90,7 +90,7 @@ DEVICE = {
         Step.NETFILTER_INGRESS, "no netdev chain",
         ["nft add table netdev t",
          "nft add chain netdev t c {{ type filter hook ingress device eth0 priority 0 ; }}"],
-        ["nft delete table netdev t"], Evidence.IMPLIED,
+        ["nft delete table netdev t"], Evidence.PROGRAM,
     ),
     "an IPsec policy": (
         Step.XFRM_POLICY_L4, "no IPsec policy",

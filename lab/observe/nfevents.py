@@ -1,0 +1,114 @@
+"""The tracer's ear at netfilter, inside the lab: which rules packets met, which connections."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from lab.errors import LabError
+from lab.kernel import nfnetlink, process
+from lab.kernel.netns import NetworkNamespace
+from lab.observe.rules import OWN_TABLE, parse_ruleset, tracing_rules
+from lab.waiting import eventually
+
+_MOST = 50_000
+_LIST = ("nft", "-a", "list", "ruleset")
+_LISTED_AGAIN_NS = 500_000_000
+_ARMED_S = 1.0
+
+
+class NetfilterEar:
+    """Listens in every namespace; asks for the trace of rules only where there are rules.
+
+    Args:
+        namespaces: of the lab, by name; those without IP hooks are left out by the caller.
+    """
+
+    def __init__(self, namespaces: dict[str, NetworkNamespace]) -> None:
+        self.stack = ExitStack()
+        self.asking = ExitStack()
+        self.spaces = {space.inode: space for space in namespaces.values()}
+        self.events: dict[int, nfnetlink.NetfilterEvents] = {}
+        self.told: list[tuple[int, int, bytes]] = []
+        self.rulesets: dict[int, list[str]] = {}
+        self.refused: list[str] = []
+        self.listed_ns = 0
+        self.dropped = 0
+        for inode, space in self.spaces.items():
+            with space.entered():
+                try:
+                    events = nfnetlink.NetfilterEvents()
+                except LabError as error:
+                    self.refused.append(error.message)
+                    return
+                self.events[inode] = events
+                self.stack.callback(events.close)
+
+    def arm(self, *, port: int = 0, protocol: int = 0) -> None:
+        """Let the kernel trace rules for packets of a flow; 0 means any."""
+        self.disarm()
+        for inode, space in self.spaces.items():
+            with space.entered():
+                if any(not name.startswith(OWN_TABLE) for _, name in nfnetlink.tables()):
+                    try:
+                        self._ask(inode, port, protocol)
+                    except LabError as error:
+                        self.refused.append(f"netfilter rules: {error.message}")
+
+    def _ask(self, inode: int, port: int, protocol: int) -> None:
+        text = self._list(inode)
+        bases = parse_ruleset(text).bases.values()
+        devices = sorted({device for base in bases for device in base.devices})
+        rules = tracing_rules(port, protocol, tuple(devices))
+        child = process.running(["nft", "-i"], feed=rules)
+        self.asking.enter_context(child)
+        eventually(
+            lambda: any(name == OWN_TABLE for _, name in nfnetlink.tables()),
+            within_s=_ARMED_S,
+            what="the tracing rule",
+        )
+
+    def _list(self, inode: int) -> str:
+        text = process.run(_LIST).stdout
+        known = self.rulesets.setdefault(inode, [])
+        if text not in known:
+            known.append(text)
+        return text
+
+    def disarm(self) -> None:
+        """Take the tracing rules away again."""
+        self.asking.close()
+
+    def drain(self) -> None:
+        """Take what came."""
+        for inode, events in self.events.items():
+            for data in events.take():
+                if len(self.told) < _MOST:
+                    self.told.append((inode, time.monotonic_ns(), data))
+                else:
+                    self.dropped += 1
+
+    @property
+    def lost(self) -> int:
+        """Events that the kernel or this process could not keep."""
+        return self.dropped + sum(events.lost for events in self.events.values())
+
+    def hand_over(self) -> dict[str, Any]:
+        """Return what came since the last call, and the rules it speaks of, as JSON values."""
+        self.drain()
+        told, self.told = self.told, []
+        if told and time.monotonic_ns() - self.listed_ns > _LISTED_AGAIN_NS:
+            self.listed_ns = time.monotonic_ns()
+            for inode in {inode for inode, _, _ in told} & self.rulesets.keys():
+                with self.spaces[inode].entered():
+                    self._list(inode)
+        return {
+            "events": [[inode, ns, data.hex()] for inode, ns, data in told],
+            "rulesets": [[inode, texts] for inode, texts in self.rulesets.items()] if told else [],
+        }
+
+    def close(self) -> None:
+        """Take the tracing rules away and listen no longer."""
+        self.asking.close()
+        self.stack.close()
