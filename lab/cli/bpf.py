@@ -117,28 +117,39 @@ def _show(
     lab_name: str, node_name: str, output: Format, listed: Callable[[Lab, _Node], Listing]
 ) -> None:
     """Print one listing per node, or all as one JSON list of ``{node, key, value, text}``."""
+    with running(lab_name) as lab:
+        nodes = _nodes(lab, node_name)
+        found = [
+            _Part(f"node {n.facts.name}", {"node": n.facts.name}, listed(lab, n)) for n in nodes
+        ]
+    _print(found, output)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One map's listing among several: how it is headed, and what its JSON rows begin with."""
+
+    title: str
+    where: dict[str, object]
+    listing: Listing
+
+
+def _print(parts: list[_Part], output: Format) -> None:
     from lab.datapath.listing import lines
 
-    with running(lab_name) as lab:
-        found = [(node, listed(lab, node)) for node in _nodes(lab, node_name)]
     if output is Format.JSON:
         print_json(
             [
-                {
-                    "node": node.facts.name,
-                    "key": _plain(key),
-                    "value": _plain(value),
-                    "text": " ".join(row),
-                }
-                for node, listing in found
-                for row, (key, value) in zip(listing.rows, listing.entries, strict=True)
+                {**part.where, "key": _plain(key), "value": _plain(value), "text": " ".join(row)}
+                for part in parts
+                for row, (key, value) in zip(part.listing.rows, part.listing.entries, strict=True)
             ]
         )
         return
-    for number, (node, listing) in enumerate(found):
-        if len(found) > 1:
-            typer.echo(("\n" if number else "") + f"# node {node.facts.name}")
-        for line in lines(listing):
+    for number, part in enumerate(parts):
+        if len(parts) > 1:
+            typer.echo(("\n" if number else "") + f"# {part.title}")
+        for line in lines(part.listing):
             typer.echo(line)
 
 
@@ -294,21 +305,26 @@ def ipcache_get(
 
 @_apps["policy"].command("get")
 def policy_get(
-    endpoint: Annotated[str, typer.Argument(help="Endpoint id or name of a pod")],
+    endpoint: Annotated[
+        str, typer.Argument(help="Endpoint id or name of a pod; all of them without one.")
+    ] = "",
     lab: LabOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the policy entries of one endpoint."""
+    """List the policy entries of one endpoint, or of all."""
     from lab.datapath import listing
 
     with running(lab) as live:
-        name, pod = live.name, find_pod(live, endpoint)
-
-    def entries(live: Lab, where: _Node) -> Listing:
-        found = _read(where, f"cilium_policy_{pod.endpoint_id:05d}")
-        return listing.policy(found, _labels(live))
-
-    _show(name, pod.node, output, entries)
+        pods = [find_pod(live, endpoint)] if endpoint else list(live.facts.pods)
+        labels = _labels(live)
+        parts = []
+        for pod in pods:
+            [node] = _nodes(live, pod.node)
+            entries = _read(node, f"cilium_policy_{pod.endpoint_id:05d}")
+            title = f"endpoint {pod.endpoint_id}, pod {pod.name} on {pod.node}"
+            where: dict[str, object] = {"node": pod.node, "endpoint": pod.endpoint_id}
+            parts.append(_Part(title, where, listing.policy(entries, labels)))
+    _print(parts, output)
 
 
 def _labels(lab: Lab) -> Callable[[int], str]:

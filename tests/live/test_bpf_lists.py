@@ -140,3 +140,16 @@ def test_what_is_listed_is_what_bpftool_dumps(lab, capsys, words, names):
         text = listed(capsys, words, "table").replace(" ", "")
         assert all(row["text"].split("expires=")[0].split("Created=")[0].replace(" ", "") in text
                    for row in rows)  # fmt: skip
+
+
+def test_without_an_endpoint_the_policies_of_all_are_listed(lab, capsys):
+    capsys.readouterr()
+    assert run(["bpf", "policy", "get", "--lab", "lists"]) == 0
+    headed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    assert headed == [
+        f"# endpoint {pod.endpoint_id}, pod {pod.name} on {pod.node}" for pod in lab.facts.pods
+    ]
+    assert run(["bpf", "policy", "get", "--lab", "lists", "-o", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    numbers = {(row["node"], row["endpoint"]) for row in rows}
+    assert numbers == {(pod.node, pod.endpoint_id) for pod in lab.facts.pods}
