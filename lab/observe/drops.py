@@ -68,6 +68,7 @@ _BY_FUNCTION = {
     "vxlan_rcv": Drop(Step.L4_RECEIVE, "udp_rcv"),
     "vxlan_xmit_one": Drop(None, SendHook.DEV_XMIT.value),
     "veth_xmit": Drop(None, SendHook.DEV_XMIT.value),
+    "__dev_forward_skb2": Drop(None, SendHook.DEV_XMIT.value),
     "br_forward_finish": Drop(None, "bridge"),
 }
 _XFRM = {

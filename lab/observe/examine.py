@@ -91,8 +91,10 @@ class Examiner:
         return done.returncode, done.stdout, done.stderr
 
     def _link(self, place: str, device: str) -> _Link | None:
+        if not place or not device:
+            return None
         code, text, _ = self._run(place, "ip", "-j", "link", "show", "dev", device)
-        if code or not place:
+        if code:
             return None
         (known,) = json.loads(text)
         return _Link(place, device, "UP" in known["flags"], known["mtu"])
@@ -341,6 +343,10 @@ class Examiner:
         silent = [address for address in silent if address in asked]
         if len(silent) != 1:
             return None
+        owner = next((n.name for n in self.lab.facts.nodes if str(n.address) == silent[0]), "")
+        for link in filter(None, (self._link(owner, "eth0"), self._link("underlay", owner))):
+            if owner and not link.up:
+                return self._down(link, f"nobody answers the ARP question for {silent[0]}")
         return replace(
             self.answer,
             known=True,
