@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.trace import SendHook, Side, Step
@@ -94,6 +95,32 @@ def classify(location: str, reason: str, *, side: Side, entered: str) -> Drop | 
         return _netfilter(side, entered)
     known = _BY_REASON.get(reason) or _BY_FUNCTION.get(location)
     return known or Drop(None, location or "kfree_skb")
+
+
+_CHAINS = {
+    "ip_rcv": "nf_prerouting",
+    "ip_list_rcv": "nf_prerouting",
+    "ip_sublist_rcv": "nf_prerouting",
+    "ip_local_deliver": "nf_input",
+    "ip_forward": SendHook.NF_FORWARD.value,
+    "__ip_local_out": SendHook.NF_OUTPUT.value,
+    "ip_output": SendHook.NF_POSTROUTING.value,
+}
+_BOTTOM = ("__netif_receive_skb", "__napi_poll", "__dev_queue_xmit")
+
+
+def chain_of(stack: Sequence[str]) -> str:
+    """Return the netfilter hook whose rules dropped a packet, by who called them; empty if none.
+
+    Args:
+        stack: where it was freed, innermost first. What is below the device belongs to others.
+    """
+    for name in stack:
+        if name in _CHAINS:
+            return _CHAINS[name]
+        if name.startswith(_BOTTOM):
+            break
+    return ""
 
 
 def _netfilter(side: Side, entered: str) -> Drop:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from lab.observe.arrival import ARRIVALS, Arrival
-from lab.observe.drops import classify
+from lab.observe.drops import chain_of, classify
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
@@ -340,7 +340,7 @@ class Ladder(Arrival):
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
         last = next((hop for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), None)
-        entered = last.hook if last else ""
+        entered = last.hook if last else chain_of(self.names.frames(record.stack))
         if last and last.hook == SendHook.NF_POSTROUTING.value and last.verdict == "accept":
             entered = "nf_egress"  # every chain there let it pass: the netdev family's comes next
         bridged = bool(walk.config & Config.RX_HANDLER)
