@@ -373,7 +373,8 @@ int BPF_PROG(f_ip_rcv, struct sk_buff *skb)
 	return at_layer3(ctx, skb);
 }
 
-SEC("fentry/ip_rcv_finish")
+/* The compiler leaves it whole on some kernels only. */
+SEC("fentry/ip_rcv_finish_core")
 int BPF_PROG(f_ip_rcv_finish, struct net *net, struct sock *sk, struct sk_buff *skb)
 {
 	return at_layer3(ctx, skb);

@@ -59,7 +59,7 @@ FUNCTIONS = (
     Function("f_classify", "tcf_classify", "tc_ingress", Step.TC_INGRESS),
     Function("f_netfilter", "nf_hook_slow", "nf_prerouting", over="f_netfilter_over"),
     Function("f_ip_rcv", "ip_rcv_core", "ip_rcv", Step.IP_RCV),
-    Function("f_ip_rcv_finish", "ip_rcv_finish", "ip_rcv_finish", Step.IP_RCV_FINISH),
+    Function("f_ip_rcv_finish", "ip_rcv_finish_core", "ip_rcv_finish", Step.IP_RCV_FINISH),
     Function("f_ip_routing", "ip_route_input_noref", "ip_routing", Step.IP_ROUTING),
     Function("f_ip_forward", "ip_forward", "ip_forward"),
     Function("f_ip_local_deliver", "ip_local_deliver", "ip_local_deliver", Step.IP_LOCAL_DELIVER),
@@ -191,7 +191,7 @@ class FunctionLadder(Builder):
         """Routing is asked from step 12, whose function may have been inlined into its callers."""
         stack = tuple(map(self.names.symbol, record.stack))
         seen = next((name for name in _FINISH if name in stack), "")
-        if seen and not walk.taken(Step.IP_RCV_FINISH):
+        if seen and not walk.taken(Step.IP_RCV_FINISH):  # else it was seen itself
             self.add(
                 record, walk, "ip_rcv_finish", "f_ip_routing", step=Step.IP_RCV_FINISH,
                 evidence=Evidence.STACK, reason=f"{seen} called ip_route_input_noref",
@@ -280,7 +280,7 @@ def complete(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
     went_on = walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER)
     if walk.taken(Step.IP_RCV) and went_on and not walk.taken(Step.IP_RCV_FINISH):
         later = next(h for h in walk.hops if h.step in (Step.IP_ROUTING, Step.IP_LOCAL_DELIVER))
-        told = "ip_rcv_finish is inlined here; ip_rcv_core came before it and delivery after it"
+        told = "it has no function of its own here; ip_rcv_core was before it, delivery after it"
         walk.hops.append(
             replace(later, step=Step.IP_RCV_FINISH, hook="ip_rcv_finish", reason=told,
                     evidence=Evidence.IMPLIED, verdict="")
