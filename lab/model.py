@@ -165,6 +165,7 @@ class Options:
         policy_audit: policies drop nothing, but tell what they would have dropped.
         custom_calls: a program of the user's may run after a pod's own, see `lab endpoint custom`.
         mtu: of every device, in bytes.
+        ct_tcp_max: flows of TCP that a node remembers; a full table forgets the least used.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.
     """
 
@@ -180,6 +181,7 @@ class Options:
     policy_audit: bool = False
     custom_calls: bool = False
     mtu: int = 1500
+    ct_tcp_max: int = 32768
     datapath: bool = True
 
     def __post_init__(self) -> None:
@@ -196,6 +198,10 @@ class Options:
             )
         if not 576 <= self.mtu <= 65535:
             raise TopologyError(f"option mtu: {self.mtu}", hint="use 576 to 65535 bytes")
+        if not 1 << 10 <= self.ct_tcp_max <= 1 << 24:
+            raise TopologyError(
+                f"option ct_tcp_max: {self.ct_tcp_max}", hint="use 1024 to 16777216 flows"
+            )
         object.__setattr__(self, "masquerade_exceptions", tuple(self.masquerade_exceptions))
         if self.native_routing_cidr:
             _network(self.native_routing_cidr, "option native_routing_cidr")

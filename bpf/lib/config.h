@@ -90,6 +90,9 @@ const volatile __u32 native_mtu = 1500;
 /* Later fragments find their ports in cilium_ipv4_frag_datagrams; false: fragments are dropped. */
 const volatile bool enable_ipv4_fragments = true;
 
+/* Flows of TCP that the node remembers: the loader makes cilium_ct4_global so large. */
+const volatile __u32 ct_tcp_max = 32768;
+
 /* Life of an entry without packets, s; Cilium 1.13's defaults. */
 const volatile __u32 ct_timeout_tcp_s = 21600;
 const volatile __u32 ct_timeout_tcp_syn_s = 60;

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -40,6 +41,8 @@ _SIDES = {
     Side.INGRESS: bpfattach.Direction.INGRESS,
     Side.EGRESS: bpfattach.Direction.EGRESS,
 }
+CAPACITIES = {"ct_tcp_max": "cilium_ct4_global"}
+"""Load-time constant -> the map that holds so many entries."""
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -199,7 +202,25 @@ class LoadedObject:
         self.close()
 
 
-def ensure_maps(bpffs: Path, paths: Iterable[Path], private: Iterable[str] = PRIVATE) -> None:
+def sized_maps(path: Path, config: Mapping[str, ConfigValue]) -> dict[str, MapSpec]:
+    """Return the maps an object declares, with the capacities that its constants ask for."""
+    specs = dict(maps_of(path))
+    for constant, name in CAPACITIES.items():
+        if constant in config and name in specs:
+            specs[name] = changed(specs[name], max_entries=int(str(config[constant])))
+    return specs
+
+
+def _capacities(specs: Mapping[str, MapSpec]) -> dict[str, int]:
+    return {name: specs[name].max_entries for name in CAPACITIES.values() if name in specs}
+
+
+def ensure_maps(
+    bpffs: Path,
+    paths: Iterable[Path],
+    private: Iterable[str] = PRIVATE,
+    config: Mapping[str, ConfigValue] | None = None,
+) -> None:
     """Create and pin the node's maps that are not there yet, without loading a program.
 
     A pinned map that no longer fits its declaration is replaced by an empty one; programs that
@@ -209,6 +230,7 @@ def ensure_maps(bpffs: Path, paths: Iterable[Path], private: Iterable[str] = PRI
         bpffs: mount point of the node's bpffs.
         paths: compiled objects.
         private: C names of maps that belong to one load and are not the node's.
+        config: load-time constants, of which some are capacities.
 
     Raises:
         KernelError: ``bpffs`` is no bpffs, or the kernel refused a map.
@@ -216,12 +238,18 @@ def ensure_maps(bpffs: Path, paths: Iterable[Path], private: Iterable[str] = PRI
     folder, own = globals_folder(bpffs), frozenset(private)
     with _locks[str(bpffs)]:
         for path in paths:
-            shared = {n: s for n, s in maps_of(path).items() if n not in own}
+            shared = {n: s for n, s in sized_maps(path, config or {}).items() if n not in own}
             with ExitStack() as stack:
                 present = _open_fitting(folder, {n: n for n in shared}, shared, stack)
                 if len(present) == len(shared):
                     continue
-                made = load_object(path, default_type=program_type(path), reuse=present, only=())
+                made = load_object(
+                    path,
+                    default_type=program_type(path),
+                    reuse=present,
+                    only=(),
+                    max_entries=_capacities(shared),
+                )
                 stack.callback(made.close)
                 for name in shared.keys() - present.keys():
                     made.maps[name].pin(folder / name)
@@ -279,14 +307,20 @@ def load(
         KernelError: the kernel refused anything else.
     """
     calls = tail_calls(path, config)
-    specs = maps_of(path)
+    specs = sized_maps(path, config)
     pins = {name: pin for name, pin in pins.items() if name in specs}
-    ensure_maps(bpffs, [path], private={CALLS, *pins})
+    ensure_maps(bpffs, [path], private={CALLS, *pins}, config=config)
     folder = globals_folder(bpffs)
     names = {name: pins.get(name, name) for name in specs if name != CALLS}
     with ExitStack() as stack:
         reuse = _open_fitting(folder, names, specs, stack)
-        loaded = load_object(path, default_type=program_type(path), config=config, reuse=reuse)
+        loaded = load_object(
+            path,
+            default_type=program_type(path),
+            config=config,
+            reuse=reuse,
+            max_entries=_capacities(specs),
+        )
     try:
         done = LoadedObject(
             path,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
-from lab.datapath.objects import maps_of, tail_calls
+from lab.datapath.objects import maps_of, sized_maps, tail_calls
 from lab.kernel.bpf import ConfigValue
 from lab.kernel.bpfmap import MapSpec, MapType
 from lab.layouts.attach import PRIVATE
@@ -40,7 +40,7 @@ def commands(step: Step, paths: Mapping[str, Path]) -> tuple[str, ...]:
 def _make_maps(step: steps.MakeMaps, paths: Mapping[str, Path]) -> Iterator[str]:
     made: set[str] = set()
     for name in step.objects:
-        for map_name, spec in maps_of(paths[name]).items():
+        for map_name, spec in sized_maps(paths[name], {"ct_tcp_max": step.ct_tcp_max}).items():
             if map_name not in made and map_name not in PRIVATE:
                 made.add(map_name)
                 yield from _create(f"{steps.globals_dir(step.where)}/{map_name}", map_name, spec)

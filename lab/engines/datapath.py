@@ -75,7 +75,9 @@ class DatapathInstaller:
         match step:
             case steps.MakeMaps():
                 paths = [self.paths[name] for name in step.objects]
-                objects.ensure_maps(Path(steps.bpffs(step.where)), paths)
+                objects.ensure_maps(
+                    Path(steps.bpffs(step.where)), paths, config={"ct_tcp_max": step.ct_tcp_max}
+                )
             case steps.LoadObject():
                 self._take(step)
             case steps.AttachTc():

@@ -29,6 +29,7 @@ _FLAGS: dict[str, tuple[str, Mapping[str, str]]] = {
     "policy-audit-mode": ("policy_audit", _TRUTH),
     "enable-custom-calls": ("custom_calls", _TRUTH),
     "mtu": ("mtu", {}),
+    "bpf-ct-global-tcp-max": ("ct_tcp_max", {}),
 }
 """Flag -> option and what its words are there; later flags decide over earlier ones."""
 

@@ -52,7 +52,11 @@ def datapath_steps(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
 
     Maps come first, as in ``Daemon.initMaps``; then the node's own devices; then the pods.
     """
-    yield MakeMaps(where=node.name, objects=OBJECTS)
+    yield MakeMaps(
+        where=node.name,
+        objects=OBJECTS,
+        ct_tcp_max=facts.topology.options.ct_tcp_max,
+    )
     yield from node_entries(facts, node)
     for pod in node.pods:
         yield from pod_entries(node, pod)
@@ -258,4 +262,5 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
         "native_routing_cidr": str(shown.network_address),
         "native_routing_cidr_mask": str(shown.netmask),
         "native_mtu": options.mtu,
+        "ct_tcp_max": options.ct_tcp_max,
     }

@@ -270,6 +270,7 @@ class MakeMaps(Step):
     """The maps that all programs of a node share exist and are pinned, still empty."""
 
     objects: tuple[str, ...]
+    ct_tcp_max: int
 
     def commands(self) -> tuple[str, ...]:
         """Return a comment: which maps is written in the objects (`lab.datapath.render`)."""
