@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lab.cli.output import Format, OutputOption
 from lab.errors import InputError
 from lab.kernel import process
 from lab.names import did_you_mean
@@ -22,18 +23,24 @@ ROOT = Path(__file__).resolve().parents[2]
 def bench_command(
     names: Annotated[list[str] | None, typer.Argument(help="bring_up, tracing, …")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each measurement.")] = 7,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write figures into this folder (datapath).")
+    ] = None,
+    output: OutputOption = Format.TABLE,
 ) -> int:
     """Run benchmarks one after the other; run them alone on the machine.
 
     Without a name, all of them.
     """
-    known = {path.stem: path for path in sorted((ROOT / "tests" / "bench").glob("*.py"))}
+    known = {path.stem: path for path in sorted((ROOT / "tests" / "bench").glob("[a-z]*.py"))}
     for name in names or ():
         if name not in known:
             raise InputError(f"no benchmark is called {name!r}", hint=did_you_mean(name, known))
     environment = {
         **os.environ,
         "LAB_BENCH_ROUNDS": str(rounds),
+        "LAB_BENCH_PLOT": str(plot.resolve()) if plot else "",
+        "LAB_BENCH_OUTPUT": str(output),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     codes = [

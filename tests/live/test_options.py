@@ -1,11 +1,13 @@
 """Every option of the datapath carries the same traffic; what differs is who sees which address."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lab import Lab, Options, Service, ServicePort
 from lab.cli.root import run
+from lab.kernel.bpfmap import BpfMap
 from lab.policy.objects import NetworkPolicy, Selector
 from topologies.two_nodes import topology
 
@@ -143,6 +145,20 @@ def test_only_networks_that_are_named_see_a_pods_own_address(options):
             assert lab.pod("client").connect(address, 9000, payload=b"hi").reply == b"hi"
         seen = [address for address, _ in server.report()["peers"]]
     assert seen == [POD, NODE]
+
+
+def test_a_node_remembers_as_many_flows_as_its_topology_says():
+    capacity = {}
+    with Lab(replace(topology, options=Options(ct_tcp_max=65536)), name="roomy") as lab:
+        for when in ("made", "after its pod's programs were loaded anew"):
+            if when != "made":
+                lab.node("alpha").agent.regenerate("client")
+            with BpfMap.from_pin(
+                Path(lab.node("alpha").pin("tc", "globals", "cilium_ct4_global"))
+            ) as flows:
+                capacity[when] = (flows.spec.max_entries, flows.id)
+    assert {entries for entries, _ in capacity.values()} == {65536}
+    assert len({number for _, number in capacity.values()}) == 1, "the same map as before"
 
 
 REFUSE_ONE = """

@@ -92,6 +92,7 @@ WORDS = {
     "a choice": ({"routing": "native"}, Options(routing="native")),
     "a truth": ({"custom_calls": "true"}, Options(custom_calls=True)),
     "a number": ({"mtu": "1400"}, Options(mtu=1400)),
+    "a capacity": ({"ct_tcp_max": "131072"}, Options(ct_tcp_max=131_072)),
     "a list": (
         {"masquerade_exceptions": "10.1.0.0/16,10.2.0.0/16"},
         Options(masquerade_exceptions=("10.1.0.0/16", "10.2.0.0/16")),
@@ -108,6 +109,7 @@ def test_options_said_in_words(words, options):
 REFUSED_WORDS = {
     "an unknown option": ({"rooting": "native"}, "'rooting' is unknown", "did you mean 'routing'?"),
     "a truth that is none": ({"prefilter": "yes"}, "'yes'", "true or false"),
+    "a table too small": ({"ct_tcp_max": "10"}, "ct_tcp_max: 10", "1024 to"),
     "a number that is none": ({"mtu": "big"}, "'big' is no number", "1500"),
     "a network that is none": ({"native_routing_cidr": "10.0.0.1/8"}, "10.0.0.1/8", "10.0.1.0/24"),
 }

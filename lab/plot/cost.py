@@ -1,0 +1,191 @@
+"""What a packet costs beside something else, and against the size of a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import InputError
+from lab.plot.tcp_style import INK, LOST, PALE, SMALL_POINTS, TEXT_POINTS, figure, plain, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8F5A7E")
+MARKERS = ("o", "s", "^", "D")
+_SUFFIXES = (".png", ".svg")
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """What a thousand more entries add, with the standard error of the fit, in nanoseconds."""
+
+    ns_per_1000: float
+    error_ns: float
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether two standard errors cover no slope at all."""
+        return abs(self.ns_per_1000) <= 2 * self.error_ns
+
+    def __str__(self) -> str:
+        told = "none to be told" if self.is_zero else "more than chance"
+        return f"{self.ns_per_1000:+.1f} ± {self.error_ns:.1f} ns per 1000 ({told})"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One measured path at growing sizes.
+
+    Attributes:
+        label: who did it.
+        sizes: numbers of entries, in growing order.
+        rounds: one tuple for each round, with a value in microseconds for each size.
+    """
+
+    label: str
+    sizes: tuple[int, ...]
+    rounds: tuple[tuple[float, ...], ...]
+
+    def column(self, position: int) -> tuple[float, ...]:
+        """Return what all rounds measured at one size, in microseconds."""
+        return tuple(values[position] for values in self.rounds)
+
+    @property
+    def slope(self) -> Slope:
+        """The least-squares slope within rounds: what a whole round is slower says nothing."""
+        xs = [size / 1000 for size in self.sizes]
+        middle = statistics.mean(xs)
+        width = sum((x - middle) ** 2 for x in xs) * len(self.rounds)
+        rests, total = [], 0.0
+        for values in self.rounds:
+            level = statistics.mean(values)
+            both = zip(xs, values, strict=True)
+            pairs = [(x - middle, (value - level) * 1000) for x, value in both]
+            total += sum(x * y for x, y in pairs)
+            rests.append(pairs)
+        found = total / width
+        left = sum((y - found * x) ** 2 for pairs in rests for x, y in pairs)
+        freedom = max(len(self.rounds) * (len(xs) - 1) - 1, 1)
+        return Slope(found, (left / freedom / width) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One path beside the first of its group.
+
+    Attributes:
+        label: the path.
+        ratios: to the first path of the group, round by round.
+        goal: the ratio that is wanted, None for the path that the others are compared with.
+        at_least: whether more is better.
+    """
+
+    label: str
+    ratios: tuple[float, ...]
+    goal: float | None = None
+    at_least: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.ratios)
+
+    @property
+    def verdict(self) -> str:
+        """The goal in words, and whether it was met; empty without a goal."""
+        if self.goal is None:
+            return ""
+        met = self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
+        sign = "≥" if self.at_least else "≤"
+        return f"goal {sign} {self.goal:.2f}: {'met' if met else 'missed'}"
+
+
+def write_growth(series: Sequence[Series], heading: str, what: str, target: Path) -> None:
+    """Draw cost against a number, both axes by factors, as ``target`` with .png and .svg.
+
+    Args:
+        series: with the same sizes.
+        heading: what the picture shows.
+        what: what there is more and more of.
+        target: path without its ending; its folder exists.
+
+    Raises:
+        InputError: nothing was measured.
+    """
+    if not series or not all(one.rounds for one in series):
+        raise InputError("nothing was measured", hint="give at least one series with a round")
+    made, axes = figure(6.6)
+    for one, colour, marker in zip(series, COLOURS, MARKERS, strict=False):
+        columns = [one.column(position) for position in range(len(one.sizes))]
+        middles = [statistics.median(values) for values in columns]
+        below = [m - min(values) for m, values in zip(middles, columns, strict=True)]
+        above = [max(values) - m for m, values in zip(middles, columns, strict=True)]
+        axes.errorbar(
+            one.sizes,
+            middles,
+            yerr=(below, above),
+            color=colour,
+            marker=marker,
+            markersize=9,
+            linewidth=2,
+            capsize=5,
+            label=f"{one.label}: {one.slope}",
+        )
+    title(axes, heading)
+    axes.set_xscale("log")
+    _scale(axes, series)
+    axes.set_xticks(series[0].sizes, [f"{size:,}" for size in series[0].sizes], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(what, fontsize=TEXT_POINTS, color=INK)
+    axes.set_ylabel("µs (median, least to most)", fontsize=TEXT_POINTS, color=INK)
+    axes.grid(axis="y", color=PALE, alpha=0.3)
+    axes.legend(fontsize=SMALL_POINTS, frameon=False, loc="upper left")
+    plain(axes)
+    for suffix in _SUFFIXES:
+        made.savefig(target.with_suffix(suffix))
+
+
+def _scale(axes: Axes, series: Sequence[Series]) -> None:
+    """From zero, so that a level line looks level; by factors where one series leaves the rest."""
+    values = [value for one in series for values in one.rounds for value in values]
+    room = 1.15 + 0.12 * len(series)
+    if max(values) < 8 * min(values):
+        axes.set_ylim(0, max(values) * room)
+        return
+    axes.set_yscale("log")
+    axes.set_ylim(min(values) / 2, max(values) * 2.2 ** len(series))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_minor_formatter(lambda *_: "")
+
+
+def write_ratios(bars: Sequence[Bar], heading: str, target: Path) -> None:
+    """Draw ratios as bars with their goals, as ``target`` with .png and .svg.
+
+    Raises:
+        InputError: nothing was measured.
+    """
+    if not bars:
+        raise InputError("nothing was measured", hint="give at least one path")
+    made, axes = figure(1.6 + 0.62 * len(bars))
+    for place, bar in enumerate(reversed(bars)):
+        low, high = min(bar.ratios), max(bar.ratios)
+        missed = bar.verdict.endswith("missed")
+        colour = PALE if bar.goal is None else LOST if missed else COLOURS[0]
+        axes.barh(place, bar.ratio, height=0.62, color=colour, alpha=0.85)
+        axes.plot([low, high], [place, place], color=INK, linewidth=2)
+        if bar.goal is not None:
+            axes.plot([bar.goal] * 2, [place - 0.42, place + 0.42], color=INK, linestyle=":")
+        words = f"{bar.ratio:.2f}   {bar.verdict}"
+        axes.text(max(high, bar.goal or 0) + 0.02, place, words, va="center", fontsize=SMALL_POINTS)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
+    axes.axvline(1, color=PALE, linewidth=1)
+    axes.set_xlim(0, max(max(bar.ratios) for bar in bars) * 1.45)
+    title(axes, heading)
+    axes.set_xlabel("ratio (bar: median; line: least to most; dots: goal)", fontsize=SMALL_POINTS)
+    plain(axes)
+    for suffix in _SUFFIXES:
+        made.savefig(target.with_suffix(suffix))

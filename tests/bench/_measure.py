@@ -1,0 +1,163 @@
+"""What the datapath benchmarks share: labs beside each other, one figure, figures in turns."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from lab import Lab, Options
+from lab.kernel import process
+from lab.plan import steps
+from lab.plot.cost import Bar, Series
+from topologies.two_nodes import topology
+
+ROUNDS = int(os.environ.get("LAB_BENCH_ROUNDS", "7"))
+PORT = 9000
+TRIPS = 4000
+PLAIN = Options(datapath=False, endpoint_routes=True, routing="native")
+FLOOR = Path(__file__).with_name("_floor.c")
+Measure = Callable[[], float]
+
+
+def lab_with(options: Options) -> Lab:
+    """Return a lab of two nodes with these options, not yet up."""
+    return Lab(replace(topology, options=options))
+
+
+def add_bare_veth(lab: Lab) -> str:
+    """Join client and web by a veth pair of their own; return web's address on it."""
+    pair = steps.AddVeth(
+        where="client",
+        device="bare0",
+        index=50,
+        mac="02:00:c0:a8:09:01",
+        peer_where="web",
+        peer="bare0",
+        peer_index=3,
+        peer_mac="02:00:c0:a8:09:02",
+        mtu=1500,
+    )
+    todo: list[steps.Step] = [pair]
+    for number, name in enumerate(("client", "web"), 1):
+        todo.append(steps.SetUp(where=name, device="bare0"))
+        todo.append(steps.AddAddress(where=name, device="bare0", address=f"192.168.9.{number}/24"))
+    lab.keeper.ask(op="run", steps=[steps.to_json(step) for step in todo])
+    return "192.168.9.2"
+
+
+def add_kernel_overlay(lab: Lab) -> str:
+    """Join client and server by bridges and the kernel's own VXLAN; return server's address."""
+    for number, (node, pod, other) in enumerate(
+        (("alpha", "client", "beta"), ("beta", "server", "alpha")), 1
+    ):
+        pair = steps.AddVeth(
+            where=node,
+            device="kv0",
+            index=60,
+            mac=f"02:00:c0:a8:08:1{number}",
+            peer_where=pod,
+            peer="kv0",
+            peer_index=3 + (pod == "client"),
+            peer_mac=f"02:00:c0:a8:08:0{number}",
+            mtu=1450,
+        )
+        lab.keeper.ask(op="run", steps=[steps.to_json(pair)])
+        remote = str(lab.node(other).address)
+        for words in (
+            "ip link add kbr0 type bridge",
+            f"ip link add kvx0 type vxlan id 42 dstport 4789 remote {remote} dev eth0",
+            "ip link set kvx0 mtu 1450 master kbr0 up",
+            "ip link set kv0 master kbr0 up",
+            "ip link set kbr0 up",
+        ):
+            lab.node(node).run(words.split(), check=True)
+        lab.pod(pod).run(["ip", "addr", "add", f"192.168.8.{number}/24", "dev", "kv0"], check=True)
+        lab.pod(pod).run(["ip", "link", "set", "kv0", "up"], check=True)
+    return "192.168.8.2"
+
+
+def add_floor(lab: Lab, section: str) -> str:
+    """Let empty programs carry what client and web send each other; return web's address.
+
+    Args:
+        lab: without a datapath.
+        section: of ``_floor.c``: ``veth`` or ``peer``.
+    """
+    client, web = (pod for pod in lab.facts.pods if pod.name in ("client", "web"))
+    node, router = lab.node(client.node), lab.facts.node(client.node).router
+    for pod, other in ((client, web), (web, client)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/floor.o"
+            build = f"clang -O2 -g -target bpf -I/usr/include/x86_64-linux-gnu -o {path}"
+            process.run([*build.split(), f"-DTO_IFINDEX={other.lxc_index}", "-c", str(FLOOR)])
+            node.run(["tc", "qdisc", "add", "dev", pod.lxc, "clsact"], check=True)
+            attach = f"tc filter add dev {pod.lxc} ingress bpf da obj {path} sec {section}"
+            node.run(attach.split(), check=True)
+        # nothing rewrites the frame on its way: the sender must address it to the other pod
+        neighbour = f"ip neigh replace {router} lladdr {other.mac} dev eth0"
+        lab.pod(pod.name).run(neighbour.split(), check=True)
+    return str(web.address)
+
+
+def trips(lab: Lab, server: str, address: str, port: int = PORT, count: int = TRIPS) -> float:
+    """Return the median round trip in microseconds, both ends on CPU 0."""
+    with lab.pod(server).mirror(PORT, cpu=0):
+        return lab.pod("client").round_trips(address, port, count=count, cpu=0).p50_us
+
+
+def opening(lab: Lab, server: str, address: str, port: int) -> float:
+    """Return the median time in microseconds to open a connection, both ends on CPU 0."""
+    with lab.pod(server).mirror(PORT, cpu=0):
+        return lab.pod("client").connections(address, port, count=300, cpu=0).p50_us
+
+
+def stream(lab: Lab, server: str, address: str) -> float:
+    """Return Gbit/s of one stream, the ends on CPU 0 and 1."""
+    with lab.pod(server).mirror(PORT, cpu=1, sink=True):
+        return lab.pod("client").throughput(address, PORT, seconds=0.6, cpu=0)
+
+
+def in_turns(paths: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
+    """Measure every path once a round, in another order each time, after a round for nothing."""
+    found: dict[str, list[float]] = {name: [] for name in paths}
+    order = random.Random(1)
+    for number in range(rounds + 1):
+        for name in order.sample(list(paths), len(paths)):
+            value = paths[name]()
+            if number:
+                found[name].append(value)
+    return found
+
+
+def bars(
+    found: Mapping[str, list[float]], goals: Mapping[str, float], *, at_least: bool = False
+) -> tuple[Bar, ...]:
+    """Return each path beside the first, round by round."""
+    first = next(iter(found.values()))
+    return tuple(
+        Bar(
+            name,
+            tuple(value / base for value, base in zip(values, first, strict=True)),
+            goals.get(name),
+            at_least,
+        )
+        for name, values in found.items()
+    )
+
+
+def series(found: Mapping[str, list[float]], label: str) -> Series:
+    """Return the paths named ``LABEL at SIZE`` as one series."""
+    sizes = {name: int(name.rpartition(" ")[2]) for name in found if name.startswith(f"{label} at")}
+    ordered = sorted(sizes, key=lambda name: sizes[name])
+    rounds = tuple(zip(*(found[name] for name in ordered), strict=True))
+    return Series(label, tuple(sizes[name] for name in ordered), rounds)
+
+
+def spread(values: list[float] | tuple[float, ...]) -> str:
+    """Return median and range as text."""
+    return f"{statistics.median(values):8.2f} [{min(values):.2f} - {max(values):.2f}]"
