@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.cli.lifecycle import EngineOption, check_engine
+from lab.cli.lifecycle import EngineOption, check_engine, progress_bar
 from lab.cli.output import Format, OutputOption, print_json
 from lab.scenarios import Report, load_scenarios
+from lab.scenarios.tally import Tally, fingerprint
 
 app = typer.Typer()
 
@@ -18,7 +20,9 @@ app = typer.Typer()
 def run_command(
     paths: Annotated[list[str], typer.Argument(help="Scenario files or folders.")],
     engine: EngineOption = "netns",
-    repeat: Annotated[int, typer.Option(min=1, help="Run each so many times.")] = 1,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Run each so many times; all have to come out the same.")
+    ] = 1,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for pictures and captures of TCP experiments.")
     ] = None,
@@ -26,25 +30,58 @@ def run_command(
 ) -> int:
     """Run scenarios, each in a fresh lab; exit 0 if every sentence holds.
 
-    Exit 1 if one does not, 3 if the only reason is that this kernel cannot do something.
+    Exit 1 if one does not, or if repeated runs come out differently; 3 if the only reason is that
+    this kernel cannot do something.
     """
     scenarios = load_scenarios(paths)
     check_engine(engine)
-    reports: list[Report] = []
-    for scenario in scenarios:
-        for _ in range(repeat):
-            report = scenario.run(engine=engine)
-            reports.append(report)
-            if pictures is not None:
-                _draw(report, pictures)
+    done: list[Tally] = []
+    with progress_bar("running") as progress:
+        for number, scenario in enumerate(scenarios):
+            runs: list[Report] = []
+            for _ in range(repeat):
+                report = scenario.run(engine=engine)
+                if pictures is not None and not runs:
+                    _draw(report, pictures)
+                # recordings are large, and drawn by now
+                runs.append(replace(report, pictures=()))
+                if progress:
+                    progress(number * repeat + len(runs), len(scenarios) * repeat)
+            done.append(Tally(tuple(runs)))
             if output is Format.TABLE:
-                _print(report)
+                _print(runs[0]) if repeat == 1 else _print_tally(done[-1])
+    reports = [report for tally in done for report in tally.reports]
     if output is Format.JSON:
         print_json([_row(report) for report in reports])
     else:
-        failed = [report for report in reports if not report.passed]
-        typer.echo(f"{len(reports) - len(failed)} passed, {len(failed)} failed")
-    return exit_code(reports)
+        _print_sum(done, repeat)
+    return exit_code(reports) or int(not all(tally.steady for tally in done))
+
+
+def _print_sum(done: list[Tally], repeat: int) -> None:
+    reports = [report for tally in done for report in tally.reports]
+    failed = sum(not report.passed for report in reports)
+    text = f"{len(reports) - failed} passed, {failed} failed"
+    if repeat > 1:
+        same = sum(len(tally.outcomes) == 1 for tally in done)
+        text += f"; {same} of {len(done)} scenarios came out the same all {repeat} times"
+    typer.echo(text)
+
+
+def _print_tally(tally: Tally) -> None:
+    runs = len(tally.reports)
+    mark = typer.style("ok  ", fg="green") if tally.steady else typer.style("FAIL", fg="red")
+    outcomes = "one outcome" if len(tally.outcomes) == 1 else f"{len(tally.outcomes)} outcomes"
+    seconds = sum(report.seconds for report in tally.reports)
+    late = max((r.lateness.max_us for r in tally.reports if r.lateness), default=0.0)
+    wire = f", wire at most {late / 1e3:.2f} ms late" if late else ""
+    typer.echo(
+        f"{mark} {tally.scenario}: {tally.held} of {runs} held, {outcomes} ({seconds:.1f} s{wire})"
+    )
+    for line in tally.broken():
+        typer.echo(f"    ✗ {line}")
+    for line in tally.differences():
+        typer.echo(f"    ≠ {line}")
 
 
 def _draw(report: Report, folder: Path) -> None:
@@ -73,6 +110,11 @@ def _row(report: Report) -> dict[str, object]:
         "seconds": round(report.seconds, 3),
         "checks": [{"statement": check.statement, "holds": check.holds} for check in report.checks],
     }
+    if report.outcome:
+        row["outcome"] = fingerprint(report)
+    if report.lateness:
+        row["late_us"] = {"p50": report.lateness.p50_us, "p99": report.lateness.p99_us,
+                          "max": report.lateness.max_us}  # fmt: skip
     if report.error:
         row["error"] = report.error
     return row
@@ -80,7 +122,13 @@ def _row(report: Report) -> dict[str, object]:
 
 def _print(report: Report) -> None:
     mark = typer.style("ok  ", fg="green") if report.passed else typer.style("FAIL", fg="red")
-    typer.echo(f"{mark} {report.scenario}: {report.claim} ({report.seconds:.2f} s)")
+    late = report.lateness
+    wire = (
+        f", wire late by {late.p50_us / 1e3:.2f} ms, at most {late.max_us / 1e3:.2f}"
+        if late
+        else ""
+    )
+    typer.echo(f"{mark} {report.scenario}: {report.claim} ({report.seconds:.2f} s{wire})")
     for check in report.checks:
         sign = "  ✓" if check.holds else "  ✗"
         detail = f"  [{check.detail}]" if check.detail and not check.holds else ""

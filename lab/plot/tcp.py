@@ -35,6 +35,7 @@ def look(
     from_ms: float = 0.0,
     to_ms: float = float("inf"),
     labels: tuple[str, ...] = (),
+    note: str = "",
 ) -> Figure:
     """Return a picture of a recording, or of a stretch of it in milliseconds."""
     return draw(
@@ -45,6 +46,7 @@ def look(
             from_ms=from_ms,
             to_ms=to_ms,
             labels=labels,
+            note=note,
         )
     )
 

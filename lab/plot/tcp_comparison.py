@@ -35,7 +35,7 @@ def draw(picture: Picture) -> Figure:
     plain(axes)
     made.legend(loc="outside upper right", fontsize=SMALL_POINTS, frameon=False, ncols=4)
     write_title(axes, picture.title)
-    compare(made, picture.seed, picture.linux)
+    compare(made, picture)
     return made
 
 
@@ -54,7 +54,15 @@ def _draw_connection(axes: Axes, recording: Recording, number: int, name: str) -
     times = [(at - begun_ns) / 1e6 for at, _ in points]
     axes.step(times, [cwnd for _, cwnd in points], where="post", color=colour, linestyle=style,
               linewidth=2.8, label=name)  # fmt: skip
+    for cut in recording.entered("RECOVERY"):
+        # what is kept of the window, beside the step down
+        axes.annotate(
+            f"{name}: {cut.cwnd} \u2192 {cut.ssthresh}",
+            ((cut.time_ns - begun_ns) / 1e6, cut.ssthresh),
+            xytext=(14, -22), textcoords="offset points", fontsize=TEXT_POINTS, color=colour,
+        )  # fmt: skip
     for flight in recording.lost():
         before = [cwnd for at, cwnd in points if at <= flight.sent.time_ns] or [0]
         axes.plot([(flight.sent.time_ns - begun_ns) / 1e6], before[-1:], "X", markersize=13,
-                  color=LOST, markeredgecolor="white", zorder=5)  # fmt: skip
+                  color=LOST, markeredgecolor="white", zorder=5,
+                  label=None if number else "segment lost")  # fmt: skip

@@ -28,10 +28,14 @@ CLIENT_X, SERVER_X = 0.0, 1.0
 _ROW = 1.0
 """Vertical room of one label; time is stretched where segments are dense."""
 _LONGEST_GAP = 3.0
+_LEAST_FALL = 0.8
 _INCHES_PER_ROW = 0.34
 _INCHES_PER_LETTER = 0.132
 _TIME_INCHES = 0.95
 _CLOSEST_INCHES = 3.0
+_FINE_MS = 20.0
+"""Pictures of a shorter time give it to a hundredth of a millisecond."""
+_HALF_WAY, _AT_END = 0.42, 0.97
 
 
 class _Clock:
@@ -42,8 +46,12 @@ class _Clock:
 
     def __init__(self, rows: tuple[Line, ...]) -> None:
         moments = sorted(
-            [(line.sent_ms, line.from_client, True) for line in rows]
-            + [(at, line.from_client, False) for line in rows for at in line.arrived_ms]
+            [(line.sent_ms, line.from_client, True, line.sent_ms) for line in rows]
+            + [
+                (at, line.from_client, False, line.sent_ms)
+                for line in rows
+                for at in line.arrived_ms
+            ]
         )
         delay = min(
             (line.arrived_ms[0] - line.sent_ms for line in rows if line.arrived_ms), default=1
@@ -53,7 +61,7 @@ class _Clock:
         self._height: dict[float, float] = {}
         y, before = 0.0, moments[0][0] if moments else 0.0
         last_label, last_head = {True: -9.0, False: -9.0}, {True: -9.0, False: -9.0}
-        for at, client, sends in moments:
+        for at, client, sends, sent in moments:
             gap = (at - before) * per_ms
             if gap > _LONGEST_GAP * 1.5 and at - before > 2.5 * delay:
                 self.cuts.append((y + _LONGEST_GAP * 0.72, at - before))
@@ -62,8 +70,8 @@ class _Clock:
                 y = max(y, last_label[client] + _ROW)
                 last_label[client] = y
             else:
-                # arrows of one direction stay side by side, as the segments did
-                y = max(y, last_head[client] + _ROW * 0.7)
+                # arrows of one direction stay side by side, as the segments did, and none is level
+                y = max(y, last_head[client] + _ROW * 0.7, self._height[sent] + _LEAST_FALL)
                 last_head[client] = y
             self._height[at] = y
             before = at
@@ -89,8 +97,14 @@ def draw(picture: Picture) -> Figure:
     for x, name in ((CLIENT_X, "client"), (SERVER_X, "server")):
         axes.plot([x, x], [-0.7, clock.total + 0.9], color=INK, linewidth=2.5, zorder=1)
         axes.text(x, -1.0, name, ha="center", fontsize=TEXT_POINTS + 3, weight="bold", color=INK)
+    digits = 0 if not rows or rows[-1].sent_ms - rows[0].sent_ms > _FINE_MS else 2
     for line in rows:
-        _draw_line(axes, line, clock, -left if line.from_client else 1 + right)
+        _draw_line(axes, line, clock, picture)
+        axes.text(
+            -left if line.from_client else 1 + right, clock(line.sent_ms),
+            f"{line.sent_ms:.{digits}f} ms", ha="left" if line.from_client else "right",
+            va="center", fontsize=SMALL_POINTS - 2, color=PALE,
+        )  # fmt: skip
     for y, gap_ms in clock.cuts:
         axes.text(
             0.5, y, f"\u22ee  {gap_ms:.0f} ms  \u22ee", ha="center", va="center",
@@ -98,7 +112,7 @@ def draw(picture: Picture) -> Figure:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 2}, zorder=4,
         )  # fmt: skip
     write_title(axes, picture.title)
-    compare(made, picture.seed, picture.linux)
+    compare(made, picture)
     return made
 
 
@@ -120,14 +134,21 @@ def _margins(rows: tuple[Line, ...]) -> tuple[float, float]:
     return inches[0] / between, inches[1] / between
 
 
-def _draw_line(axes: Axes, line: Line, clock: _Clock, edge_x: float) -> None:
+def _draw_line(axes: Axes, line: Line, clock: _Clock, picture: Picture) -> None:
     start = (CLIENT_X if line.from_client else SERVER_X, clock(line.sent_ms))
     end_x = SERVER_X if line.from_client else CLIENT_X
     colour = COLOUR[line.role]
     weight = 2.6 if line.role in (Role.AGAIN, Role.CLOSED) else 1.8
+    spoilt = line.flight.fate is Fate.CORRUPTED
     if line.flight.lost:
-        _draw_lost(axes, start, end_x, clock.fall)
-    for at in line.arrived_ms:
+        # a program at the receiver drops what has arrived there; a wire drops on the way
+        _draw_lost(
+            axes, start, end_x, clock.fall, _HALF_WAY if picture.recording.passages else _AT_END
+        )
+    elif spoilt:
+        y = clock(line.arrived_ms[0])
+        _draw_lost(axes, start, end_x, (y - start[1]), _AT_END)
+    for at in () if spoilt else line.arrived_ms:
         axes.annotate(
             "",
             xy=(end_x, clock(at)),
@@ -143,18 +164,20 @@ def _draw_line(axes: Axes, line: Line, clock: _Clock, edge_x: float) -> None:
         ha="right" if line.from_client else "left",
         va="center",
         fontsize=TEXT_POINTS,
-        color=LOST if line.flight.lost else colour,
-        weight="bold" if line.role is Role.AGAIN or line.flight.lost else "normal",
+        color=LOST if line.flight.lost or spoilt else colour,
+        weight="bold" if line.role is Role.AGAIN or line.flight.lost or spoilt else "normal",
     )
-    axes.text(
-        edge_x, start[1], f"{line.sent_ms:.0f} ms",
-        ha="left" if line.from_client else "right", va="center", fontsize=SMALL_POINTS - 2,
-        color=PALE,
-    )  # fmt: skip
+    if line.became and line.arrived_ms:
+        axes.text(
+            end_x - side * 0.02, clock(line.arrived_ms[0]), line.became, va="center",
+            ha="left" if line.from_client else "right", fontsize=TEXT_POINTS, color=INK,
+        )  # fmt: skip
 
 
-def _draw_lost(axes: Axes, start: tuple[float, float], end_x: float, fall: float) -> None:
-    x = start[0] + (end_x - start[0]) * 0.42
-    y = start[1] + 0.42 * fall
+def _draw_lost(
+    axes: Axes, start: tuple[float, float], end_x: float, fall: float, share: float
+) -> None:
+    x = start[0] + (end_x - start[0]) * share
+    y = start[1] + share * fall
     axes.plot([start[0], x], [start[1], y], color=LOST, linewidth=2.2, linestyle=(0, (4, 2)))
     axes.plot([x], [y], marker="X", markersize=17, color=LOST, markeredgecolor="white", zorder=5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab.plot.tcp_words import Role
+from lab.wire.picture import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,8 @@ TITLE_POINTS = 20
 INK = "#202020"
 PALE = "#8a8a8a"
 LOST = "#D55E00"
+_PAD_INCHES = 0.14
+_CAPTION_INCHES = 0.42
 COLOUR = {
     Role.DATA: "#0072B2",
     Role.ACK: "#009E73",
@@ -29,6 +32,8 @@ COLOUR = {
     Role.PROBE: "#8F5A7E",
     Role.CONTROL: INK,
 }
+CLOSED_COLOUR = "#F8DCC8"
+NOTE_COLOUR = "#EEEEEE"
 SEED_COLOUR = "#FFF4CC"
 LINUX_COLOUR = "#DDEEF8"
 STATE_COLOUR = {
@@ -44,7 +49,8 @@ def figure(height_inches: float) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white", layout="constrained")
+    made = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white")
+    made.set_layout_engine("constrained", h_pad=_PAD_INCHES, w_pad=_PAD_INCHES)
     FigureCanvasAgg(made)
     return made, made.add_subplot()
 
@@ -54,14 +60,18 @@ def title(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=TITLE_POINTS, color=INK, loc="left", pad=16, wrap=True)
 
 
-def compare(made: Figure, seed: str, linux: str) -> None:
-    """Write below a picture what the textbook drawing says and what Linux does."""
-    said = [("The drawing: ", seed, SEED_COLOUR), ("Linux: ", linux, LINUX_COLOUR)]
+def compare(made: Figure, picture: Picture) -> None:
+    """Write below a picture what to see, what the textbook drawing says and what Linux does."""
+    said = [
+        ("", picture.note, NOTE_COLOUR),
+        ("The drawing: ", picture.seed, SEED_COLOUR),
+        ("Linux: ", picture.linux, LINUX_COLOUR),
+    ]
     texts = [(name + words, colour) for name, words, colour in said if words]
     for number, (text, colour) in enumerate(reversed(texts)):
         made.text(
             0.02,
-            0.012 + number * 0.55 / made.get_figheight(),
+            (_PAD_INCHES + 0.06 + number * _CAPTION_INCHES) / made.get_figheight(),
             text,
             fontsize=SMALL_POINTS,
             color=INK,
@@ -70,8 +80,12 @@ def compare(made: Figure, seed: str, linux: str) -> None:
     if texts:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        room = 0.62 * len(texts) / made.get_figheight()
-        made.set_layout_engine(ConstrainedLayoutEngine(rect=(0, room, 1, 1 - room)))
+        room = (_CAPTION_INCHES * len(texts) + 0.15) / made.get_figheight()
+        made.set_layout_engine(
+            ConstrainedLayoutEngine(
+                rect=(0, room, 1, 1 - room), h_pad=_PAD_INCHES, w_pad=_PAD_INCHES
+            )
+        )
 
 
 def plain(axes: Axes) -> None:

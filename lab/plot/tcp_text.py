@@ -19,7 +19,8 @@ def sequence(picture: Picture) -> str:
             rows.append(f"{'':>10}  :{f'{line.sent_ms - before:.0f} ms later':^{_WIDTH - 2}}:")
         before = line.sent_ms
         rows.append(f"{line.sent_ms:>10.2f}  |{_arrow(line)}|")
-    for name, words in (("drawing", picture.seed), ("Linux", picture.linux)):
+    said = (("see", picture.note), ("drawing", picture.seed), ("Linux", picture.linux))
+    for name, words in said:
         if words:
             rows += ["", f"{name + ':':>10}  {words}"]
     return "\n".join(rows) + "\n"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab.plot.tcp_style import COLOUR, INK, LOST, PALE, SMALL_POINTS, TEXT_POINTS, compare, plain
+from lab.plot.tcp_style import (
+    CLOSED_COLOUR,
+    COLOUR,
+    INK,
+    LOST,
+    PALE,
+    SMALL_POINTS,
+    TEXT_POINTS,
+    compare,
+    plain,
+)
 from lab.plot.tcp_style import figure as new_figure
 from lab.plot.tcp_style import title as write_title
 from lab.plot.tcp_words import Line, Role, lines
@@ -27,7 +37,8 @@ def draw(picture: Picture) -> Figure:
     answers = [line for line in rows if line.flight.sent.way is not sender and line.arrived_ms]
     for line in data:
         _draw_data(axes, line)
-    _draw_edges(axes, answers, data)
+    limited = _draw_edges(axes, answers, data)
+    closed = _shade_closed(axes, answers)
     first_ms = min((line.sent_ms for line in rows), default=0.0)
     last_ms = max((max(line.arrived_ms, default=line.sent_ms) for line in rows), default=1.0)
     span = max(last_ms - first_ms, 1.0)
@@ -37,9 +48,9 @@ def draw(picture: Picture) -> Figure:
     axes.set_xlabel("milliseconds since the first packet", fontsize=TEXT_POINTS, color=INK)
     axes.set_ylabel("byte number", fontsize=TEXT_POINTS, color=INK)
     plain(axes)
-    _legend(made, data)
+    _legend(made, data, limited=limited, closed=closed)
     write_title(axes, picture.title)
-    compare(made, picture.seed, picture.linux)
+    compare(made, picture)
     return made
 
 
@@ -63,26 +74,48 @@ def _draw_data(axes: Axes, line: Line) -> None:
                   markeredgecolor="white")  # fmt: skip
 
 
-def _draw_edges(axes: Axes, answers: list[Line], data: list[Line]) -> None:
+def _draw_edges(axes: Axes, answers: list[Line], data: list[Line]) -> bool:
+    """Draw the two stairs; say whether the upper one is in the picture."""
     if not answers:
-        return
+        return False
     times = [line.arrived_ms[0] for line in answers]
     acked = [line.flight.sent.ack for line in answers]
     allowed = [line.flight.sent.ack + line.flight.sent.window - 1 for line in answers]
     axes.step(times, acked, where="post", color=COLOUR[Role.ACK], linewidth=2.4, zorder=2)
     top = max((line.flight.sent.last for line in data), default=1)
-    if min(allowed) < top * 1.2:
+    limited = min(allowed) < top
+    if limited:
         axes.step(times, allowed, where="post", color=PALE, linewidth=2, linestyle=(0, (5, 2)))
+    return limited
 
 
-def _legend(made: Figure, data: list[Line]) -> None:
+def _shade_closed(axes: Axes, answers: list[Line]) -> bool:
+    """Shade the time between hearing of window 0 and of another; say whether there is any."""
+    since: float | None = None
+    found = False
+    for line in sorted(answers, key=lambda line: line.arrived_ms[0]):
+        at = line.arrived_ms[0]
+        if line.flight.sent.window == 0:
+            since = at if since is None else since
+        elif since is not None:
+            axes.axvspan(since, at, color=CLOSED_COLOUR, linewidth=0, zorder=0)
+            since, found = None, True
+    return found
+
+
+def _legend(made: Figure, data: list[Line], *, limited: bool, closed: bool) -> None:
     from matplotlib.lines import Line2D
 
     keys = [
         Line2D([], [], color=COLOUR[Role.DATA], linewidth=4, label="data sent"),
         Line2D([], [], color=COLOUR[Role.ACK], linewidth=2.4, label="acknowledged up to"),
-        Line2D([], [], color=PALE, linestyle="--", linewidth=2, label="allowed up to (window)"),
     ]
+    if limited:
+        keys.append(
+            Line2D([], [], color=PALE, linestyle="--", linewidth=2, label="allowed up to (window)")
+        )
+    if closed:
+        keys.append(Line2D([], [], color=CLOSED_COLOUR, linewidth=11, label="window 0"))
     if any(line.flight.lost for line in data):
         keys.append(
             Line2D([], [], color=LOST, marker="X", markersize=12, linewidth=4, label="lost")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT_INCHES = 7.2
+_NARROW = 0.003
+_BURST_MS = 5.0
 _CWND, _SSTHRESH, _RWND, _FLIGHT = "#0072B2", "#B35900", "#009E73", "#c9d6df"
 _STATE_NAME = {
     CongestionState.DISORDER: "Disorder",
@@ -47,8 +49,11 @@ def draw(picture: Picture) -> Figure:
         and picture.from_ms <= recording.at_ms(event.time_ns) <= picture.to_ms
     ]
     top = max((event.cwnd for event in events), default=1) * 1.25
-    _shade_states(axes, events, recording)
-    _draw_flight(axes, picture)
+    first = min((f.sent.time_ns for f in _sent_by_client(picture) if f.sent.length), default=0)
+    begin_ms = recording.at_ms(min(first, events[0].time_ns)) if events else 0.0
+    end_ms = recording.at_ms(events[-1].time_ns) if events else 1.0
+    _shade_states(axes, events, recording, narrow_ms=(end_ms - begin_ms) * _NARROW)
+    _draw_flight(axes, picture, end_ms)
     _draw_windows(axes, events, picture, top)
     lost = [f for f in picture.flights() if f.lost and f.sent.length]
     if lost:
@@ -56,15 +61,16 @@ def draw(picture: Picture) -> Figure:
             [recording.at_ms(f.sent.time_ns) for f in lost], [top * 0.965] * len(lost), "X",
             markersize=11, color=LOST, markeredgecolor="white", label="segment lost", zorder=6,
         )  # fmt: skip
+        _count_bursts(axes, [recording.at_ms(f.sent.time_ns) for f in lost], top * 0.965)
     axes.set_ylim(0, top)
     if events:
-        axes.set_xlim(recording.at_ms(events[0].time_ns), recording.at_ms(events[-1].time_ns))
+        axes.set_xlim(begin_ms, end_ms)
     axes.set_xlabel("milliseconds since the first packet", fontsize=TEXT_POINTS, color=INK)
     axes.set_ylabel(f"segments of {recording.mss_bytes} bytes", fontsize=TEXT_POINTS, color=INK)
     plain(axes)
     made.legend(loc="outside upper right", fontsize=SMALL_POINTS, frameon=False, ncols=6)
     write_title(axes, picture.title)
-    compare(made, picture.seed, picture.linux)
+    compare(made, picture)
     return made
 
 
@@ -91,22 +97,41 @@ def _sent_by_client(picture: Picture) -> list[Flight]:
     return [flight for flight in picture.flights() if flight.sent.way is Way.TO_SERVER]
 
 
-def _draw_flight(axes: Axes, picture: Picture) -> None:
+def _count_bursts(axes: Axes, lost_ms: list[float], height: float) -> None:
+    """Write how many were lost beside marks that lie on each other."""
+    bursts: list[list[float]] = []
+    for at in lost_ms:
+        if not bursts or at - bursts[-1][-1] > _BURST_MS:
+            bursts.append([])
+        bursts[-1].append(at)
+    for burst in bursts:
+        if len(burst) > 2:
+            axes.annotate(
+                f"{len(burst)} lost", (burst[-1], height), xytext=(12, 0), va="center",
+                textcoords="offset points", fontsize=SMALL_POINTS, color=LOST,
+            )  # fmt: skip
+
+
+def _draw_flight(axes: Axes, picture: Picture, end_ms: float) -> None:
     states = [(f.sent.time_ns, f.sent.state) for f in _sent_by_client(picture) if f.sent.length]
     times = [picture.recording.at_ms(at) for at, state in states if state]
     # the segment being sent is not counted yet
     flying = [state.in_flight + 1 for _, state in states if state]
+    if times:
+        times, flying = [*times, end_ms], [*flying, flying[-1]]
     axes.fill_between(times, flying, step="post", color=_FLIGHT, label="in flight", zorder=1)
 
 
-def _shade_states(axes: Axes, events: list[TcpEvent], recording: Recording) -> None:
+def _shade_states(
+    axes: Axes, events: list[TcpEvent], recording: Recording, *, narrow_ms: float
+) -> None:
     changes = [event for event in events if event.what is What.CONGESTION]
     ends = [event.time_ns for event in [*changes[1:], *events[-1:]]][: len(changes)]
     named: set[str] = set()
     for event, end_ns in zip(changes, ends, strict=True):
         name = _STATE_NAME.get(CongestionState(event.after))
-        if name is None:
-            continue
+        if name is None or (end_ns - event.time_ns) / 1e6 < narrow_ms:
+            continue  # nobody would see the stripe and look for it
         axes.axvspan(
             recording.at_ms(event.time_ns),
             recording.at_ms(end_ns),

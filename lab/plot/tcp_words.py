@@ -37,6 +37,7 @@ class Line:
         label: what is written beside it.
         sent_ms: since the first packet of the recording.
         arrived_ms: one value per copy; empty if lost.
+        became: what happened at the receiver, written beside the arrow's head.
     """
 
     flight: Flight
@@ -44,6 +45,7 @@ class Line:
     label: str
     sent_ms: float
     arrived_ms: tuple[float, ...]
+    became: str = ""
 
     @property
     def from_client(self) -> bool:
@@ -64,6 +66,7 @@ def lines(picture: Picture) -> tuple[Line, ...]:
             repeated[id(flight)] = counts[key]
     furthest: dict[tuple[int, Way], int] = {}
     said: dict[tuple[int, Way], int] = {}
+    became = iter(picture.labels)
     drawn = {id(flight) for flight in picture.flights()}
     result = []
     for flight in recording.flights:
@@ -83,6 +86,7 @@ def lines(picture: Picture) -> tuple[Line, ...]:
                     + (f"  + ACK {sent.ack}" if carries else ""),
                     recording.at_ms(sent.time_ns),
                     tuple(recording.at_ms(at) for at in flight.arrived_ns),
+                    next(became, "") if sent.kind is Kind.DATAGRAM else "",
                 )
             )
     return tuple(result)
@@ -97,17 +101,21 @@ def label(flight: Flight, role: Role, repeat: int = 0, skip_bytes: int = 0) -> s
         sent = replace(sent, ack=sent.ack - skip_bytes)
     if sent.kind is Kind.ICMP:
         return f"ICMP {_ICMP_NAMES.get(sent.frame[_ICMP_TYPE_AT], 'message')}"
+    if sent.kind is Kind.DATAGRAM:
+        return f"datagram, {sent.length} bytes"
     if role is Role.CONTROL:
-        words = flag_names(sent.flags)
-        return (
-            f"{words} {sent.ack}" if sent.flags & Flag.ACK and not sent.flags & Flag.SYN else words
-        )
+        says = f"{flag_names(sent.flags)}  seq {sent.seq}"
+        return f"{says}, ack {sent.ack}" if sent.flags & Flag.ACK else says
     if role is Role.PROBE:
         return f"probe, {sent.length} bytes, seq {sent.seq}"
     if sent.kind is Kind.DATA:
         fin = " + FIN" if sent.flags & Flag.FIN else ""
         return f"{sent.seq}\u2013{sent.last}{fin}{'  again' if role is Role.AGAIN else ''}"
     words = f"ACK {sent.ack}"
+    if sent.sack:
+        left, right = sent.sack[0]
+        # a block below the acknowledged byte says: this I had already
+        words += f"  {'dsack' if left < sent.ack else 'sack'} {left}\u2013{right - 1}"
     if role is Role.REPEATED:
         return f"{words}  duplicate {repeat}"
     return f"{words}  win {sent.window}"
@@ -115,7 +123,7 @@ def label(flight: Flight, role: Role, repeat: int = 0, skip_bytes: int = 0) -> s
 
 def _role(flight: Flight, next_byte: int, again: bool, repeated: bool) -> Role:
     sent = flight.sent
-    if sent.kind is Kind.ICMP:
+    if sent.kind in (Kind.ICMP, Kind.DATAGRAM):
         return Role.DATA if sent.way is Way.TO_SERVER else Role.ACK
     if sent.flags & (Flag.SYN | Flag.RST) or sent.kind is Kind.FIN:
         return Role.CONTROL

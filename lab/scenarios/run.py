@@ -15,6 +15,7 @@ from lab.runtime import Lab
 from lab.scenarios.check import Check, Sentences
 from lab.scenarios.wire import WireStage
 from lab.wire import Picture, TwoHosts
+from lab.wire.recording import Lateness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Report:
         effects: the statements that are true only because of the wire's script.
         outcome: what must be the same in every run, by name.
         pictures: what the scenario wants drawn.
+        lateness: how late the wire wrote; None without a wire in between.
     """
 
     scenario: str
@@ -41,6 +43,7 @@ class Report:
     effects: tuple[str, ...] = ()
     outcome: tuple[tuple[str, object], ...] = ()
     pictures: tuple[Picture, ...] = ()
+    lateness: Lateness | None = None
 
     @property
     def passed(self) -> bool:
@@ -87,7 +90,7 @@ class Scenario:
             with stage:
                 self.body(stage)
                 if isinstance(stage, WireStage):
-                    stage.check_script_met()
+                    stage.finish()
         except LabError as problem:
             error, unsupported = str(problem), problem.exit_code == 3
         report = Report(
@@ -104,6 +107,7 @@ class Scenario:
                 effects=tuple(stage.effects),
                 outcome=tuple(stage.outcome),
                 pictures=tuple(stage.pictures),
+                lateness=stage.lateness if stage.lateness.packets else None,
             )
         return report
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lab.scenarios.check import Sentences
-from lab.wire import Bench, Look, Picture, Recording, TwoHosts
+from lab.wire import Bench, Look, Picture, Recording, TwoHosts, Way
+from lab.wire.recording import Lateness
 
 
 class WireStage(Sentences, Bench):
@@ -14,6 +15,7 @@ class WireStage(Sentences, Bench):
             must fail, and a test deletes it to see.
         outcome: what must be exactly the same in every run, by name.
         pictures: what is to be drawn of the experiment.
+        lateness: how punctual the wire was, once the experiment has ended.
     """
 
     def __init__(self, hosts: TwoHosts) -> None:
@@ -22,6 +24,8 @@ class WireStage(Sentences, Bench):
         self.effects: list[str] = []
         self.outcome: list[tuple[str, object]] = []
         self.pictures: list[Picture] = []
+        self.lateness = Lateness(packets=0, p50_us=0.0, p99_us=0.0, max_us=0.0)
+        self._varies = ""
 
     def effect(self, statement: str, holds: object, *, detail: str = "") -> bool:
         """Take down a sentence that is true only because of the wire's script."""
@@ -32,6 +36,13 @@ class WireStage(Sentences, Bench):
         """Take down something that has to be the same in every run."""
         self.outcome.append((name, value))
 
+    def varies(self, reason: str) -> None:
+        """Leave the order of segments out of the exact outcome, for a reason.
+
+        What :meth:`exactly` takes down is compared all the same.
+        """
+        self._varies = reason
+
     def picture(
         self,
         look: Look,
@@ -40,6 +51,7 @@ class WireStage(Sentences, Bench):
         *,
         seed: str = "",
         linux: str = "",
+        note: str = "",
         name: str = "",
         from_ms: float = 0.0,
         to_ms: float = float("inf"),
@@ -54,11 +66,13 @@ class WireStage(Sentences, Bench):
             recording: what to draw.
             seed: what the textbook drawing says, where Linux differs.
             linux: what Linux does instead.
+            note: what to look at, or what cannot be seen on the wire.
             name: of the file; the look's name if empty.
             from_ms: where the picture begins, in milliseconds since the first packet.
             to_ms: where it ends.
             skip_bytes: of the client's stream; the picture counts from the byte after them.
-            labels: names of the connections, in the order of their first data.
+            labels: names of the connections, in the order of their first data; for datagrams,
+                what became of each.
         """
         self.pictures.append(
             Picture(
@@ -67,6 +81,7 @@ class WireStage(Sentences, Bench):
                 recording=recording,
                 seed=seed,
                 linux=linux,
+                note=note,
                 name=name or look.value,
                 from_ms=from_ms,
                 to_ms=to_ms,
@@ -75,9 +90,21 @@ class WireStage(Sentences, Bench):
             )
         )
 
-    def check_script_met(self) -> None:
-        """State whether every rule in force found its packet."""
+    def finish(self) -> None:
+        """Take down what every experiment repeats, and whether each rule found its packet.
+
+        Exactly repeated are, in order: what each side sent and what became of it, the states its
+        connections went through, and the congestion states of the client.
+        """
         recording = self.recording()
+        self.lateness = recording.lateness()
+        if not self._varies:
+            for way, name in ((Way.TO_SERVER, "client"), (Way.TO_CLIENT, "server")):
+                self.exactly(f"{name} sends", recording.ladder(way))
+                states = recording.tcp_states(at_client=way is Way.TO_SERVER)
+                self.exactly(f"{name} states", tuple(state.name for state in states))
+            congestion = tuple(state.name for state in recording.congestion_states())
+            self.exactly("congestion", congestion)
         if recording.script.packet_rules:
             self.check(
                 "every rule of the script found its packet",

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from lab.wire.bench import Bench
     from lab.wire.endpoint import Endpoint, SocketOptions, TcpInfo
     from lab.wire.frames import Flag
-    from lab.wire.hosts import COARSE_MS, TICK_MS, Host, Medium, TwoHosts
+    from lab.wire.hosts import TICK_MS, Host, Medium, TwoHosts, is_timer
     from lab.wire.judge import Fate
     from lab.wire.picture import Look, Picture
     from lab.wire.record import Flight, Segment
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "COARSE_MS",
     "TICK_MS",
     "Bench",
     "Corrupt",
@@ -63,6 +62,7 @@ __all__ = [
     "datagram",
     "everything",
     "fin",
+    "is_timer",
     "syn",
     "syn_ack",
     "window_update",
@@ -72,7 +72,7 @@ _HOMES = {
     "bench": ("Bench",),
     "endpoint": ("Endpoint", "SocketOptions", "TcpInfo"),
     "frames": ("Flag",),
-    "hosts": ("COARSE_MS", "Host", "Medium", "TICK_MS", "TwoHosts"),
+    "hosts": ("Host", "Medium", "TICK_MS", "TwoHosts", "is_timer"),
     "judge": ("Fate",),
     "picture": ("Look", "Picture"),
     "record": ("Flight", "Segment"),

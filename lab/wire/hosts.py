@@ -16,9 +16,20 @@ TIMESTAMP_BYTES = 12
 TICK_MS = 4
 """The kernel's timers count in ticks of this many milliseconds here (CONFIG_HZ=250)."""
 
-COARSE_MS = 48
-"""How late a timer of 0.25 to 2 seconds may fire: the timer wheel rounds those up to 32 ms, and
-a tick or two go by before it is looked at. Timers never fire early."""
+
+def is_timer(waited_ms: float, timer_ms: float, *, below_ms: float = 0.0) -> bool:
+    """Whether a wait was that of a kernel timer: all its ticks, and none of the next longer timer.
+
+    A timer never fires early. How late it fires depends on its length (the timer wheel rounds 0.25
+    to 2 seconds up to 32 ms) and on the machine; the range ends where another timer could be meant.
+
+    Args:
+        waited_ms: what was measured.
+        timer_ms: what the timer was set to.
+        below_ms: where the range ends; half as much again if 0, for timers that double.
+    """
+    ticks, first = waited_ms / TICK_MS, timer_ms / TICK_MS
+    return first <= ticks < (below_ms / TICK_MS or 1.5 * first)
 
 
 class Medium(Enum):

@@ -36,11 +36,13 @@ class Picture:
         recording: what to draw.
         seed: what the textbook drawing says, where Linux differs; may be empty.
         linux: what Linux does instead; may be empty.
+        note: what to look at, or what cannot be seen on the wire; may be empty.
         name: of its file, without folder and ending.
         from_ms: where it begins, in milliseconds since the first packet.
         to_ms: where it ends.
         skip_bytes: of the client's stream; the picture counts from the byte after them.
-        labels: names of the connections, in the order of their first data.
+        labels: names of the connections, in the order of their first data; for datagrams, what
+            became of each.
     """
 
     look: Look
@@ -48,6 +50,7 @@ class Picture:
     recording: Recording
     seed: str = ""
     linux: str = ""
+    note: str = ""
     name: str = ""
     from_ms: float = 0.0
     to_ms: float = float("inf")
@@ -55,10 +58,10 @@ class Picture:
     labels: tuple[str, ...] = ()
 
     def flights(self) -> tuple[Flight, ...]:
-        """Return the TCP segments and ICMP packets to draw, in the order of sending."""
+        """Return the segments, datagrams and ICMP packets to draw, in the order of sending."""
         return tuple(
             flight
             for flight in self.recording.flights
-            if (flight.sent.flags or flight.sent.kind is Kind.ICMP)
+            if (flight.sent.flags or flight.sent.kind in (Kind.ICMP, Kind.DATAGRAM))
             and self.from_ms <= self.recording.at_ms(flight.sent.time_ns) <= self.to_ms
         )

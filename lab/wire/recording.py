@@ -13,6 +13,9 @@ from lab.wire.loop import Passage
 from lab.wire.record import Flight, Segment
 from lab.wire.rules import Kind, Script, Way
 
+_TIMER_ROUNDS = 4
+"""A silence of so many round trips is ended by a timer, not by an acknowledgement."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lateness:
@@ -215,16 +218,42 @@ class Recording:
             most = max(most, sent - acknowledged)
         return most
 
-    def rounds(self, way: Way = Way.TO_SERVER) -> tuple[int, ...]:
-        """Return how many data segments left in each burst; half a round trip parts two bursts."""
+    def rounds(self, way: Way = Way.TO_SERVER, *, from_byte: int = 1) -> tuple[int, ...]:
+        """Return how many data segments left in each round trip, from a byte number on.
+
+        A round ends when its first segment is acknowledged, whatever the clock says; or, if it
+        never is, with a silence that only a timer ends.
+        """
         counts: list[int] = []
-        before_ns = -(10**18)
+        first = before_ns = acked = 0
+        answers = sorted(
+            (at, flight.sent.ack)
+            for flight in self.flights
+            for at in flight.arrived_ns
+            if flight.sent.way is way.back and flight.sent.flags & Flag.ACK
+        )
         for flight in self.data(way):
-            if flight.sent.time_ns - before_ns > self.delay_ms * 1e6:
+            sent = flight.sent
+            if sent.seq < from_byte:
+                continue
+            while answers and answers[0][0] < sent.time_ns:
+                acked = max(acked, answers.pop(0)[1])
+            silent = sent.time_ns - before_ns > _TIMER_ROUNDS * 2e6 * self.delay_ms
+            if not counts or acked > first or silent:
                 counts.append(0)
+                first = sent.seq
             counts[-1] += 1
-            before_ns = flight.sent.time_ns
+            before_ns = sent.time_ns
         return tuple(counts)
+
+    def ladder(self, way: Way) -> tuple[str, ...]:
+        """Return what one side sent, in order and without times: what a run repeats exactly."""
+        return tuple(
+            f"{flag_names(f.sent.flags) or f.sent.kind.value} {f.sent.seq}+{f.sent.length} "
+            f"ack {f.sent.ack} {f.fate.value}"
+            for f in self.flights
+            if f.sent.way is way
+        )
 
     def flags(self) -> tuple[str, ...]:
         """Return direction and flags of each TCP packet, such as ``> SYN`` and ``< SYN|ACK``."""

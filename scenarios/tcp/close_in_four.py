@@ -38,7 +38,8 @@ def close_in_four(lab):
     lab.exactly("closing", closing)
     lab.picture(
         Look.SEQUENCE,
-        "Closing in four segments: the server is not ready yet",
+        "Closing in four segments: FIN, ACK and, when the server is ready, FIN, ACK",
         seen,
+        note="What the server still sends in between, 1-1000, is no part of the closing.",
         from_ms=seen.at_ms(seen.flights[3].sent.time_ns),
     )

@@ -19,4 +19,10 @@ def duplicate_segment(lab):
     lab.effect("both copies are acknowledged alike", answers == [1001, 2001, 2001, 3001])
     lab.check("nothing is sent again", not seen.retransmissions())
     lab.exactly("answers", answers)
-    lab.picture(Look.SEQUENCE, "A duplicate is acknowledged and thrown away", seen, from_ms=55)
+    lab.picture(
+        Look.SEQUENCE,
+        "A duplicate is acknowledged and thrown away",
+        seen,
+        from_ms=55,
+        note="Two arrows with the same bytes arrive, and two ACKs with the same number answer.",
+    )

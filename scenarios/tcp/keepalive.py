@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from lab import scenario
-from lab.wire import COARSE_MS, Drop, Kind, Look, SocketOptions, TwoHosts, Way, everything
+from lab.wire import Drop, Kind, Look, SocketOptions, TwoHosts, Way, everything, is_timer
 
 hosts = TwoHosts(delay_ms=5)
 
@@ -16,7 +16,7 @@ def keepalive(lab):
     lab.wait_until(lambda: lab.client.counters()["TCPKeepAlive"] == 1, "a first probe")
     lab.wait_quiet()
     alive = lab.recording()
-    lab.check("the first probe is answered", alive.answer_ms(alive.probes()[0]) < 8)
+    lab.check("the first probe is answered", alive.answer_ms(alive.probes()[0]) < 500)
     lab.impair(Drop(everything(Way.TO_SERVER)))
     lab.effect("then the client gives up", client.wait_readable(8.0))
     lab.effect("with ETIMEDOUT", client.error() == "ETIMEDOUT")
@@ -28,7 +28,7 @@ def keepalive(lab):
     lab.effect("after three probes without an answer", len(probes) == 4)
     lab.effect(
         "1 second apart",
-        len(gaps) == 3 and all(990 <= gap <= 1000 + COARSE_MS for gap in gaps[1:]),
+        len(gaps) == 3 and all(is_timer(gap, 1000) for gap in gaps[1:]),
         detail=str(gaps),
     )
     lab.check("a probe is empty and begins before the next byte", {p.seq for p in probes} == {1000})
@@ -36,4 +36,11 @@ def keepalive(lab):
     lab.check("the server knows nothing", server.info().state == 1)
     lab.effect("the kernel counts it", seen.client["TCPAbortOnTimeout"] == 1)
     lab.exactly("flags", seen.flags())
-    lab.picture(Look.SEQUENCE, "Keepalive: one probe answered, three not, reset", seen, from_ms=16)
+    lab.picture(
+        Look.SEQUENCE,
+        "Keepalive: one probe answered, three not, reset",
+        seen,
+        from_ms=16,
+        note="Asked after 1 s of silence, then each second, three times; the application reads "
+        "ETIMEDOUT.",
+    )

@@ -22,4 +22,10 @@ def lost_ack(lab):
     lab.check("no timer fires", seen.client["TCPTimeouts"] == 0)
     lab.check("everything is acknowledged", client.info().unacked == 0)
     lab.exactly("order", [(f.sent.seq, f.sent.ack, f.lost) for f in seen.flights])
-    lab.picture(Look.SEQUENCE, "Lost ACKs: ACK 3001 also covers the lost ACK 2001", seen)
+    lab.picture(
+        Look.SEQUENCE,
+        "Lost ACKs: ACK 3001 also covers the lost ACK 2001",
+        seen,
+        from_ms=seen.at_ms(seen.data()[0].sent.time_ns),
+        note="Nothing is sent twice: an ACK says that everything before its number has come.",
+    )

@@ -4,7 +4,7 @@ from lab import scenario
 from lab.wire import Delay, Drop, Kind, Look, TwoHosts, Way, syn, syn_ack
 
 # the first SYN is slow, so that the client's timer fires well before the server's
-hosts = TwoHosts(rules=(Drop(syn_ack(1)), Delay(syn(1), 100)), delay_ms=20)
+hosts = TwoHosts(rules=(Drop(syn_ack(1)), Delay(syn(1), 300)), delay_ms=20)
 
 
 @scenario(hosts)
@@ -22,4 +22,9 @@ def lost_syn_ack(lab):
     lab.effect("the first answer is lost", [f.sent.host for f in seen.lost()] == ["server"])
     lab.check("both answers offer the same number", {answer.sent.seq for answer in answers} == {0})
     lab.exactly("flags", flags)
-    lab.picture(Look.SEQUENCE, "The SYN-ACK is lost: the client asks again", seen)
+    lab.picture(
+        Look.SEQUENCE,
+        "The SYN-ACK is lost: the client asks again",
+        seen,
+        note="The first SYN is slow on purpose: so the client's timer fires before the server's.",
+    )

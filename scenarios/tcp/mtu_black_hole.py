@@ -31,4 +31,10 @@ def mtu_black_hole(lab):
     lab.effect("with MTU probing segments shrink until they pass", info.snd_mss <= 500)
     lab.effect("and nothing over 560 bytes ever arrived", max(sizes) <= 560, detail=str(sizes))
     lab.exactly("sizes", sorted(sizes))
-    lab.picture(Look.SEQUENCE, "A black hole for large packets", seen)
+    lab.picture(
+        Look.SEQUENCE,
+        "A hop drops packets over 600 bytes without a word: only smaller segments pass",
+        seen,
+        from_ms=seen.at_ms(seen.data()[0].sent.time_ns),
+        note="After the second timeout tcp_mtu_probing is switched on: TCP tries segments of 500.",
+    )

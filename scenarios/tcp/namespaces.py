@@ -1,7 +1,7 @@
 """Two network namespaces share nothing: the same port, the same device name, different worlds."""
 
 from lab import scenario
-from lab.wire import Medium, TwoHosts
+from lab.wire import Look, Medium, TwoHosts
 
 hosts = TwoHosts(medium=Medium.VETH)
 PORT = 8080
@@ -29,6 +29,12 @@ def namespaces(lab):
     client, server = lab.connect()
     lab.deliver(client, server, 1000)
     lab.check("through the veth pair they reach each other", server.intact)
+    lab.picture(
+        Look.SEQUENCE,
+        "A veth pair is the only way from one namespace to the other",
+        lab.recording(),
+        note="Both have an eth0, a loopback and a server on port 8080; they share only this link.",
+    )
     lab.remove_device(lab.server)
     lab.check("take one end away, and the other is gone", lab.client.devices() == ("lo",))
     lab.exactly("devices", lab.client.devices())

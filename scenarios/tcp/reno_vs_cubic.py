@@ -6,7 +6,12 @@ from lab.wire import Drop, Look, SocketOptions, TwoHosts, data
 hosts = TwoHosts(
     rules=(Drop(data(60)),),
     delay_ms=15,
-    sysctls=(("ipv4.tcp_sack", "1"), ("ipv4.tcp_window_scaling", "1")),
+    sysctls=(
+        ("ipv4.tcp_sack", "1"),
+        ("ipv4.tcp_window_scaling", "1"),
+        ("ipv4.tcp_rmem", "4096 4194304 6291456"),
+        ("ipv4.tcp_wmem", "4096 4194304 6291456"),
+    ),
 )
 TOTAL = 500_000
 
@@ -19,8 +24,7 @@ def reno_vs_cubic(lab):
         client, server = lab.connect(
             client=SocketOptions(congestion_control=name), port=5000 + number
         )
-        lab.transfer(client, server, TOTAL)
-        client.wait_acknowledged()
+        lab.deliver(client, server, TOTAL)
         lab.check(f"{name}: the stream arrives intact", server.intact)
         ports.append(client.raw.getsockname()[1])
         lab.wait_quiet()

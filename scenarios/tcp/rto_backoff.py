@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from lab import scenario
-from lab.wire import COARSE_MS, Drop, Look, TwoHosts, data
+from lab.wire import Drop, Look, TwoHosts, data, is_timer
 
 hosts = TwoHosts(rules=(Drop(data(1, 2, 3, 4)),), delay_ms=2)
 
@@ -20,11 +20,10 @@ def rto_backoff(lab):
     gaps = [after - before for before, after in pairwise(times)]
     lab.check("the stream arrives intact", server.intact and server.received == 1000)
     lab.effect("the segment is sent five times", len(times) == 5)
-    lab.effect("the first timeout is 200 to 224 ms", gaps and 200 <= gaps[0] <= 224)
+    lab.effect("the first timeout is 200 ms", gaps and is_timer(gaps[0], 200))
     lab.effect(
         "each later one is twice the last",
-        len(gaps) == 4
-        and all(200 << n <= gap <= (208 << n) + COARSE_MS for n, gap in enumerate(gaps)),
+        len(gaps) == 4 and all(is_timer(gap, 200 << n) for n, gap in enumerate(gaps)),
         detail=str([round(gap) for gap in gaps]),
     )
     lab.effect("the kernel counts four timeouts", seen.client["TCPTimeouts"] == 4)

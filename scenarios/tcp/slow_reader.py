@@ -9,14 +9,14 @@ TOTAL = 60_000
 
 @scenario(hosts)
 def slow_reader(lab):
-    """The application takes 4 KiB every 20 ms out of a 16 KiB buffer."""
+    """The application takes 4 KiB out of a 16 KiB buffer whenever nothing has moved for 60 ms."""
     client, server = lab.connect(
         client=SocketOptions(send_buffer_bytes=200_000),
         server=SocketOptions(receive_buffer_bytes=16_384),
     )
     client.send(TOTAL)
     while server.received < TOTAL:
-        lab.wait_ms(20)
+        lab.wait_quiet(for_ms=60)
         server.receive_once(4096)
     client.wait_acknowledged()
     lab.wait_quiet()
@@ -29,4 +29,9 @@ def slow_reader(lab):
     lab.check("the sender waits for the window most of the time", share > 0.6, detail=f"{share}")
     lab.check("the congestion window is not what holds it", info.cwnd >= 10)
     lab.exactly("lost", len(seen.lost()))
-    lab.picture(Look.TIME_SEQUENCE, "A slow reader: the window's edge sets the pace", seen)
+    lab.picture(
+        Look.TIME_SEQUENCE,
+        "A slow reader: the window's edge sets the pace",
+        seen,
+        note="Where the stairs meet, nothing may be sent: the buffer is full until somebody reads.",
+    )

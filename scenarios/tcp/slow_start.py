@@ -29,4 +29,9 @@ def slow_start(lab):
         seed="the window begins at 1 segment",
         linux="begins at 10 (RFC 6928); here the route says initcwnd 1",
     )
-    lab.picture(Look.TIME_SEQUENCE, "Slow start: 1, 2, 4, 8, 16 segments per round trip", seen)
+    lab.picture(
+        Look.TIME_SEQUENCE,
+        "Slow start: 1, 2, 4, 8, 16 segments per round trip",
+        seen,
+        note="Each ACK lets two segments go: one for the one that has arrived, one more.",
+    )

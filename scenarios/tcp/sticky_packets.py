@@ -29,6 +29,7 @@ def sticky_packets(lab):
         Look.SEQUENCE,
         "Three segments, one read: the boundaries are gone",
         lab.recording(),
+        note="Three writes of 12, 9 and 6 bytes; the server reads once, later, and gets all 27.",
         to_ms=30,
     )
 

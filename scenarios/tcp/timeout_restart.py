@@ -9,7 +9,12 @@ hosts = TwoHosts(
     delay_ms=15,
     initial_window=1,
     quick_ack=True,
-    sysctls=(("ipv4.tcp_frto", "0"),),
+    sysctls=(
+        ("ipv4.tcp_frto", "0"),
+        ("ipv4.tcp_window_scaling", "1"),
+        ("ipv4.tcp_rmem", "4096 4194304 6291456"),
+        ("ipv4.tcp_wmem", "4096 4194304 6291456"),
+    ),
 )
 TOTAL = 400_000
 
@@ -18,9 +23,7 @@ TOTAL = 400_000
 def timeout_restart(lab):
     """Congestion at 32 segments makes the threshold 16, congestion at 24 makes it 12."""
     client, server = lab.connect()
-    lab.transfer(client, server, TOTAL)
-    client.wait_acknowledged()
-    lab.wait_quiet()
+    lab.deliver(client, server, TOTAL, quiet_ms=600)
     seen = lab.recording()
     rounds = seen.rounds()
     lab.check("the stream arrives intact", server.intact and server.received == TOTAL)

@@ -73,7 +73,7 @@ def test_a_rule_whose_packet_never_comes_is_reported() -> None:
     with WireStage(TwoHosts(rules=(Drop(data(50)),))) as lab:
         client, server = lab.connect()
         lab.deliver(client, server, 3000)
-        lab.check_script_met()
+        lab.finish()
         (check,) = lab.checks
     assert not check.holds
     assert check.detail == "drop data #50 client→server: 3 such packets came"
