@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEIGHT_INCHES = 7.2
+_MARK = "segment lost"
 _LINES = (("#0072B2", "-"), ("#B35900", (0, (6, 2))), ("#009E73", (0, (1, 1))), ("#8F5A7E", "-."))
 
 
@@ -33,7 +34,13 @@ def draw(picture: Picture) -> Figure:
         f"cwnd, segments of {recording.mss_bytes} bytes", fontsize=TEXT_POINTS, color=INK
     )
     plain(axes)
-    made.legend(loc="outside upper right", fontsize=SMALL_POINTS, frameon=False, ncols=4)
+    handles, names = axes.get_legend_handles_labels()
+    # the connections first, in their order; marks after them
+    order = sorted(range(len(names)), key=lambda n: names[n] == _MARK)
+    made.legend(
+        [handles[n] for n in order], [names[n] for n in order], loc="outside upper right",
+        fontsize=SMALL_POINTS, frameon=False, ncols=5,
+    )  # fmt: skip
     write_title(axes, picture.title)
     compare(made, picture)
     return made
@@ -55,14 +62,15 @@ def _draw_connection(axes: Axes, recording: Recording, number: int, name: str) -
     axes.step(times, [cwnd for _, cwnd in points], where="post", color=colour, linestyle=style,
               linewidth=2.8, label=name)  # fmt: skip
     for cut in recording.entered("RECOVERY"):
-        # what is kept of the window, beside the step down
+        # what is kept of the window, below the line it has come down to
+        down_ns = next((at for at, c in points if at > cut.time_ns and c <= cut.ssthresh), 0)
         axes.annotate(
             f"{name}: {cut.cwnd} \u2192 {cut.ssthresh}",
-            ((cut.time_ns - begun_ns) / 1e6, cut.ssthresh),
-            xytext=(14, -22), textcoords="offset points", fontsize=TEXT_POINTS, color=colour,
+            ((down_ns - begun_ns) / 1e6, cut.ssthresh),
+            xytext=(10, -24), textcoords="offset points", fontsize=TEXT_POINTS, color=colour,
         )  # fmt: skip
     for flight in recording.lost():
         before = [cwnd for at, cwnd in points if at <= flight.sent.time_ns] or [0]
         axes.plot([(flight.sent.time_ns - begun_ns) / 1e6], before[-1:], "X", markersize=13,
                   color=LOST, markeredgecolor="white", zorder=5,
-                  label=None if number else "segment lost")  # fmt: skip
+                  label=None if number else _MARK)  # fmt: skip

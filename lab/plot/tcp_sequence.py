@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 CLIENT_X, SERVER_X = 0.0, 1.0
 _ROW = 1.0
 """Vertical room of one label; time is stretched where segments are dense."""
-_LONGEST_GAP = 3.0
+_LONGEST_GAP = 2.6
 _LEAST_FALL = 0.8
-_INCHES_PER_ROW = 0.34
+_INCHES_PER_ROW = 0.32
 _INCHES_PER_LETTER = 0.132
 _TIME_INCHES = 0.95
 _CLOSEST_INCHES = 3.0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _HEIGHT_INCHES = 7.2
 _NARROW = 0.003
 _BURST_MS = 5.0
+_LABEL_SHARE = 0.15
 _CWND, _SSTHRESH, _RWND, _FLIGHT = "#0072B2", "#B35900", "#009E73", "#c9d6df"
 _STATE_NAME = {
     CongestionState.DISORDER: "Disorder",
@@ -104,8 +105,9 @@ def _count_bursts(axes: Axes, lost_ms: list[float], height: float) -> None:
         if not bursts or at - bursts[-1][-1] > _BURST_MS:
             bursts.append([])
         bursts[-1].append(at)
-    for burst in bursts:
-        if len(burst) > 2:
+    span = lost_ms[-1] - lost_ms[0]
+    for burst, after in zip(bursts, [*bursts[1:], [float("inf")]], strict=True):
+        if len(burst) > 2 and after[0] - burst[-1] > _LABEL_SHARE * span:
             axes.annotate(
                 f"{len(burst)} lost", (burst[-1], height), xytext=(12, 0), va="center",
                 textcoords="offset points", fontsize=SMALL_POINTS, color=LOST,

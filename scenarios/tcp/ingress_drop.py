@@ -30,5 +30,6 @@ def ingress_drop(lab):
         "Dropped by eBPF at the receiver's ingress: three duplicate ACKs all the same",
         seen,
         from_ms=seen.at_ms(seen.data()[3].sent.time_ns),
+        to_ms=seen.at_ms(seen.data()[8].sent.time_ns) + 5,
         note="4001-5000 reaches the server's device; a program there throws it away before TCP.",
     )

@@ -20,6 +20,7 @@ def zero_window(lab):
     lab.wait_quiet(for_ms=80)
     lab.deliver(client, server, 2000, quiet_ms=80)
     lab.wait_quiet(for_ms=80)
+    server.set_quick_ack(False)
     client.send(4000)
     lab.wait_until(lambda: client.info().snd_wnd == 0, "a closed window")
     lab.impair(Drop(window_update(1)))
