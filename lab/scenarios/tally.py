@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby
 
 from lab.scenarios.run import Report
 
@@ -71,10 +69,3 @@ class Tally:
             if report.error:
                 said[report.error] = None
         return tuple(said)
-
-
-def tallies(reports: Iterable[Report]) -> tuple[Tally, ...]:
-    """Return one tally per scenario of reports in which the runs of one stand together."""
-    return tuple(
-        Tally(tuple(runs)) for _, runs in groupby(reports, key=lambda report: report.scenario)
-    )

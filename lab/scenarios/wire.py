@@ -6,6 +6,25 @@ from lab.scenarios.check import Sentences
 from lab.wire import Bench, Look, Picture, Recording, TwoHosts, Way
 from lab.wire.recording import Lateness
 
+COUNTED = (
+    "TCPTimeouts",
+    "TCPFastRetrans",
+    "TCPSlowStartRetrans",
+    "TCPLossProbes",
+    "TCPRenoRecovery",
+    "TCPSackRecovery",
+    "TCPDSACKRecv",
+    "TCPDSACKOldSent",
+    "TCPWinProbe",
+    "TCPKeepAlive",
+    "TCPAbortOnTimeout",
+    "ListenOverflows",
+    "TcpRetransSegs",
+    "TcpInCsumErrors",
+    "UdpRcvbufErrors",
+)
+"""What a host counts when something goes wrong, by the names of ``nstat``."""
+
 
 class WireStage(Sentences, Bench):
     """Two live hosts that also take down sentences.
@@ -93,8 +112,8 @@ class WireStage(Sentences, Bench):
     def finish(self) -> None:
         """Take down what every experiment repeats, and whether each rule found its packet.
 
-        Exactly repeated are, in order: what each side sent and what became of it, the states its
-        connections went through, and the congestion states of the client.
+        Exactly repeated are what each side sent and what became of it, in order; the states its
+        connections went through; and what its kernel counts about repairing losses.
         """
         recording = self.recording()
         self.lateness = recording.lateness()
@@ -103,8 +122,9 @@ class WireStage(Sentences, Bench):
                 self.exactly(f"{name} sends", recording.ladder(way))
                 states = recording.tcp_states(at_client=way is Way.TO_SERVER)
                 self.exactly(f"{name} states", tuple(state.name for state in states))
-            congestion = tuple(state.name for state in recording.congestion_states())
-            self.exactly("congestion", congestion)
+            for name, counters in zip(("client", "server"), recording.counters, strict=True):
+                counted = tuple((key, counters[key]) for key in COUNTED if counters[key])
+                self.exactly(f"{name} counts", counted)
         if recording.script.packet_rules:
             self.check(
                 "every rule of the script found its packet",

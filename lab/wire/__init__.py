@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab.wire.bench import Bench
     from lab.wire.endpoint import Endpoint, SocketOptions, TcpInfo
+    from lab.wire.events import CongestionState
     from lab.wire.frames import Flag
     from lab.wire.hosts import TICK_MS, Host, Medium, TwoHosts, is_timer
     from lab.wire.judge import Fate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TICK_MS",
     "Bench",
+    "CongestionState",
     "Corrupt",
     "Delay",
     "Drop",
@@ -71,6 +73,7 @@ __all__ = [
 _HOMES = {
     "bench": ("Bench",),
     "endpoint": ("Endpoint", "SocketOptions", "TcpInfo"),
+    "events": ("CongestionState",),
     "frames": ("Flag",),
     "hosts": ("Host", "Medium", "TICK_MS", "TwoHosts", "is_timer"),
     "judge": ("Fate",),

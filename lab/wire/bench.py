@@ -64,6 +64,8 @@ class Bench:
         self._line: Line | None = None
         self._sockets: list[Endpoint] = []
         self._script = hosts.script
+        self._scripts: list[netem.Since] = []
+        self._spaces: dict[str, NetworkNamespace] = {}
         self._aside: Callable[[Callable[[], None]], None]
 
     def __enter__(self) -> Self:
@@ -78,6 +80,7 @@ class Bench:
             stack.callback(netlink.shutdown)
             self._aside = lambda work: netlink.submit(work).result()
             self._aside(lambda: self._build(stack))
+            self.impair(*self.hosts.rules)
             stack.callback(_prefer_this_thread())
             self._stack = stack.pop_all()
         return self
@@ -104,8 +107,8 @@ class Bench:
         self._script = Script(rules)
         self._script.check_frame_fits(self.hosts.mtu_bytes)
         if self.hosts.medium is Medium.NETEM:
-            netem.translate(self._script, delay_ms=self.hosts.delay_ms)
-        if self._line is not None:
+            self._aside(self._ask_netem)
+        elif self._line is not None:
             self._line.change(self._script, delay_ms=self.hosts.delay_ms)
         else:
             receivers = {Way.TO_SERVER: IFINDEX[SERVER], Way.TO_CLIENT: IFINDEX[CLIENT]}
@@ -342,18 +345,21 @@ class Bench:
         observations = self._programs.observations()
         segments = Decoder(IFINDEX[CLIENT]).segments(observations)
         journal = self._line.journal() if self._line else None
-        flights = (
-            flights_over_wire(segments, journal.passages)
-            if journal
-            else flights_over_veth(segments, observations)
-        )
+        unmet = journal.unmet if journal else self._programs.unmet()
+        if journal:
+            flights = flights_over_wire(segments, journal.passages)
+        elif self._scripts:
+            flights = netem.flights(segments, self._scripts)
+            unmet = netem.unmet(flights, self._scripts[-1])
+        else:
+            flights = flights_over_veth(segments, observations)
         return Recording(
             segments=segments,
             flights=flights,
             passages=journal.passages if journal else (),
             events=self._events.events(),
             script=self._script,
-            unmet=journal.unmet if journal else self._programs.unmet(),
+            unmet=unmet,
             counters=(self.client.counters(), self.server.counters()),
             mss_bytes=self.hosts.mss_bytes,
             delay_ms=self.hosts.delay_ms,
@@ -375,22 +381,24 @@ class Bench:
             stack.callback(self._line.close)
         else:
             self._join_by_veth(*spaces.values())
-        if self.hosts.medium is Medium.NETEM:
-            wanted = netem.translate(self.hosts.script, delay_ms=self.hosts.delay_ms)
-            for name, space in spaces.items():
-                netem.attach(space, IFINDEX[name], wanted)
         for name, space in spaces.items():
             self._set_up(name, space)
+        self._spaces = spaces
         self._programs = IngressPrograms()
         stack.callback(self._programs.close)
         self._events = EventPrograms(*(space.inode for space in spaces.values()))
         stack.callback(self._events.close)
         for name, space in spaces.items():
             self._programs.attach(space, IFINDEX[name])
-        self.impair(*self.hosts.rules)
         self.client, self.server = (
             Host(name, ADDRESS[name], IFINDEX[name], space) for name, space in spaces.items()
         )
+
+    def _ask_netem(self) -> None:
+        for way, name in ((Way.TO_SERVER, CLIENT), (Way.TO_CLIENT, SERVER)):
+            wanted = netem.translate(self._script, delay_ms=self.hosts.delay_ms, way=way)
+            netem.attach(self._spaces[name], IFINDEX[name], wanted)
+        self._scripts.append(netem.Since(time.monotonic_ns(), self._script))
 
     def _join_by_veth(self, client: NetworkNamespace, server: NetworkNamespace) -> None:
         # numbered by the kernel in a fresh namespace: the peer is 2, the device itself 3; an end

@@ -42,7 +42,8 @@ class Medium(Enum):
     """A veth pair and a program at the receiver's ingress: drop and duplicate, no delay."""
 
     NETEM = "netem"
-    """A veth pair and netem at both ends, where the kernel has it: delay only."""
+    """A veth pair and netem at both ends, where the kernel has it: delay, and what happens to
+    every packet alike."""
 
 
 # What decides how TCP behaves, fixed for every experiment; an experiment may change some.

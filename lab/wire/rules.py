@@ -2,8 +2,8 @@
 
 A script is data: rules that name packets by what they are and by their ordinal. The TAP wire
 (:mod:`lab.wire.judge`) knows all of it, the program at the receiver's ingress
-(:mod:`lab.wire.ingress`) drops, duplicates and corrupts, netem (:mod:`lab.wire.netem`) delays and
-limits the rate. Each refuses what it cannot do exactly.
+(:mod:`lab.wire.ingress`) drops and duplicates chosen packets, netem (:mod:`lab.wire.netem`)
+delays, loses or doubles all packets of a direction. Each refuses what it cannot do exactly.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def timeout_restart(lab):
     lab.check("the stream arrives intact", server.intact and server.received == TOTAL)
     lab.check("it begins 1, 2, 4, 8, 16, 32", rounds[:6] == (1, 2, 4, 8, 16, 32))
     lab.effect("two timers fire", seen.client["TCPTimeouts"] == 2)
-    cuts = [event.ssthresh for event in seen.entered("LOSS")]
+    states = [flight.sent.state for flight in seen.retransmissions()]
+    cuts = [state.ssthresh for state in states if state.cwnd == 1]
     lab.effect("the threshold becomes 16, then 12", cuts == [16, 12], detail=str(cuts))
     lab.effect("exponential to the threshold", rounds[6:11] == (1, 2, 4, 8, 16), detail=str(rounds))
     lab.effect("then one by one: 17, 18 ... 24", rounds[11:19] == tuple(range(17, 25)))

@@ -1,5 +1,6 @@
 """Every notebook: readable (prose, short cells, nothing stored), and runs to its end as root."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -88,6 +89,36 @@ ANSWERS = {
     "tcp/10_nagle": {"usual": 2, "no_delay": 5, "second": 40},
     "tcp/11_tun_and_namespaces": {"first_byte": "0x45", "ttl": 63, "crossing": 2},
     "tcp/12_without_tcp": {"all_arrive": True, "which": "first", "told": 0},
+    "tcp/13_lost_or_late": {
+        "overtaken_by_two": 0,
+        "overtaken_by_four": 1,
+        "doubled": 0,
+        "spoilt": 1,
+        "dropped": 1,
+    },
+    "tcp/14_knocking": {
+        "again_ms": 1000,
+        "who_asks": "client",
+        "server_repeats": "SYN|ACK",
+        "answers": 0,
+    },
+    "tcp/15_endings": {"fins": 2, "who_answers": "ACK", "resets": 1, "unread": 0},
+    "tcp/16_narrow_windows": {
+        "sent_twice": 0,
+        "then_at_once": 2,
+        "lost": 0,
+        "factor": 2,
+        "complaints": 2,
+    },
+    "tcp/17_after_a_loss": {
+        "first_again": 5001,
+        "no_harm": 0,
+        "reno_keeps": 0.5,
+        "cubic_keeps": 0.7,
+        "after_timeout": 1,
+    },
+    "tcp/18_held_back": {"corked": 1, "forgotten_ms": 200, "both_ms": 40},
+    "tcp/19_holes_and_walls": {"same_port": True, "left": 1, "largest": 500, "complaints": 0},
 }
 
 
@@ -102,6 +133,15 @@ def test_it_runs_and_tells_right_predictions_from_wrong_ones(name):
     text = "\n".join(texts(execute(find(name), answers)))
     assert f"{len(answers) - 1} of {len(answers)} predictions came true" in text
     assert f"you said nowhere, observed: {ANSWERS[name][first]}" in text
+
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "scenarios" / "tcp").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_its_notebook(name):
+    text = "\n".join(path.read_text() for path in NOTEBOOKS)
+    assert re.search(rf"\b{name}\b", text)
 
 
 def test_every_notebook_has_its_answers():

@@ -7,7 +7,7 @@ from segments import CLIENT_IF, OPENING, answer, data, frame, recording, rows, s
 
 from lab.errors import InputError, UnsupportedError
 from lab.wire.frames import Flag, Options, options_of
-from lab.wire.hosts import Medium, TwoHosts
+from lab.wire.hosts import Medium, TwoHosts, is_timer
 from lab.wire.judge import Fate
 from lab.wire.log import SEGMENT_BYTES, SocketState, decode
 from lab.wire.loop import Passage
@@ -65,12 +65,45 @@ def test_an_empty_segment_one_byte_back_is_a_probe() -> None:
     assert [f.sent.seq for f in recording(data(1, 20), probe).probes()] == [1000]
 
 
-def test_rounds_are_parted_by_silence_longer_than_the_way() -> None:
-    assert recording(data(1, 20), data(1001, 40), data(2001, 41), data(3001, 70)).rounds() == (
-        1,
-        2,
-        1,
-    )
+ROUNDS = {
+    "a round ends when its first segment is acknowledged": (
+        [data(1, 20), answer(1001, 30), data(1001, 50), data(2001, 51)],
+        (1, 2),
+    ),
+    "however late its other segments leave": (
+        [data(1, 20), data(1001, 29), answer(2001, 40), data(2001, 60)],
+        (2, 1),
+    ),
+    "an old number acknowledges nothing new": (
+        [data(1, 20), answer(1, 25), data(1001, 36)],
+        (2,),
+    ),
+    "a silence that only a timer ends": ([data(1, 20), data(1, 250)], (1, 1)),
+    "nothing sent": ([], ()),
+}
+
+
+@pytest.mark.parametrize(("rows", "counts"), ROUNDS.values(), ids=ROUNDS.keys())
+def test_rounds(rows, counts) -> None:
+    assert recording(*rows).rounds() == counts
+
+
+def test_rounds_can_begin_later() -> None:
+    assert recording(data(1, 20), data(1001, 21), data(2001, 22)).rounds(from_byte=1001) == (2,)
+
+
+WAITS = {
+    "all its ticks": (200.0, 200, 0.0, True),
+    "never early": (199.0, 200, 0.0, False),
+    "late, but not the doubled one": (299.0, 200, 0.0, True),
+    "the doubled one": (400.0, 200, 0.0, False),
+    "up to where another could be meant": (90.0, 40, 100.0, True),
+}
+
+
+@pytest.mark.parametrize(("waited", "timer", "below", "holds"), WAITS.values(), ids=WAITS.keys())
+def test_a_wait_is_a_timer(waited, timer, below, holds) -> None:
+    assert is_timer(waited, timer, below_ms=below) is holds
 
 
 def test_most_in_flight_counts_what_was_sent_before_the_answer_arrived() -> None:

@@ -2,10 +2,23 @@
 
 import pytest
 
+from lab.errors import UnsupportedError
 from lab.wire.endpoint import pattern
 from lab.wire.events import CongestionState, TcpState
 from lab.wire.netem import translate
-from lab.wire.rules import Script
+from lab.wire.rules import (
+    Corrupt,
+    Delay,
+    Drop,
+    Duplicate,
+    Rate,
+    Reorder,
+    Script,
+    Way,
+    ack,
+    data,
+    everything,
+)
 from lab.wire.tun import checksum, echo_request
 
 PIECES = {
@@ -40,9 +53,44 @@ def test_a_message_with_its_checksum_sums_to_nothing() -> None:
     assert checksum(echo_request(7, 1, b"hello")) == 0
 
 
-def test_netem_is_asked_for_the_wires_delay() -> None:
-    wanted = translate(Script(), delay_ms=2.5)
-    assert wanted.command("eth0") == "tc qdisc add dev eth0 root netem delay 2500us limit 10000"
+EVERY = everything(Way.TO_SERVER)
+ASKED = {
+    "the wire's own delay": ((), "delay 2500us limit 10000"),
+    "a longer one for a direction": ((Delay(EVERY, 5),), "delay 7500us limit 10000"),
+    "nothing gets through": ((Drop(EVERY),), "delay 2500us limit 10000 loss 100%"),
+    "everything twice": ((Duplicate(EVERY),), "delay 2500us limit 10000 duplicate 100%"),
+    "what happens to the other direction": (
+        (Drop(everything(Way.TO_CLIENT)),),
+        "delay 2500us limit 10000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "words"), ASKED.values(), ids=ASKED.keys())
+def test_netem_is_asked_for(rules, words: str) -> None:
+    wanted = translate(Script(rules), delay_ms=2.5, way=Way.TO_SERVER)
+    assert wanted.command("eth0") == f"tc qdisc replace dev eth0 root netem {words}"
+
+
+REFUSED = {
+    "a packet by its ordinal": (Drop(data(2)), "neither ordinals nor kinds"),
+    "packets of one kind": (Drop(ack()), "neither ordinals nor kinds"),
+    "packets of a size": (
+        Drop(everything(Way.TO_SERVER, longer_than_bytes=600)),
+        "neither ordinals nor kinds",
+    ),
+    "a flipped bit": (Corrupt(EVERY), "rolls dice"),
+    "another order": (Reorder(EVERY), "rolls dice"),
+    "three copies": (Duplicate(EVERY, copies=2), "one copy at most"),
+    "a rate": (Rate(way=Way.TO_SERVER, rate_mbit=5), "tells the sender of a full queue"),
+}
+
+
+@pytest.mark.parametrize(("rule", "why"), REFUSED.values(), ids=REFUSED.keys())
+def test_netem_is_refused_what_it_cannot_do_exactly(rule, why: str) -> None:
+    with pytest.raises(UnsupportedError, match=why) as refusal:
+        translate(Script((rule,)), delay_ms=5, way=Way.TO_CLIENT)
+    assert "TAP wire" in refusal.value.hint
 
 
 def test_states_are_numbered_as_in_the_kernel() -> None:
