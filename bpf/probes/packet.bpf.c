@@ -464,6 +464,28 @@ int BPF_PROG(on_xdp_bulk_tx, const struct net_device *dev, int sent, int drops, 
 	return 0;
 }
 
+/* A packet asked for a neighbour that is not known, or not fresh. */
+SEC("tp_btf/neigh_event_send_done")
+int BPF_PROG(on_neighbour, struct neighbour *neighbour, int error)
+{
+	struct record *record;
+	u64 skb = recent_buffer();
+
+	if (!skb || neighbour->tbl->family != AF_INET)
+		return 0;
+	record = record_begin(KIND_NEIGHBOUR);
+	if (!record)
+		return 0;
+	record->skb = skb;
+	record->netns = netns_of(neighbour->dev);
+	record->ifindex = neighbour->dev ? neighbour->dev->ifindex : 0;
+	record->arg = neighbour->nud_state;
+	record->verdict = error;
+	bpf_probe_read_kernel(&record->hash, sizeof(record->hash), neighbour->primary_key);
+	record_end(record);
+	return 0;
+}
+
 /* What conntrack holds the packet for, and the type of its route (enum rtable's, 0 without one). */
 static __always_inline u32 netfilter_state(const struct sk_buff *skb)
 {

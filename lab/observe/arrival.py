@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.observe.headers import ICMP, TCP
+from lab.observe.neighbour import told_neighbour
 from lab.observe.records import Kind, Record
 from lab.observe.walk import TRANSPORT, Builder, Walk
 from lab.trace import Evidence, SendHook, Side, Step
@@ -33,6 +34,7 @@ ARRIVALS = {
     Kind.TCP_STATE: "_state",
     Kind.CGROUP_INGRESS: "_cgroup",
     Kind.CGROUP_EGRESS: "_cgroup",
+    Kind.NEIGHBOUR: "_neighbour",
 }
 """Which method takes a record of a kind."""
 
@@ -51,6 +53,9 @@ class Arrival(Builder):
             seen = next((name for name in functions if name in stack), "")
             if seen:
                 self.by_stack(record, walk, step, functions[0], seen)
+
+    def _neighbour(self, record: Record) -> None:
+        told_neighbour(self, record)
 
     def _cgroup(self, record: Record) -> None:
         hook, side = _CGROUPS[record.kind]

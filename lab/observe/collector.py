@@ -205,6 +205,8 @@ class Collector:
                 send(connection, {"ok": True})
             case "collect":
                 self._send_records(connection, places=bool(request.get("places")))
+            case "policies":
+                send(connection, {"policies": self.ear.policies(request["namespaces"])})
             case "detach":
                 for link in self.links.pop(request["program"], []):
                     link.close()

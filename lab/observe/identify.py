@@ -29,6 +29,9 @@ SPLIT_NS = 20_000_000
 APPENDED_NS = 200_000
 """How long TCP takes at most from looking at a segment to waking the reader for it."""
 
+_CANDIDATES_ON_CPU = 64
+"""How many packets back one may be that still waits for its neighbour."""
+
 ENTRY_BEFORE_NS = 1_000_000
 """How long before the first sight of its buffer a program on the way out may have run."""
 
@@ -211,6 +214,8 @@ class _Identifier:
 
     def _without_contents(self, record: Record) -> None:
         journey = self.by_buffer.get(record.skb)
+        if record.kind is Kind.NEIGHBOUR:
+            journey = self._asking(record) or journey
         if journey is not None and record.kind is not Kind.SOCKET_READ:
             journey.records.append(record)
             if record.kind is Kind.GRO_RESULT:
@@ -243,6 +248,19 @@ class _Identifier:
                     reason = f"its {packet.size} bytes follow the {offset} that GRO held"
                     _relate(journey, Tie.MERGED_INTO, whole, reason)
             self._let_go(journey, record.skb)
+
+    def _asking(self, record: Record) -> Journey | None:
+        """A neighbour's state is told behind the question that ARP sent: who made it ask?"""
+        here = (
+            journey
+            for journey in self.journeys[-_CANDIDATES_ON_CPU:]
+            if journey.packet is not None
+            and journey.packet.protocol
+            and journey.records[-1:]
+            and journey.records[-1].cpu == record.cpu
+            and record.ns - journey.last_ns < ENTRY_BEFORE_NS
+        )
+        return max(here, key=lambda journey: journey.last_ns, default=None)
 
     def _of_the_past(self, record: Record) -> None:
         """What a poll, a program or a reader did is told later: over may be the buffer's life."""

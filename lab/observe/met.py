@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from lab.kernel.nfnetlink import Connection, RuleMet, Tracked
-from lab.observe.headers import ICMP, Packet, network_bytes_of, parse
+from lab.observe.headers import ICMP, Packet, network_bytes_of, outermost, parse
 from lab.observe.identify import Journey
 from lab.observe.names import Names
+from lab.observe.policies import Policy
 from lab.observe.records import Kind
 from lab.observe.rules import OWN_TABLE, Base, Ruleset
 from lab.trace import Evidence, Hop, Met, Step
@@ -41,10 +42,12 @@ class Told:
     Attributes:
         events: (namespace inode, time it was read, event), in the order of each namespace.
         rulesets: namespace inode -> the rules at that time.
+        policies: namespace inode -> its IPsec policies, in the order they are tried.
     """
 
     events: Sequence[tuple[int, int, RuleMet | Connection]] = ()
     rulesets: Mapping[int, Ruleset] = field(default_factory=dict)
+    policies: Mapping[int, Sequence[Policy]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ def add_met(
     changed = [list(hops) for hops in lines]
     for journey, hops in zip(found, changed, strict=True):
         _routes(journey, hops, names)
+        _policies(journey, hops, told.policies, names)
     if told.events:
         joining = _Joining(changed, told, names)
         for netns, _, event in told.events:
@@ -306,6 +310,29 @@ def _routes(journey: Journey, hops: list[Hop], names: Names) -> None:
             state = _CT_STATES.get(record.reason & 7, "")
             if hook is not None and not hops[hook].ct_state:
                 hops[hook] = replace(hops[hook], ct_state=state)
+
+
+_CHECKS = frozenset({Step.XFRM_POLICY, Step.XFRM_POLICY_L4})
+
+
+def _policies(
+    journey: Journey, hops: list[Hop], known: Mapping[int, Sequence[Policy]], names: Names
+) -> None:
+    """Name the policy that the check of a packet found, by the packet's last sight before it."""
+    for netns, policies in known.items():
+        namespace = names.place(netns, 0).namespace
+        here = [record for record in journey.records if record.netns == netns and record.packet]
+        for index, hop in enumerate(hops):
+            if hop.step not in _CHECKS or not hop.taken or hop.namespace != namespace:
+                continue
+            before = [record for record in here if record.ns <= hop.ns]
+            packet = outermost(before[-1]) if before else None
+            if packet is None:
+                continue
+            mark = before[-1].mark
+            taken = (one for one in policies if one.direction == "in" and one.meets(packet, mark))
+            if (policy := next(taken, None)) is not None:
+                hops[index] = replace(hop, met=(*hop.met, policy.met))
 
 
 def _route(hops: list[Hop], here: list[int], word: str) -> None:

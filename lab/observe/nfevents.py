@@ -13,6 +13,7 @@ from lab.observe.rules import OWN_TABLE, parse_ruleset, tracing_rules
 from lab.waiting import eventually
 
 _MOST = 50_000
+_POLICIES = ("ip", "-4", "xfrm", "policy")
 _LIST = ("nft", "-a", "list", "ruleset")
 _LISTED_AGAIN_NS = 500_000_000
 _ARMED_S = 1.0
@@ -88,6 +89,15 @@ class NetfilterEar:
                     self.told.append((inode, time.monotonic_ns(), data))
                 else:
                     self.dropped += 1
+
+    def policies(self, inodes: list[int]) -> list[list[Any]]:
+        """Return [inode, text of ``ip xfrm policy``] of these namespaces."""
+        found: list[list[Any]] = []
+        for inode in inodes:
+            if inode in self.spaces:
+                with self.spaces[inode].entered():
+                    found.append([inode, process.run(_POLICIES, check=False).stdout])
+        return found
 
     @property
     def lost(self) -> int:

@@ -119,6 +119,13 @@ PROBES = (
         "chain verdicts",
         light=False,
     ),
+    _tracepoint(
+        "on_neighbour",
+        Kind.NEIGHBOUR,
+        "neigh_event_send_done",
+        "the neighbour that a packet waits for",
+        light=False,
+    ),
     Probe(
         "cgroup_egress",
         Kind.CGROUP_EGRESS,

@@ -18,11 +18,13 @@ from lab.observe.assemble import TRACEPOINTS, assemble
 from lab.observe.met import Told
 from lab.observe.mind import words_of
 from lab.observe.names import Names, devices_from, names_from
+from lab.observe.policies import Policy, parse_policies
 from lab.observe.programs import left_out, missing
 from lab.observe.records import (
     BARE_BYTES,
     MIND_BYTES,
     RECORD_BYTES,
+    Config,
     MindRecord,
     Record,
     parse_mind,
@@ -199,7 +201,7 @@ class Tracer:
             records,
             notes,
             self._names,
-            told=Told(tuple(self._told), self._rulesets),
+            told=Told(tuple(self._told), self._rulesets, self._policies(records)),
             own=[event for probe in self._lab.probes for event in probe.events],
             lost=self.lost,
             lab=self._lab.name,
@@ -256,6 +258,14 @@ class Tracer:
             for text in texts:
                 known = self._rulesets.get(netns, Ruleset())
                 self._rulesets[netns] = known | parse_ruleset(text)
+
+    def _policies(self, records: list[Record]) -> dict[int, tuple[Policy, ...]]:
+        """Ask for the IPsec policies of namespaces in which a packet was checked by one."""
+        found = {record.netns for record in records if record.config & Config.XFRM_POLICY_IN}
+        if not found:
+            return {}
+        answer = self._ask(op="policies", namespaces=sorted(found))
+        return {netns: parse_policies(text) for netns, text in answer["policies"]}
 
     # -- the connection -------------------------------------------------------------------------
 

@@ -147,8 +147,9 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
 
 
 def _rule(hop: Hop) -> Met | None:
-    """The netfilter rule, or the chain's policy, that dropped the packet here."""
-    return next((met for met in reversed(hop.met) if met.verdict == "drop"), None)
+    """The netfilter rule, chain policy or IPsec policy that dropped the packet here."""
+    decided = (met for met in reversed(hop.met) if met.verdict in ("drop", "block"))
+    return next(decided, None)
 
 
 def _change(cause: Cause, hop: Hop) -> str:

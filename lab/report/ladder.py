@@ -177,13 +177,13 @@ def _details(hop: Hop, *, lookups: bool) -> Iterator[Text]:
     if hop.values:
         told = "  ".join(f"{name}={value}" for name, value in hop.values)
         yield Text(_fit(f"{_INDENT}{told}"), style="magenta")
-    for met in hop.met:
-        decided = hop.dropped and met.verdict == "drop"
-        yield Text(_fit(f"{_INDENT}{met}"), style=_line_style(hop) if decided else "dim")
     if lookups:
         for look_up in hop.lookups:
             found = "no entry" if look_up.value is None else look_up.value
             yield Text(_fit(f"{_INDENT}{look_up.map}[{look_up.key}] = {found}"), style="dim")
+    for met in hop.met:
+        decided = hop.dropped and met.verdict in ("drop", "block")
+        yield Text(_fit(f"{_INDENT}{met}"), style=_line_style(hop) if decided else "dim")
 
 
 def _skipped(line: Line) -> Iterator[Text]:
@@ -217,4 +217,7 @@ def _summary(trace: Trace) -> Iterator[Text]:
         for line in wrap(str(trace.witnesses), WIDTH, subsequent_indent="  "):
             yield Text(line)
     for gap in trace.missing:
-        yield Text(_fit(f"  this kernel cannot show: {gap}"), style="dim")
+        lines = wrap(f"this kernel cannot show: {gap}", WIDTH - 6)
+        yield Text(
+            "\n".join(("  " if not n else "    ") + one for n, one in enumerate(lines)), style="dim"
+        )

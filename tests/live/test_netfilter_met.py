@@ -217,3 +217,43 @@ def test_a_trace_of_another_version_says_what_to_do(accepted, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "schema 99" in said
     assert "record the trace again" in said
+
+
+POLICIES = {
+    "the one for its port": (5000, "in src 10.0.1.0/24 dst 10.0.2.10/32 proto udp dport 5000",
+                             "block"),
+    "the general one": (5001, "in src 0.0.0.0/0 dst 0.0.0.0/0", "allow"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("port", "name", "action"), POLICIES.values(), ids=POLICIES.keys())
+def test_the_ipsec_policy_that_was_found_is_named(lab, port, name, action):
+    """Two policies take the packet: the kernel's own verdict says which one it found first."""
+    other = lab.pod("other")
+    add = ["ip", "xfrm", "policy", "add", "dir", "in"]
+    narrow = "src 10.0.1.0/24 dst 10.0.2.11/32 proto udp dport 5000 action block priority 1"
+    wide = "src 0.0.0.0/0 dst 0.0.0.0/0 action allow priority 5"
+    name = name.replace("10.0.2.10", str(other.address))
+    try:
+        for words in (wide, narrow):
+            other.run([*add, *words.split()], check=True)
+        trace = lab.follow("client", "other", port=port).packets[0]
+    finally:
+        other.run(["ip", "xfrm", "policy", "flush"], check=True)
+    (met,) = [met for hop in trace.at(namespace="other") for met in hop.met if met.kind == "xfrm"]
+    assert (met.name, met.verdict) == (f"dir {name}", action)
+    assert trace.delivered == (action == "allow")
+    assert bool(trace.drops) == (action == "block")
+
+
+def test_a_packet_that_waits_for_its_neighbour_says_in_which_state_it_is(lab):
+    beta, address = lab.node("beta"), str(lab.node("alpha").address)
+    beta.run(["ip", "neigh", "flush", "dev", "eth0"], check=True)
+    trace = lab.follow("server", "client", protocol="icmp").packets[0]
+    (met,) = [
+        met for hop in trace.at(namespace="beta") if hop.hook == "neighbour" for met in hop.met
+    ]  # fmt: skip
+    assert (met.kind, met.name) == ("neighbour", f"{address} dev eth0")
+    assert met.verdict in ("INCOMPLETE", "REACHABLE")
+    listed = beta.run(["ip", "neigh", "show", address], check=True).stdout
+    assert "REACHABLE" in listed  # the packet went out: ARP was answered
