@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
 ELSEWHERE = "lab vm -- lab trace --topology FILE FROM TO"
-LOSES = "steps 1-19 by probes on their functions (grade probe): no fentry here"
+LOSES = "steps 1-19 with grade probe (no fentry)"
 """What a kernel without fentry cannot give: the next best grades remain."""
 
 
@@ -123,5 +123,5 @@ def open_tracer(lab: Lab, witness: Witness | None) -> Tracer | BothTracers:
         if witness is Witness.BOTH:
             raise
     tracer = Tracer(lab)
-    tracer.missing = (*tracer.missing, f"{LOSES}: {ELSEWHERE}")
+    tracer.missing = (*tracer.missing, f"{LOSES}: lab vm -- lab trace ...")
     return tracer

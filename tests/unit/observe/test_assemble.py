@@ -152,6 +152,26 @@ def test_a_free_ends_the_ladder_at_its_step(reason, location, step, name):
     assert (drop.step, drop.drop_reason) == (step, name)
 
 
+CALLERS = {
+    "before routing": (("nft_do_chain", "nf_hook_slow", "ip_rcv"), Step.NETFILTER_PREROUTING),
+    "on delivery": (("nf_hook_slow", "ip_local_deliver", "ip_rcv"), Step.IP_LOCAL_DELIVER),
+    "at the device, below which a sender stands": (
+        ("nf_hook_slow", "__netif_receive_skb_core", "__napi_poll", "ip_output"),
+        Step.NETFILTER_INGRESS,
+    ),
+}
+
+
+@pytest.mark.parametrize(("stack", "step"), CALLERS.values(), ids=CALLERS.keys())
+def test_without_programs_in_the_chains_the_stack_says_whose_rule_it_was(stack, step):
+    known = {number: name for number, name in enumerate(stack, 500)}
+    names = replace(NAMES, symbol=lambda address: known.get(address, SYMBOLS.get(address, "")))
+    freed = replace(BLANK, ns=40, kind=Kind.FREE, reason=12, location=500, stack=tuple(known))
+    (trace,) = assemble([RECEIVED, freed], (), names)
+    (drop,) = trace.drops
+    assert (drop.step, drop.drop_reason) == (step, "NETFILTER_DROP")
+
+
 def test_a_buffer_address_used_again_is_another_packet():
     again = [replace(record, ns=record.ns + 100, packet=record.packet and udp(ident=8))
              for record in DELIVERY]  # fmt: skip
@@ -184,6 +204,24 @@ def test_a_tunnel_is_seen_through_and_its_identity_read():
     outer = replace(BLANK, ns=1, kind=Kind.DEV_XMIT, netns=NODE, ifindex=LXC, packet=vxlan(udp()))
     trace = one([outer, *DELIVERY])
     assert (trace.packet.source, trace.hops[0].identity) == (str(CLIENT), 258)
+
+
+def test_unpacked_in_the_same_namespace_it_went_through_the_tunnels_socket():
+    """Where nothing sits in the IP layer: no netfilter programs, a look-up that was missed."""
+    names = replace(NAMES, hooks={(NODE, LXC, "ingress"): Attached(34, "cil_from_netdev")})
+    at = {"netns": NODE, "config": Config.KNOWN | Config.TC_INGRESS}
+    outer = replace(BLANK, ns=1, ifindex=LXC, packet=vxlan(udp()), **at)
+    inner = replace(BLANK, ns=5, ifindex=VXLAN, **at)
+    records = [outer, replace(outer, ns=2, kind=Kind.TC_INGRESS), inner]
+    (trace,) = assemble(records, (), names)
+    lines = {hop.step: hop for hop in trace.at(device="lxcserver")}
+    assert lines[Step.TC_INGRESS].verdict == "pass"
+    implied = {step for step, hop in lines.items() if hop.evidence is Evidence.IMPLIED}
+    assert implied == {
+        Step.IP_RCV, Step.IP_RCV_FINISH, Step.IP_LOCAL_DELIVER, Step.L4_RECEIVE
+    }  # fmt: skip
+    assert lines[Step.NETFILTER_PREROUTING].reason == "no chain hooks prerouting in beta"
+    assert "unpacked, it comes in again at cilium_vxlan" in lines[Step.DATA_READY].reason
 
 
 def test_a_redirect_is_the_verdict_that_what_follows_shows():
