@@ -88,6 +88,23 @@ KERNEL = {
     "IP_NOPROTO": Cause("nothing here takes this protocol", "Use a protocol somebody takes."),
 }
 
+# What became of a frame that an XDP program sent on (errno names of the driver's answer).
+XDP = {
+    "ENXIO": Cause(
+        "an XDP program sent it back, and the device's other end does not poll (it has no NAPI)",
+        "Turn it on there: ethtool -K DEV gro on, or attach an XDP program there too.",
+    ),
+    "ENOTSUP": Cause(
+        "an XDP program redirected it to a device that cannot take frames from XDP: its other "
+        "end does not poll (it has no NAPI)",
+        "Turn it on there: ethtool -K DEV gro on, or attach an XDP program there too.",
+    ),
+    "EINVAL": Cause(
+        "an XDP program redirected it to a device that does not exist",
+        "Correct the interface number in the program, or the map it looks it up in.",
+    ),
+}
+
 # The datapath's own reasons (names of enum drop_reason in bpf/lib/drop_reasons.h).
 DATAPATH = {
     "POLICY": Cause(

@@ -105,8 +105,13 @@ _CHAINS = {
     "ip_forward": SendHook.NF_FORWARD.value,
     "__ip_local_out": SendHook.NF_OUTPUT.value,
     "ip_output": SendHook.NF_POSTROUTING.value,
+    "br_handle_frame": "nf_bridge",
+    "br_forward_finish": "nf_bridge",
+    "__br_forward": "nf_bridge",
+    "__netif_receive_skb_core": "nf_ingress",
+    "__dev_queue_xmit": "nf_egress",
 }
-_BOTTOM = ("__netif_receive_skb", "__napi_poll", "__dev_queue_xmit")
+_BOTTOM = ("__netif_receive_skb", "__napi_poll")
 
 
 def chain_of(stack: Sequence[str]) -> str:
@@ -124,7 +129,7 @@ def chain_of(stack: Sequence[str]) -> str:
 
 
 def _netfilter(side: Side, entered: str) -> Drop:
-    if side is Side.RECEIVE and not entered:
+    if entered == "nf_ingress" or (side is Side.RECEIVE and not entered):
         return Drop(Step.NETFILTER_INGRESS, "nf_ingress")
     steps = {"nf_prerouting": Step.NETFILTER_PREROUTING, "nf_input": Step.IP_LOCAL_DELIVER}
     return Drop(steps.get(entered), entered or SendHook.NF_OUTPUT.value)

@@ -339,13 +339,9 @@ class Ladder(Arrival):
         location = self.names.symbol(record.location)
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
-        last = next((hop for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), None)
-        entered = last.hook if last else chain_of(self.names.frames(record.stack))
-        if last and last.hook == SendHook.NF_POSTROUTING.value and last.verdict == "accept":
-            entered = "nf_egress"  # every chain there let it pass: the netdev family's comes next
-        bridged = bool(walk.config & Config.RX_HANDLER)
-        if not entered and bridged and not walk.config & Config.NF_INGRESS:
-            entered = "nf_bridge"
+        entered = chain_of(self.names.frames(record.stack)) or next(
+            (hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), ""
+        )
         if location == "ping_rcv" and walk.taken(Step.DATA_READY):
             return  # a raw socket has its copy; only no ping socket wanted the original
         drop = classify(location, reason, side=walk.side, entered=entered)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lab.observe.causes import DATAPATH, ERRNO, KERNEL, Cause
+from lab.observe.causes import DATAPATH, ERRNO, KERNEL, XDP, Cause
 from lab.observe.recording import Recording, Shot, follow
 from lab.trace import Hop, Met, Side, Step, Trace
 
@@ -123,6 +123,7 @@ def _where(hop: Hop) -> str:
 
 def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
     cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
+    cause = cause or (XDP.get(hop.drop_reason) if hop.hook == "xdp" else None)
     cause = cause or KERNEL.get(hop.drop_reason) or _by_place(hop)
     if cause is None:
         return Diagnosis(

@@ -217,7 +217,7 @@ FAULTS = {
     ),
     "an XDP program sends it back": (
         "server", ["ip link set dev eth0 xdpdrv obj {object} sec back"],
-        ["ip link set dev eth0 xdpdrv off"], UDP, "server/eth0, step 2 xdp", "", "bpftool net",
+        ["ip link set dev eth0 xdpdrv off"], UDP, "server/eth0, step 2 xdp", "ENXIO", "gro on",
     ),
 }  # fmt: skip
 
