@@ -44,7 +44,22 @@ struct netns_nf {
 	struct nf_hook_entries *hooks_ipv6[5];
 };
 
+struct xfrm_policy_walk_entry {
+	struct list_head all;
+};
+
+struct xfrm_lifetime_cur {
+	__u64 use_time;
+};
+
+struct xfrm_policy {
+	u32 index;
+	struct xfrm_lifetime_cur curlft;
+	struct xfrm_policy_walk_entry walk;
+};
+
 struct netns_xfrm {
+	struct list_head policy_all;
 	unsigned int policy_count[6];
 	u8 policy_default[3];
 };

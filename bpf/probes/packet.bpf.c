@@ -4,6 +4,7 @@
  * Each program: is the packet wanted (filter.h), then one record (record.h) into one ring.
  * The collector loads those whose tracepoint the running kernel has.
  */
+#include "policy.h"
 #include "sight.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -238,6 +239,7 @@ int BPF_PROG(on_route, u32 table, const struct flowi4 *flow, const struct fib_nh
 	record->verdict = error;
 	record->arg = table;
 	record->hash = flow->daddr;
+	record->head = flow->saddr;
 	if (next) {
 		record->netns = netns_of(next->nhc_dev);
 		record->ifindex = next->nhc_dev ? next->nhc_dev->ifindex : 0;
@@ -290,6 +292,7 @@ static __always_inline int data_ready(void *ctx, const struct sock *sk)
 	record->location = (u64)sk->sk_data_ready;
 	record->arg = ((u64)family << 32) | sk->__sk_common.skc_num;
 	record->verdict = sk->sk_receive_queue.qlen;
+	record->reason = policy_used(sk->__sk_common.skc_net.net);
 	fill_buffer(record, skb);
 	record_stack(ctx, record);
 	finish(record);
@@ -526,6 +529,8 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	if (kind == KIND_NETFILTER_FIRST && state->hook == NF_PREROUTING && skb->dev)
 		record->config = receive_config(skb);
 	if (kind == KIND_NETFILTER_FIRST) {
+		if (state->hook == NF_LOCAL_IN)
+			record->reason = policy_used(state->net);
 		record->cookie = record->cookie ?: paged_cookie(skb);
 		netfilter_route(record, skb);
 	}

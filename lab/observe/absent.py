@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from enum import StrEnum
+
 from lab.observe.records import Config
 from lab.observe.walk import Walk
-from lab.trace import NO_EVIDENCE, Evidence, Hop, Side, Step
+from lab.trace import Evidence, Hop, Side, Step
 
 HOOK_OF_STEP = {
     Step.NAPI_POLL: "napi_poll",
@@ -27,6 +30,47 @@ HOOK_OF_STEP = {
     Step.RECEIVE_QUEUE: "socket_queue",
     Step.DATA_READY: "data_ready",
 }
+
+
+class Why(StrEnum):
+    """Every cause of a step not taken. Each has a test that turns it and sees the step taken."""
+
+    NO_POLL = "no poll: a system call handed the packet in"
+    REDIRECTED = "redirected into {device} behind this point (bpf_redirect_peer)"
+    NO_XDP = "no XDP program in the driver of {device}"
+    HANDED_OVER = "{device} hands over the buffer it was given: none is built"
+    NO_NAPI = (
+        "no GRO: {device} has no NAPI of its own (gro off and no XDP), "
+        "the packet came through the processor's backlog"
+    )
+    NO_GENERIC_XDP = "no generic XDP program on {device}"
+    NOT_AGAIN = "generic XDP does not look at packets that a program redirected"
+    NO_TAP = "no packet socket listens on {device}"
+    NO_CLASSIFIER = "no classifier program on ingress of {device}"
+    NO_CHAIN = "no netdev chain hooks ingress of {device}"
+    NO_PREROUTING = "no chain hooks prerouting in {place}"
+    ROUTE_HINT = "no look-up: the packet before it in the list has the same route (route hint)"
+    EARLY_SOCKET = "no look-up: the packet's socket was found early and carries its route"
+    CHECKED_LATER = "{protocol} makes its IPsec check later, when it knows the ports"
+    NO_POLICY = "no IPsec policy in {place}"
+    NO_POLICY_L4 = "no IPsec policy in {place}: the check returns at once"
+
+    def told(self, reason: str) -> bool:
+        """Whether a line's reason is this one, of whatever device."""
+        pattern = re.sub(r"\\{\w+\\}", ".+", re.escape(self.value))
+        return re.fullmatch(pattern, reason) is not None
+
+
+class Untold(StrEnum):
+    """What is said where neither a record nor the configuration explains a step's absence."""
+
+    NO_STATE = "the state of {device} was not seen"
+    NO_STACK = "no call stack names the poll"
+    XDP_SILENT = "{device} has an XDP program, but nothing told of it"
+    GRO_SILENT = "no GRO: {poll} passed the packet on without it"
+    NO_EVIDENCE = "no evidence: nothing reported it and nothing explains its absence"
+
+
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP"}
 _CHECK_LATER = frozenset(_PROTOCOLS)
 
@@ -80,6 +124,22 @@ def absent(walk: Walk, step: Step, reason: str) -> Hop:
     )
 
 
+IMPLIED = {
+    Step.XDP_DRIVER: "a frame that XDP sent on has no buffer yet that a probe could name",
+    Step.GENERIC_XDP: "seen where it exchanges the buffer's storage, which it need not do",
+    Step.CHECK_TAPS: "a tap with a ring in shared memory wakes nobody for a single packet",
+    Step.TC_INGRESS: "a kernel before 6.6 has no place for a probe beside the classifier",
+    Step.NETFILTER_INGRESS: "no BPF program fits into the netdev family, no tracepoint is there",
+    Step.IP_RCV: "on a kernel without netfilter programs only what follows shows it",
+    Step.NETFILTER_PREROUTING: "on a kernel without netfilter programs only what follows shows it",
+    Step.IP_RCV_FINISH: "on a kernel without netfilter programs only what follows shows it",
+    Step.IP_LOCAL_DELIVER: "on a kernel without netfilter programs only what follows shows it",
+    Step.L4_RECEIVE: "a tunnel's socket is found without asking where the kernel knows it early",
+    Step.XFRM_POLICY_L4: "a policy notes its use in whole seconds: a second use leaves no mark",
+}
+"""The only steps that may be implied, each with why there is not always something better."""
+
+
 def imply(walk: Walk, tunnel: bool) -> None:
     """Add the steps that nothing reports but that later ones cannot happen without."""
     if (tunnel or walk.taken(Step.L4_RECEIVE)) and not walk.taken(Step.IP_LOCAL_DELIVER):
@@ -97,7 +157,8 @@ def imply(walk: Walk, tunnel: bool) -> None:
         _implied(walk, Step.XDP_DRIVER, "the frame came through the poll that asks the program")
     if tunnel and not walk.taken(Step.L4_RECEIVE):
         _implied(walk, Step.L4_RECEIVE, "the tunnel's socket unpacked it, as it comes in again")
-    if walk.config & Config.XFRM_POLICY_IN and walk.taken(Step.RECEIVE_QUEUE):
+    checked = walk.config & Config.XFRM_POLICY_IN and walk.taken(Step.RECEIVE_QUEUE)
+    if checked and not walk.taken(Step.XFRM_POLICY_L4):
         _implied(walk, Step.XFRM_POLICY_L4, "the namespace has an IPsec policy and let it pass")
 
 
@@ -117,6 +178,7 @@ def _went_beyond(walk: Walk, step: Step) -> bool:
 
 def _implied(walk: Walk, step: Step, reason: str) -> None:
     later = (hop for hop in walk.hops if hop.step and hop.step > step)
+    assert step in IMPLIED
     after = next(later, walk.hops[-1])
     walk.hops.append(
         Hop(
@@ -140,7 +202,7 @@ def _implied(walk: Walk, step: Step, reason: str) -> None:
 
 
 def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
-    """Return why a walk did not take a step; begins with NO_EVIDENCE where nothing tells.
+    """Return why a walk did not take a step; one of Untold where nothing tells.
 
     Args:
         walk: of the receiving side.
@@ -150,25 +212,36 @@ def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
     """
     if step > last and ended_by:
         return ended_by
-    device, place = walk.place.device or "the device", walk.place.namespace or "the namespace"
-    early = _early_reason(walk, step, device)
-    if early:
-        return early
-    protocol = _PROTOCOLS.get(walk.protocol, f"protocol {walk.protocol}")
+    why = _early_reason(walk, step) or _late_reason(walk, step)
+    if why is None:
+        if ended_by:
+            return ended_by
+        why = Untold.NO_EVIDENCE
+    return why.format(
+        device=walk.place.device or "the device",
+        place=walk.place.namespace or "the namespace",
+        protocol=_PROTOCOLS.get(walk.protocol, f"protocol {walk.protocol}"),
+        poll=walk.poll,
+    )
+
+
+def _late_reason(walk: Walk, step: Step) -> Why | None:
+    """Reasons for steps 11 to 17."""
+    policy = Config.XFRM_POLICY_IN in walk.config
     match step:
-        case Step.IP_ROUTING if walk.gro and not walk.early:
-            return "no look-up: the packet before it in the list has the same route (route hint)"
         case Step.NETFILTER_PREROUTING if _unhooked(walk):
-            return f"no chain hooks prerouting in {place}"
+            return Why.NO_PREROUTING
+        case Step.IP_ROUTING if walk.gro and not walk.early:
+            return Why.ROUTE_HINT
         case Step.IP_ROUTING:
-            return "no look-up: the packet's socket was found early and carries its route"
+            return Why.EARLY_SOCKET
         case Step.XFRM_POLICY if walk.protocol in _CHECK_LATER:
-            return f"{protocol} makes its IPsec check later, when it knows the ports"
-        case Step.XFRM_POLICY:
-            return f"no IPsec policy in {place}"
-        case Step.XFRM_POLICY_L4 if not walk.config & Config.XFRM_POLICY_IN:
-            return f"no IPsec policy in {place}: the check returns at once"
-    return ended_by or f"{NO_EVIDENCE}: nothing reported it and nothing explains its absence"
+            return Why.CHECKED_LATER
+        case Step.XFRM_POLICY if not policy:
+            return Why.NO_POLICY
+        case Step.XFRM_POLICY_L4 if not policy:
+            return Why.NO_POLICY_L4
+    return None
 
 
 def _unhooked(walk: Walk) -> bool:
@@ -181,40 +254,33 @@ def _entered_late(walk: Walk) -> bool:
     return walk.last(*received) is None and any(hop.taken for hop in walk.hops)
 
 
-def _early_reason(walk: Walk, step: Step, device: str) -> str:
+def _early_reason(walk: Walk, step: Step) -> Why | Untold | None:
     """Reasons for steps 1 to 9, from the device's own state when the packet came."""
+    if step > Step.NETFILTER_INGRESS:
+        return None
     if not walk.config & Config.KNOWN:
-        return "" if step > Step.NETFILTER_INGRESS else f"the state of {device} was not seen"
+        return Untold.NO_STATE
     if step <= Step.RECEIVE_SKB and not walk.taken(Step.RECEIVE_SKB) and _entered_late(walk):
-        return f"redirected into {device} behind this point (bpf_redirect_peer)"
+        return Why.REDIRECTED
     match step:
         case Step.NAPI_POLL:
-            return "no poll: the packet came without a softirq, or stacks were left out"
-        case Step.XDP_DRIVER:
-            if walk.config & Config.XDP_DRIVER:
-                return f"{device} has an XDP program, but the packet came past its poll"
-            return f"no XDP program in the driver of {device}"
-        case Step.CLEAN_RX:
-            if walk.poll == "gro_cell_poll":
-                return f"{device} passes on the buffer it unpacked: none is built"
-            return f"{device} hands over the sender's buffer: none is built"
+            return Why.NO_POLL if any(hop.stack for hop in walk.hops) else Untold.NO_STACK
+        case Step.XDP_DRIVER if walk.config & Config.XDP_DRIVER:
+            return Untold.XDP_SILENT
         case Step.GRO_RECEIVE if walk.poll not in ("", "process_backlog"):
-            return f"no GRO: {walk.poll} passed the packet on without it"
-        case Step.GRO_RECEIVE:
-            return (
-                f"no GRO: {device} has no NAPI of its own (gro off and no XDP), "
-                "the packet came through the processor's backlog"
-            )
-        case Step.RECEIVE_SKB:
-            return "nothing reported it entering the stack"
+            return Untold.GRO_SILENT
         case Step.GENERIC_XDP if walk.config & Config.XDP_GENERIC:
-            return "generic XDP does not look at packets that a program redirected"
-        case Step.GENERIC_XDP:
-            return f"no generic XDP program on {device}"
-        case Step.CHECK_TAPS:
-            return f"no packet socket listens on {device}"
-        case Step.TC_INGRESS:
-            return f"no classifier program on ingress of {device}"
-        case Step.NETFILTER_INGRESS:
-            return f"no netdev chain hooks ingress of {device}"
-    return ""
+            return Why.NOT_AGAIN
+    return _NOT_CONFIGURED.get(step)
+
+
+_NOT_CONFIGURED = {
+    Step.XDP_DRIVER: Why.NO_XDP,
+    Step.CLEAN_RX: Why.HANDED_OVER,
+    Step.GRO_RECEIVE: Why.NO_NAPI,
+    Step.GENERIC_XDP: Why.NO_GENERIC_XDP,
+    Step.CHECK_TAPS: Why.NO_TAP,
+    Step.TC_INGRESS: Why.NO_CLASSIFIER,
+    Step.NETFILTER_INGRESS: Why.NO_CHAIN,
+}
+"""What has to be there for the step to be taken."""

@@ -81,6 +81,12 @@ class Arrival(Builder):
                 "connection that the packet completes waits to be accepted",
             )  # fmt: skip
             return
+        if walk.policy_used is not None and record.reason > walk.policy_used:
+            self.add(
+                record, walk, "xfrm_policy_l4", probe, step=Step.XFRM_POLICY_L4,
+                evidence=Evidence.COUNTER, verdict="accept",
+                reason="an IPsec policy noted its use between steps 14 and 18",
+            )  # fmt: skip
         queued = f"newest of {record.verdict} in the queue of port {port}"
         if not record.packet:
             queued = f"its data was appended to the packet before it in the queue of port {port}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from lab.observe.headers import ESP, TCP, Packet, innermost
+from lab.observe.headers import ESP, TCP, Packet, innermost, outermost
 from lab.observe.records import Kind, Record
 from lab.trace import Relation, Tie
 from lab.trace.own import OwnEvent
@@ -47,7 +47,8 @@ _PASSING = frozenset(
 """A copy that is met here goes its own way; others only say that somebody got one."""
 _BORN = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE})
 _MERGED, _HELD = (0, 1), 2
-_LOCAL_OUT = 3
+_PREROUTING, _LOCAL_OUT = 0, 3
+_LONGEST_LIST = 64
 _AF_INET = 2
 _CANDIDATES = 8
 
@@ -98,6 +99,7 @@ class _Identifier:
         self.waiting: dict[int, list[Record]] = {}
         self.taken_by_tcp: dict[int, Journey] = {}
         self.offered: dict[int, Journey] = {}
+        self.unrouted: dict[int, list[Journey]] = {}
         self.early: dict[int, list[Record]] = {}
 
     def take(self, record: Record) -> None:
@@ -120,6 +122,7 @@ class _Identifier:
         if packet is not None:
             self._remember(journey, packet)
         self._hold(journey, record)
+        self._in_prerouting(journey, record)
         if record.kind is Kind.GRO_RECEIVE:
             self.offered[record.cpu] = journey
         if record.kind is Kind.TCP_SEGMENT:
@@ -216,6 +219,8 @@ class _Identifier:
         journey = self.by_buffer.get(record.skb)
         if record.kind is Kind.NEIGHBOUR:
             journey = self._asking(record) or journey
+        if record.kind is Kind.ROUTE and journey is not None:
+            journey = self._routed(record) or journey
         if journey is not None and record.kind is not Kind.SOCKET_READ:
             journey.records.append(record)
             if record.kind is Kind.GRO_RESULT:
@@ -228,6 +233,33 @@ class _Identifier:
         elif record.kind is Kind.TC_EGRESS:
             # a program on the way out runs before anything reports the buffer
             self.early.setdefault(record.skb, []).append(record)
+
+    def _in_prerouting(self, journey: Journey, record: Record) -> None:
+        """Packets of a list pass prerouting one after the other, and only then are routed."""
+        waiting = self.unrouted.setdefault(record.cpu, [])
+        passed = record.kind is Kind.NETFILTER_LAST and record.arg == _PREROUTING
+        if journey in waiting and not passed:
+            waiting.remove(journey)
+        elif passed and journey not in waiting:
+            waiting.append(journey)
+            del waiting[:-_LONGEST_LIST]
+
+    def _routed(self, record: Record) -> Journey | None:
+        """Which packet of a list a look-up is for: the first with these ends that has none."""
+        waiting = self.unrouted.get(record.cpu, [])
+        for journey in waiting:
+            packet = outermost(journey.records[-1])
+            if packet is None or record.ns - journey.last_ns > SPLIT_NS:
+                continue
+            ends = (packet.source, packet.destination)
+            if tuple(int.from_bytes(end.packed, "little") for end in ends) == (
+                record.head & 0xFFFFFFFF,
+                record.hash,
+            ):
+                if not record.verdict:
+                    waiting.remove(journey)
+                return journey
+        return None
 
     def _merged(self, journey: Journey, record: Record) -> None:
         """GRO puts segments in order into the one that it holds back."""

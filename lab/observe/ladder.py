@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from lab.observe.arrival import ARRIVALS, Arrival
+from lab.observe.arrival import ARRIVALS
+from lab.observe.driver import XDP, XDP_COPY, Driver
 from lab.observe.drops import chain_of, classify
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
 from lab.observe.walk import Walk, step_of
-from lab.trace import Evidence, LookUp, SendHook, Side, Step, Tie, ranges
+from lab.trace import Evidence, LookUp, SendHook, Side, Step
 from lab.trace.own import OwnEvent
 
 PREROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POSTROUTING = range(5)
@@ -25,31 +25,14 @@ _NF_HOOKS = {
     POSTROUTING: (SendHook.NF_POSTROUTING.value, None, Side.SEND),
 }
 _GRO = {0: "merged", 1: "merged", 2: "held", 3: "normal", 4: "consumed"}
-_POLLS = ("process_backlog", "veth_poll", "gro_cell_poll", "virtnet_poll", "tun_napi_poll")
 _IP_RCV = ("ip_rcv", "ip_list_rcv", "ip_sublist_rcv")
 _FINISH = ("ip_rcv_finish_core", "ip_rcv_finish", "ip_list_rcv_finish", "ip_sublist_rcv_finish")
-_POLL_PROBES = {
-    Kind.GRO_RECEIVE: "on_gro_receive",
-    Kind.RECEIVE_SKB: "on_receive_skb",
-    Kind.CONSUME: "on_consume",
-}
 _LEAVING = (SendHook.DEV_QUEUE.value, SendHook.DEV_XMIT.value)
 _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC_INGRESS})
 _SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
-_XDP = {
-    Kind.XDP_EXCEPTION: ("aborted", "on_xdp_exception"),
-    Kind.XDP_REDIRECT: ("redirect", "on_xdp_redirect"),
-    Kind.XDP_TX: ("tx", "on_xdp_bulk_tx"),
-}
-_XDP_COPY = "skb_pp_cow_data"
 
 
-def errno_name(number: int) -> str:
-    """Return the kernel's word for a negative error number (``EOPNOTSUPP``)."""
-    return errno.errorcode.get(-number, str(number))
-
-
-class Ladder(Arrival):
+class Ladder(Driver):
     """Turns one journey's records into walks.
 
     Args:
@@ -90,7 +73,7 @@ class Ladder(Arrival):
             self._free(record)
         elif kind is Kind.CONSUME:
             self._consume(record)
-        elif kind in _XDP:
+        elif kind in XDP:
             self._xdp(record)
         elif kind in (Kind.ICMP_SEND, Kind.TCP_RESET, Kind.QUEUE_FULL):
             self._answer(record)
@@ -118,45 +101,11 @@ class Ladder(Arrival):
             self.add(record, walk, "gro_receive", "on_gro_receive", step=Step.GRO_RECEIVE)
         elif record.kind is Kind.RECEIVE_SKB:
             self._steered(record, walk)
+            walk.head = record.head
             self.add(record, walk, "receive_skb", "on_receive_skb", step=Step.RECEIVE_SKB)
         else:
+            self._storage(record, walk)
             self._classifier(record, walk, "ingress", Step.TC_INGRESS, "tc_ingress")
-
-    def _built(self, record: Record, walk: Walk) -> None:
-        """What XDP sent on was a frame without a buffer: the one it has now was built here."""
-        before = self.walks[-2] if len(self.walks) > 1 else None
-        index = before.last("xdp") if before is not None else None
-        if before is None or index is None or walk.taken(Step.CLEAN_RX):
-            return
-        left = before.hops[index].verdict in ("redirect", "tx")
-        if left and all(hop.skb != record.skb for hop in before.hops):
-            self.add(
-                record, walk, "clean_rx", "on_gro_receive", step=Step.CLEAN_RX,
-                reason="the frame that XDP sent on got a buffer of its own here",
-            )  # fmt: skip
-
-    def _steered(self, record: Record, walk: Walk) -> None:
-        """Queued by one processor and taken up by another: receive packet steering (RPS)."""
-        index = walk.last("netif_rx")
-        if index is not None and walk.hops[index].cpu != record.cpu:
-            walk.hops[index] = replace(
-                walk.hops[index],
-                reason=f"enqueue_to_backlog of processor {record.cpu}, by receive packet steering",
-            )
-
-    def _poll(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> None:
-        walk.poll = next((name for name in stack if name in _POLLS), "")
-        if walk.poll:
-            probe = _POLL_PROBES[record.kind]
-            self.add(
-                record,
-                walk,
-                "napi_poll",
-                probe,
-                step=Step.NAPI_POLL,
-                evidence=Evidence.STACK,
-                reason=f"{walk.poll} is on the call stack of the receiving packet",
-            )
 
     def _poll_over(self, walk: Walk, polls: Sequence[Record]) -> None:
         """A poll is reported at its end: it covers every packet that came with it."""
@@ -187,17 +136,6 @@ class Ladder(Arrival):
                     walk.hops[index], verdict=walk.gro, reason=self._with_others(walk.gro)
                 )
                 return
-
-    def _with_others(self, gro: str) -> str:
-        """Which packets GRO put together."""
-        relations = self.journey.relations
-        into = [r.packet for r in relations if r.tie is Tie.MERGED_INTO]
-        parts = [r.packet for r in relations if r.tie is Tie.MADE_OF]
-        if gro == "merged" and into:
-            return f"GRO merged it into packet {into[0]}, which goes on for both"
-        if gro == "held" and parts:
-            return f"GRO held it back and merged packets {ranges(parts)} into it"
-        return ""
 
     def _classifier(
         self, record: Record, walk: Walk, side: str, step: Step | None, hook: str
@@ -249,6 +187,9 @@ class Ladder(Arrival):
             return
         if not walk.config & Config.KNOWN:
             walk.config = record.config
+        self._storage(record, walk)
+        if record.arg == LOCAL_IN:
+            walk.policy_used = record.reason
         if record.arg in (LOCAL_IN, FORWARD):
             self._route_attached(record, walk)
         if record.arg == PREROUTING:
@@ -277,6 +218,8 @@ class Ladder(Arrival):
         stack = self.names.frames(record.stack)
         walk = self.walks[-1] if self.walks else None
         incoming = any(name.startswith("ip_route_input") for name in stack)
+        if not record.stack and walk is not None:  # a light trace: the ends have to tell
+            incoming = walk.side is Side.RECEIVE and walk.destination == record.hash
         if walk and not incoming and self._asked_by_transport(record, walk, stack):
             return
         if not incoming or walk is None or walk.side is not Side.RECEIVE:
@@ -369,59 +312,12 @@ class Ladder(Arrival):
         location = self.names.symbol(record.location)
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
         stack = self.names.frames(record.stack)
-        if location == _XDP_COPY:
+        if location == XDP_COPY:
             self._copied_for_xdp(record, stack)
         elif walk.side is Side.SEND:
             self._cut(record, walk, location)
         elif not walk.taken(Step.DATA_READY):
             self._used_up(record, walk, location, stack)
-
-    def _cut(self, record: Record, walk: Walk, location: str) -> None:
-        """The large packet's buffer goes where its segments were made (GSO)."""
-        pieces = [r.packet for r in self.journey.relations if r.tie is Tie.SPLIT_INTO]
-        if pieces and walk.last("gso_segment") is None:
-            self.add(
-                record, walk, "gso_segment", "on_consume", verdict="split",
-                reason=f"{location} cut it into {len(pieces)} segments: packets {ranges(pieces)}",
-            )  # fmt: skip
-
-    def _copied_for_xdp(self, record: Record, stack: tuple[str, ...]) -> None:
-        """Before a native program runs on veth, the sender's buffer is copied and let go."""
-        walk = self.walk(record, Side.RECEIVE)
-        self._poll(record, walk, stack)
-        self.add(
-            record, walk, "clean_rx", "on_consume", step=Step.CLEAN_RX,
-            reason=f"{_XDP_COPY} copied the buffer into a page of the driver's own",
-        )  # fmt: skip
-        if (function := Step.XDP_DRIVER.function) in stack:
-            attached = self.names.hooks.get((walk.netns, walk.ifindex, "xdp"))
-            hop = self.add(
-                record, walk, "xdp", "on_consume", step=Step.XDP_DRIVER, evidence=Evidence.STACK,
-                reason=f"{function} is on the call stack: the program runs next",
-            )  # fmt: skip
-            walk.hops[-1] = replace(hop, program=attached.name if attached else "")
-
-    def _xdp(self, record: Record) -> None:
-        """What the driver made of the program's answer; reported behind the program."""
-        verdict, probe = _XDP[record.kind]
-        walk = self.walk(record, Side.RECEIVE)
-        reason = ""
-        if record.kind is Kind.XDP_TX and record.arg & 0xFFFFFFFF:
-            verdict, reason = "drop", f"sending back failed ({errno_name(record.verdict)})"
-        elif record.kind is Kind.XDP_REDIRECT and record.verdict:
-            verdict, reason = "drop", f"redirecting failed ({errno_name(record.verdict)})"
-        index = walk.last("xdp")
-        if index is None:
-            self.add(
-                record, walk, "xdp", probe, step=Step.XDP_DRIVER, verdict=verdict, reason=reason
-            )
-            return
-        hop = walk.hops[index]
-        walk.hops[index] = replace(
-            hop, verdict=verdict, evidence=Evidence.TRACEPOINT, object=self.names.object(probe),
-            reason=reason or f"{probe.removeprefix('on_')} told so",
-            drop_reason=errno_name(record.verdict) if verdict == "drop" else "",
-        )  # fmt: skip
 
     def _answer(self, record: Record) -> None:
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)

@@ -17,6 +17,7 @@ TRANSPORT: dict[int, tuple[str, ...]] = {
          "udp_queue_rcv_one_skb"),
     6: ("tcp_v4_rcv", "tcp_v4_do_rcv", "tcp_rcv_established", "tcp_rcv_state_process",
         "tcp_data_queue"),
+    2: ("igmp_rcv",),
     1: ("icmp_rcv", "icmp_echo", "icmp_reply", "raw_local_deliver", "raw_rcv"),
 }  # fmt: skip
 """Functions of each protocol's receive path, the entry first."""
@@ -34,6 +35,10 @@ class Walk:
         early: it carried a socket already when it entered the INPUT chains.
         request: a listener made a request socket of it.
         ports: of its outermost transport header here.
+        destination: address in its outermost header here, as look-ups have it.
+        policy_used: when an IPsec policy was last asked before the transport had the packet,
+            seconds since 1970; None if that was not seen.
+        head: the buffer's storage when it entered the stack.
         poll: name of the poll function it came with, empty if unknown.
     """
 
@@ -51,6 +56,9 @@ class Walk:
     early: bool = False
     request: bool = False
     ports: tuple[int, int] = (0, 0)
+    destination: int = 0
+    policy_used: int | None = None
+    head: int = 0
 
     def last(self, *hooks: str) -> int | None:
         """Index of the newest line of one of these hooks, None if there is none."""
@@ -98,6 +106,7 @@ class Builder:
         walk = self._current(record, side) or self._another(record, side)
         if (packet := outermost(record)) is not None:
             walk.protocol, walk.ports = packet.protocol, packet.ports
+            walk.destination = int.from_bytes(packet.destination.packed, "little")
         return walk
 
     def _current(self, record: Record, side: Side) -> Walk | None:

@@ -13,6 +13,7 @@ import pytest
 from lab import Lab, Node, Pod, Topology
 from lab.errors import CheckFailed
 from lab.model import Options
+from lab.observe.absent import Why
 from lab.observe.tracer import Flow
 from lab.packets import new_cookie, with_cookie
 from lab.trace import Step, Tie
@@ -329,7 +330,7 @@ def test_a_redirected_packet_keeps_its_buffer(routing, past):
     assert trace.delivered
     assert len(set(buffers(trace))) == 1
     arrived = [hop for hop in trace.at(namespace="far") if hop.step is Step.RECEIVE_SKB]
-    assert any("redirect_peer" in hop.reason for hop in arrived) == past
+    assert any(Why.REDIRECTED.told(hop.reason) for hop in arrived) == past
 
 
 def test_a_recording_with_losses_is_believed_by_no_statement(lab):

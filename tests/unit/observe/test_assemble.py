@@ -103,7 +103,7 @@ def test_every_step_is_seen_or_explained_exactly_in_order():
 
 
 CONFIGURATIONS = {
-    "a driver program that was passed by": (Config.XDP_DRIVER, Step.XDP_DRIVER, "came past"),
+    "a driver program in silence": (Config.XDP_DRIVER, Step.XDP_DRIVER, "nothing told of it"),
     "no generic program": (Config(0), Step.GENERIC_XDP, "no generic XDP program on eth0"),
     "no packet socket": (Config(0), Step.CHECK_TAPS, "no packet socket listens on eth0"),
     "no classifier": (Config(0), Step.TC_INGRESS, "no classifier program on ingress of eth0"),
@@ -474,6 +474,51 @@ def test_a_cookie_that_travels_on_is_told_as_related_by_content(source, to, port
     _, second = assemble([*arrived, onward], (), NAMES)
     assert second.ties == ((f"{tie} packet 0",) if tie else ())
     assert all("content" in relation.reason for relation in second.relations)
+
+
+def the(trace, step: Step):
+    return min((h for h in trace.hops if h.step is step), key=lambda hop: hop.evidence.rank)
+
+
+USES = {
+    "a policy used between the steps": (100, 101, Evidence.COUNTER),
+    "a policy used before in the same second": (101, 101, Evidence.IMPLIED),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "grade"), USES.values(), ids=USES.keys())
+def test_an_ipsec_policy_is_seen_by_its_time_of_use(before, after, grade):
+    received = replace(RECEIVED, config=Config.KNOWN | Config.XFRM_POLICY_IN)
+    entered = replace(FIRST, ns=22, arg=1, reason=before)
+    ready = replace(READY, reason=after)
+    trace = one([received, FIRST, LAST, ROUTED, entered, ready])
+    assert the(trace, Step.XFRM_POLICY_L4).evidence is grade
+
+
+STORAGE = {
+    "storage exchanged": (2, Evidence.COUNTER),
+    "the same storage": (1, Evidence.IMPLIED),
+}
+
+
+@pytest.mark.parametrize(("head", "grade"), STORAGE.values(), ids=STORAGE.keys())
+def test_generic_xdp_is_seen_by_the_storage_it_exchanges(head, grade):
+    received = replace(RECEIVED, head=1, config=Config.KNOWN | Config.XDP_GENERIC)
+    trace = one([received, replace(FIRST, head=head), replace(LAST, head=head), ROUTED])
+    assert the(trace, Step.GENERIC_XDP).evidence is grade
+
+
+def test_of_a_list_the_first_is_looked_up_though_the_last_was_seen_last():
+    """Every packet of a list passes prerouting before the first of them is routed."""
+    listed = []
+    for k in range(2):
+        part = [replace(record, ns=record.ns + k, skb=0xA0 + k, packet=datagram(bytes([65 + k])))
+                for record in (RECEIVED, FIRST, replace(LAST, ns=17))]  # fmt: skip
+        listed += part
+    ends = {"head": int.from_bytes(CLIENT.packed, "little")}
+    first, second = assemble([*listed, replace(ROUTED, ns=20, skb=0xA1, **ends)], (), NAMES)
+    assert Step.IP_ROUTING in first.steps("server")
+    assert Step.IP_ROUTING not in second.steps("server")
 
 
 def test_losses_are_told():
