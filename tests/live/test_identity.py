@@ -4,9 +4,8 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -89,6 +88,24 @@ def host_device(lab, pod):
     return facts(lab, pod).lxc
 
 
+@contextmanager
+def changed(*steps):
+    """Run each place's first command now, and its second when the block is over."""
+    with ExitStack() as stack:
+        for place, do, undo in steps:
+            place.run(do.split(), check=True)
+            stack.callback(place.run, undo.split(), check=True)
+        yield
+
+
+def facts(lab, pod):
+    return next(facts for facts in lab.facts.pods if facts.name == pod)
+
+
+def host_device(lab, pod):
+    return facts(lab, pod).lxc
+
+
 def dumping(port):
     """Whether a tcpdump for this port has its packet socket."""
     for process in Path("/proc").glob("[0-9]*"):
@@ -110,7 +127,7 @@ def buffers(trace):
     return [hop.skb for hop in trace.taken if hop.skb]
 
 
-def test_equal_datagrams_of_equal_flows_are_as_many_packets_as_tcpdump_counts(lab):
+def test_equal_datagrams_of_equal_flows_are_as_many_packets_as_tcpdump_counts(lab, tmp_path):
     """Same ports, same payload, no identification: nothing in them tells them apart."""
     client, far = lab.pod("client"), lab.pod("far")
     script = (
@@ -120,10 +137,14 @@ def test_equal_datagrams_of_equal_flows_are_as_many_packets_as_tcpdump_counts(la
         "for _ in range(5):\n"
         "    for one in s: one.sendto(b'the very same', (sys.argv[1], 6100))\n"
     )
-    dump = ["tcpdump", "-ni", host_device(lab, "far"), "-c", "10", "udp and dst port 6100"]
+    said = tmp_path / "said"
+    dump = f"exec tcpdump -ni {host_device(lab, 'far')} -c 10 udp dst port 6100 2>{said}"
     with ThreadPoolExecutor(1) as pool, far.serve_udp(6100), lab.trace() as recording:
-        dumped = pool.submit(lab.node("beta").run, dump, timeout_s=10)
-        eventually(lambda: dumping(6100) or None, what="tcpdump listens")
+        dumped = pool.submit(lab.node("beta").run, ["sh", "-c", dump], timeout_s=10)
+        eventually(
+            lambda: (said.exists() and "listening on" in said.read_text()) or None,
+            what="tcpdump listens",
+        )
         client.run([sys.executable, "-c", script, str(far.address)], check=True)
         lines = dumped.result().stdout.splitlines()
     ours = [t for t in recording.packets if t.packet.destination_port == 6100]
