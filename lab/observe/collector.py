@@ -202,9 +202,11 @@ class Collector:
         match request["op"]:
             case "filter":
                 self.set_filter(**request["filter"])
-                send(connection, {"ok": True})
+                send(connection, {"ok": True, "legacy": sorted(self.ear.counted)})
             case "collect":
                 self._send_records(connection, places=bool(request.get("places")))
+            case "legacy":
+                send(connection, {"legacy": self.ear.legacy()})
             case "policies":
                 send(connection, {"policies": self.ear.policies(request["namespaces"])})
             case "detach":

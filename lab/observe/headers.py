@@ -21,6 +21,12 @@ _ICMP_NAMES = {
 }  # fmt: skip
 PAYLOAD_BYTES = 48
 _OFFSET = 0x1FFF
+_ICMP_CODES = {
+    (3, 0): "network unreachable", (3, 1): "host unreachable", (3, 2): "protocol unreachable",
+    (3, 3): "port unreachable", (3, 4): "fragmentation needed", (3, 9): "network prohibited",
+    (3, 10): "host prohibited", (3, 13): "administratively prohibited",
+    (11, 0): "time to live exceeded", (11, 1): "fragment reassembly time exceeded",
+}  # fmt: skip
 _ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
 
 
@@ -81,6 +87,12 @@ class Packet:
     def name(self) -> str:
         """``udp``, ``tcp``, ``icmp``, ``arp`` ... or ``ip-NUMBER``."""
         return "arp" if not self.protocol else PROTOCOLS.get(self.protocol, f"ip-{self.protocol}")
+
+
+def icmp_words(kind: int, code: int) -> str:
+    """Return an ICMP message in words and numbers: ``port unreachable (type 3 code 3)``."""
+    words = _ICMP_CODES.get((kind, code)) or _ICMP_NAMES.get(kind, "")
+    return f"{words} (type {kind} code {code})".strip()
 
 
 def network_bytes(record: Record) -> bytes:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from lab.observe.arrival import ARRIVALS
 from lab.observe.driver import XDP, XDP_COPY, Driver
 from lab.observe.drops import chain_of, classify
+from lab.observe.headers import icmp_words
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
@@ -325,7 +326,7 @@ class Ladder(Driver):
             kind, code = record.verdict >> 8, record.verdict & 0xFF
             self.add(
                 record, walk, "icmp_send", "on_icmp_send",
-                reason=f"answered with ICMP type {kind} code {code}",
+                reason=f"answered with ICMP {icmp_words(kind, code)}",
             )  # fmt: skip
         elif record.kind is Kind.TCP_RESET:
             self.add(

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from lab.kernel.nfnetlink import Connection, RuleMet, Tracked
 from lab.observe.headers import ICMP, Packet, network_bytes_of, outermost, parse
 from lab.observe.identify import Journey
+from lab.observe.legacy import Counted, add_legacy
 from lab.observe.names import Names
 from lab.observe.policies import Policy
 from lab.observe.records import Kind
@@ -42,12 +43,14 @@ class Told:
     Attributes:
         events: (namespace inode, time it was read, event), in the order of each namespace.
         rulesets: namespace inode -> the rules at that time.
+        legacy: namespace inode -> what rules of iptables-legacy had counted before and after.
         policies: namespace inode -> its IPsec policies, in the order they are tried.
     """
 
     events: Sequence[tuple[int, int, RuleMet | Connection]] = ()
     rulesets: Mapping[int, Ruleset] = field(default_factory=dict)
     policies: Mapping[int, Sequence[Policy]] = field(default_factory=dict)
+    legacy: Mapping[int, tuple[Counted, Counted]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ def add_met(
             if isinstance(event, RuleMet):
                 joining.rule(netns, event)
         joining.connections()
+    for netns, (before, after) in told.legacy.items():
+        add_legacy(changed, names.place(netns, 0).namespace, before, after)
     return [tuple(hops) for hops in changed]
 
 

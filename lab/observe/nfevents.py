@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
@@ -15,6 +16,8 @@ from lab.waiting import eventually
 _MOST = 50_000
 _POLICIES = ("ip", "-4", "xfrm", "policy")
 _LIST = ("nft", "-a", "list", "ruleset")
+_SAVE = ("iptables-legacy-save", "-c")
+_LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _LISTED_AGAIN_NS = 500_000_000
 _ARMED_S = 1.0
 
@@ -33,6 +36,7 @@ class NetfilterEar:
         self.events: dict[int, nfnetlink.NetfilterEvents] = {}
         self.told: list[tuple[int, int, bytes]] = []
         self.rulesets: dict[int, list[str]] = {}
+        self.counted: dict[int, str] = {}
         self.refused: list[str] = []
         self.listed_ns = 0
         self.dropped = 0
@@ -49,8 +53,11 @@ class NetfilterEar:
     def arm(self, *, port: int = 0, protocol: int = 0) -> None:
         """Let the kernel trace rules for packets of a flow; 0 means any."""
         self.disarm()
+        self.counted.clear()
         for inode, space in self.spaces.items():
             with space.entered():
+                if (counts := _legacy_counts()) is not None:
+                    self.counted[inode] = counts
                 if any(not name.startswith(OWN_TABLE) for _, name in nfnetlink.tables()):
                     try:
                         self._ask(inode, port, protocol)
@@ -99,6 +106,14 @@ class NetfilterEar:
                     found.append([inode, process.run(_POLICIES, check=False).stdout])
         return found
 
+    def legacy(self) -> list[list[Any]]:
+        """Return [inode, counts when armed, counts now] where iptables-legacy has rules."""
+        found: list[list[Any]] = []
+        for inode, before in self.counted.items():
+            with self.spaces[inode].entered():
+                found.append([inode, before, _legacy_counts() or ""])
+        return found
+
     @property
     def lost(self) -> int:
         """Events that the kernel or this process could not keep."""
@@ -122,3 +137,14 @@ class NetfilterEar:
         """Take the tracing rules away and listen no longer."""
         self.asking.close()
         self.stack.close()
+
+
+def _legacy_counts() -> str | None:
+    """Rules of iptables-legacy here with their counts, None if it has no tables."""
+    try:
+        tables = _LEGACY_TABLES.read_text().split()
+    except OSError:
+        return None
+    if not tables or process.find(_SAVE[0]) is None:
+        return None
+    return process.run(_SAVE, check=False).stdout

@@ -15,6 +15,7 @@ from lab.kernel.btf import read_object
 from lab.kernel.nfnetlink import Connection, RuleMet
 from lab.kernel.nfnetlink import parse as parse_netfilter
 from lab.observe.assemble import TRACEPOINTS, assemble
+from lab.observe.legacy import Counted, parse_counts
 from lab.observe.met import Told
 from lab.observe.mind import words_of
 from lab.observe.names import Names, devices_from, names_from
@@ -115,6 +116,7 @@ class Tracer:
         self._notes: list[MindRecord] = []
         self._told: list[tuple[int, int, RuleMet | Connection]] = []
         self._rulesets: dict[int, Ruleset] = {}
+        self._legacy = False
 
     def __enter__(self) -> Tracer:
         return self
@@ -167,7 +169,9 @@ class Tracer:
     def _filter(self, mode: int, **rest: object) -> None:
         if isinstance(flow := rest.get("flow"), Flow):
             rest["flow"] = flow.as_list()
-        self._ask(op="filter", filter={"mode": mode, **rest})
+        answer = self._ask(op="filter", filter={"mode": mode, **rest})
+        if mode != MODE_OFF:
+            self._legacy = bool(answer.get("legacy"))
 
     # -- what came ------------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class Tracer:
             records,
             notes,
             self._names,
-            told=Told(tuple(self._told), self._rulesets, self._policies(records)),
+            told=Told(tuple(self._told), self._rulesets, self._policies(records), self._counts()),
             own=[event for probe in self._lab.probes for event in probe.events],
             lost=self.lost,
             lab=self._lab.name,
@@ -258,6 +262,13 @@ class Tracer:
             for text in texts:
                 known = self._rulesets.get(netns, Ruleset())
                 self._rulesets[netns] = known | parse_ruleset(text)
+
+    def _counts(self) -> dict[int, tuple[Counted, Counted]]:
+        """Ask what rules of iptables-legacy have counted, where there are any."""
+        if not self._legacy:
+            return {}
+        told = self._ask(op="legacy")["legacy"]
+        return {netns: (parse_counts(old), parse_counts(new)) for netns, old, new in told}
 
     def _policies(self, records: list[Record]) -> dict[int, tuple[Policy, ...]]:
         """Ask for the IPsec policies of namespaces in which a packet was checked by one."""

@@ -136,9 +136,11 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
             hop=hop,
             trace=trace,
         )
+    answer = _answered(trace, "icmp_send")
+    told = f": {answer.namespace} {answer.reason}" if answer is not None and answer.reason else ""
     return Diagnosis(
         where=_where(hop),
-        cause=cause.what,
+        cause=f"{cause.what}{told}",
         entry=_entry(hop),
         change=_change(cause, hop),
         reason=hop.drop_reason,

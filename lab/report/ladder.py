@@ -212,7 +212,10 @@ def _summary(trace: Trace) -> Iterator[Text]:
     last = max((hop.us for hop in trace.taken if hop.us is not None), default=None)
     after = f" after {last:.1f} µs" if last is not None else ""
     sign, words = style.ending(trace)
-    yield Text(_fit(f"{sign} {words}{after * (sign == style.SEEN)}"), style=_ENDS[sign])
+    for line in wrap(
+        f"{sign} {words}{after * (sign == style.SEEN)}", WIDTH, subsequent_indent="  "
+    ):
+        yield Text(line, style=_ENDS[sign])
     if trace.witnesses is not None:
         for line in wrap(str(trace.witnesses), WIDTH, subsequent_indent="  "):
             yield Text(line)

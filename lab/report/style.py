@@ -74,6 +74,13 @@ def title(hop: Hop) -> str:
 _ONWARD = (Tie.MERGED_INTO.value, Tie.SPLIT_INTO.value)
 
 
+def _answer(trace: Trace) -> str:
+    """Who told the sender what, if somebody did."""
+    answers = (hop for hop in trace.taken if hop.hook in ("icmp_send", "tcp_send_reset"))
+    hop = next(answers, None)
+    return f"; {hop.namespace or hop.node} {hop.reason}" if hop is not None and hop.reason else ""
+
+
 def ending(trace: Trace) -> tuple[str, str]:
     """Return how a packet's way ended: a sign and a clause.
 
@@ -82,7 +89,7 @@ def ending(trace: Trace) -> tuple[str, str]:
     if trace.drops:
         drop = trace.drops[0]
         where = " · ".join(part for part in drop.place if part)
-        return DROPPED, f"dropped at {where}: {drop.drop_reason or drop.hook}"
+        return DROPPED, f"dropped at {where}: {drop.drop_reason or drop.hook}{_answer(trace)}"
     if trace.delivered:
         return SEEN, "delivered to a socket"
     if onward := [tie for tie in trace.ties if tie.startswith(_ONWARD)]:

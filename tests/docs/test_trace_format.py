@@ -12,13 +12,14 @@ from lab.trace import (
     Evidence,
     Hop,
     LookUp,
+    Met,
     PacketId,
     Relation,
     Trace,
 )
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "trace_json.md").read_text(encoding="utf-8")
-KINDS = (Comparison, Difference, Hop, LookUp, PacketId, Relation, Trace)
+KINDS = (Comparison, Difference, Hop, LookUp, Met, PacketId, Relation, Trace)
 NAMES = sorted({field.name for kind in KINDS for field in fields(kind)} | {"schema", "verdict"})
 
 

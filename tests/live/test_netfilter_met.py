@@ -257,3 +257,35 @@ def test_a_packet_that_waits_for_its_neighbour_says_in_which_state_it_is(lab):
     assert met.verdict in ("INCOMPLETE", "REACHABLE")
     listed = beta.run(["ip", "neigh", "show", address], check=True).stdout
     assert "REACHABLE" in listed  # the packet went out: ARP was answered
+
+
+@pytest.fixture
+def legacy(lab):
+    """Rules that only count, in a pod of their own; undone by emptying the table."""
+    other = lab.pod("other")
+    rules = (
+        "-A INPUT -p udp --dport 5000 -j ACCEPT",
+        "-A INPUT -p udp --dport 5001 -j DROP",
+        "-A INPUT -p tcp --dport 80",
+    )
+    for rule in rules:
+        other.run(["iptables-legacy", *rule.split()], check=True)
+    yield other
+    other.run(["iptables-legacy", "-F"], check=True)
+
+
+LEGACY = {
+    "lets it pass": (5000, "accept", True),
+    "drops it": (5001, "drop", False),
+}
+
+
+@pytest.mark.parametrize(("port", "verdict", "arrives"), LEGACY.values(), ids=LEGACY.keys())
+def test_a_rule_of_iptables_legacy_is_known_by_its_counter(lab, legacy, port, verdict, arrives):
+    trace = lab.follow("client", "other", port=port).packets[0]
+    (met,) = rules(trace, "other", "nf_input")
+    assert (met.name, met.verdict, met.source) == (
+        "iptables-legacy filter INPUT", verdict, "counter",
+    )  # fmt: skip
+    assert f"--dport {port}" in met.text
+    assert trace.delivered == arrives
