@@ -35,11 +35,6 @@ def test_verifier_takes_every_program_of_the_object(name: str) -> None:
         pytest.fail(error.message, pytrace=False)
 
 
-def test_pods_of_two_nodes_talk_through_the_tunnel_here_too() -> None:
-    with Lab(topology) as lab, lab.pod("server").serve_tcp(80):
-        assert lab.pod("client").connect(lab.pod("server"), 80, payload=b"?").ok
-
-
 def test_a_kprobe_of_ones_own_stands_in_the_packets_ladder() -> None:
     with Lab(topology) as lab, lab.probe(PROBE) as own:
         trace = lab.follow("client", "server").packets[0]
