@@ -86,6 +86,7 @@ def trace_command(
         compare(receiver, other, html=html, output=output)
         return
     _refuse(other, sender, receiver, follow=follow, topology=topology, at=at)
+    _only_for_ones_own(witness, elsewhere="--follow" if follow else "--at" if at else "")
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
     shot = _shot(protocol, dport, payload, no_listen, witness)
     pages = {"html": html, "svg": svg, "pcapng": pcapng, "plot": plot}
@@ -130,6 +131,15 @@ def _refuse(
     if not receiver:
         raise InputError(
             f"where should the packet from {sender!r} go?", hint="lab trace LAB/FROM TO"
+        )
+
+
+def _only_for_ones_own(witness: Witness | None, *, elsewhere: str) -> None:
+    """Raise InputError for a witness that is asked for where tracepoints alone watch."""
+    if elsewhere and witness not in (None, Witness.TRACEPOINTS):
+        raise InputError(
+            f"--witness {witness} and {elsewhere} exclude each other",
+            hint=f"with {elsewhere} tracepoints watch",
         )
 
 

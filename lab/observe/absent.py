@@ -148,6 +148,8 @@ def imply(walk: Walk, tunnel: bool) -> None:
         for step in (Step.IP_RCV, Step.IP_RCV_FINISH):
             if not walk.taken(step):
                 _implied(walk, step, "nothing is routed or delivered without it")
+    if walk.taken(Step.NETFILTER_PREROUTING) and not walk.taken(Step.IP_RCV):
+        _implied(walk, Step.IP_RCV, "it calls the hook whose rules were asked")
     for flag, step, reason in _BY_CONFIGURATION:
         skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
         if walk.config & flag and _went_beyond(walk, step) and not skipped:

@@ -170,6 +170,8 @@ def test_without_programs_in_the_chains_the_stack_says_whose_rule_it_was(stack, 
     (trace,) = assemble([RECEIVED, freed], (), names)
     (drop,) = trace.drops
     assert (drop.step, drop.drop_reason) == (step, "NETFILTER_DROP")
+    before_rules = any(hop.step is Step.IP_RCV for hop in trace.taken)
+    assert before_rules is (step is not Step.NETFILTER_INGRESS)
 
 
 def test_a_buffer_address_used_again_is_another_packet():
