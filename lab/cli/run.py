@@ -85,14 +85,16 @@ def _print_tally(tally: Tally) -> None:
 
 
 def _draw(report: Report, folder: Path) -> None:
-    """Leave the pictures of a report (SVG, PNG, text) and one capture per recording."""
+    """Leave the pictures of a report (SVG, PNG, text), its capture and its table."""
     from lab.plot import tcp
+    from lab.wire import table
     from lab.wire.capture import save
 
     for picture in report.pictures:
         tcp.save(picture, folder, report.scenario)
     if report.pictures:
         save(report.pictures[-1].recording, folder / f"{report.scenario}.pcapng")
+        table.save(report.pictures[-1].recording, folder / f"{report.scenario}.csv")
 
 
 def exit_code(reports: list[Report]) -> int:

@@ -31,6 +31,7 @@ from lab.wire import (
     Way,
     ack,
     data,
+    table,
 )
 from lab.wire.record import End
 from lab.wire.sampler import Sampler
@@ -212,8 +213,13 @@ def test_the_sampler_reads_tcp_info_until_its_block_ends() -> None:
         with Sampler(client, every_ms=5) as sampler:
             lab.transfer(client, server, 600_000)
         taken = sampler.samples
+        seen = lab.recording()
     assert len(taken) > 3
     assert taken[0].cwnd < taken[-1].cwnd
+    sampled = [row for row in table.rows(seen, [("client", one) for one in taken]) if row.time_ms]
+    times = [float(row.time_ms) for row in sampled]
+    assert times == sorted(times)
+    assert {"tcp_info", "sent", "received", "probe"} <= {row.observer for row in sampled}
     assert [item.time_ns for item in taken] == sorted(item.time_ns for item in taken)
 
 

@@ -135,6 +135,51 @@ def test_it_runs_and_tells_right_predictions_from_wrong_ones(name):
     assert f"you said nowhere, observed: {ANSWERS[name][first]}" in text
 
 
+FRAMINGS = {
+    "four bytes of length, then the message": "sized(message.encode())",
+    "the messages, in order": "solved(stream)",
+    "the message, then the separator": "f'{message}；'.encode()",
+}
+SOLVED = """
+def sized(raw):
+    return len(raw).to_bytes(4, "big") + raw
+
+
+def solved(stream):
+    found = []
+    while stream:
+        end = 4 + int.from_bytes(stream[:4], "big")
+        found, stream = [*found, stream[4:end].decode()], stream[end:]
+    return found
+"""
+JUDGED = {
+    "nobody has written anything": ({}, ["not written yet"] * 3),
+    "both right": (
+        {"def split": "stream.decode().split('；')[:-1]"},
+        ["right", "right", "not yet: ['a', 'b']"],
+    ),
+    "one wrong": ({"def split": "[stream.decode()]"}, ["right", "not yet: ", "not yet: "]),
+}
+
+
+@pytest.mark.live
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "verdicts"), JUDGED.values(), ids=JUDGED.keys())
+def test_the_framings_to_complete_are_judged(answer, verdicts, tmp_path):
+    notebook = read(find("tcp/08_sticky_packets"))
+    for cell in notebook.cells if answer else ():
+        words = FRAMINGS | (
+            {"the messages, in order": answer["def split"]} if "def split" in cell.source else {}
+        )
+        for comment, code in words.items():
+            cell.source = cell.source.replace(f"...  # {comment}", code)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(SOLVED))
+    nbformat.write(notebook, tmp_path / "answered.ipynb")
+    text = "\n".join(texts(execute(tmp_path / "answered.ipynb", {})))
+    for what, verdict in zip(("in front", "behind", "inside a message"), verdicts, strict=True):
+        assert f"{what}: {verdict}" in text
+
+
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "scenarios" / "tcp").glob("*.py"))
 
 
