@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import CheckFailed, InputError
 from lab.names import RESERVED_IDENTITIES, did_you_mean, mac_address
+from lab.observe.flood import with_arriving_copy
 from lab.observe.recording import PROTOCOLS, Recording, Shot, destination_of
 from lab.observe.tracer import Flow, Tracer
 from lab.packets import new_cookie, with_cookie
@@ -187,7 +188,8 @@ def follow_at(lab: Lab, sender: str, receiver: str, shot: Shot, at: str) -> Reco
             tracer.only_cookie(cookie, sender=entry.first, source_port=ends)
         _inject(lab, entry, frame, (sender, receiver))
         recording = Recording()
-        recording.packets = tracer.traces(settle_s=_SETTLE_S)
+        found = tracer.traces(settle_s=_SETTLE_S)
+        recording.packets = (with_arriving_copy(found[0], found), *found[1:]) if found else ()
     if not recording.packets:
         raise CheckFailed(
             f"nothing was seen of the packet put in at {entry.hook}",

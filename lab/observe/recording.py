@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import CheckFailed, InputError
 from lab.observe.causes import ERRNO
+from lab.observe.flood import with_arriving_copy
 from lab.observe.tracer import Flow, Tracer
 from lab.observe.witness import BothTracers, open_tracer
 from lab.packets import new_cookie
@@ -244,4 +245,5 @@ def _first(traces: tuple[Trace, ...], own: str) -> tuple[Trace, ...]:
     best = next((trace for trace in sent if "PSH" in trace.packet.info), sent[0] if sent else None)
     if best is None:
         return traces
-    return (best, *(trace for trace in traces if trace is not best))
+    rest = tuple(trace for trace in traces if trace is not best)
+    return (with_arriving_copy(best, rest), *rest)

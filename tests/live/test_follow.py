@@ -142,3 +142,18 @@ def test_the_error_of_a_packet_that_cannot_leave_says_why(lab, capsys):
 
     with pytest.raises(CheckFailed, match="ENETUNREACH"):
         lab.follow("world", "client", protocol="icmp")
+
+
+def test_the_way_of_a_flooded_packet_is_that_of_the_copy_that_arrives(lab):
+    """A bridge that forgot every address gives the frame to all its ports."""
+    lab.underlay.run(["ip", "link", "set", "br0", "type", "bridge", "fdb_flush"], check=True)
+    recording = lab.follow("client", "server")
+    trace = recording.packets[0]
+    assert any(str(tie).startswith("cloned as") for tie in trace.ties)
+    assert (trace.delivered, trace.drops) == (True, ())
+    assert (trace.taken[0].namespace, trace.taken[-1].namespace) == ("client", "server")
+    assert {hop.namespace for hop in trace.taken} == {
+        "client", "alpha", "underlay", "beta", "server"
+    }  # fmt: skip
+    times = [hop.us for hop in trace.taken if hop.evidence.word == "tracepoint"]
+    assert times == sorted(times)
