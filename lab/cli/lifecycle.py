@@ -16,11 +16,12 @@ import typer
 
 from lab.cli.options import SetOption, changed_options
 from lab.cli.output import Format, OutputOption, console, print_json
-from lab.errors import InputError
+from lab.errors import InputError, LabError
 from lab.kernel import cgroup
 from lab.kernel.process import require
 from lab.runtime import Lab, registry
-from lab.runtime.start import Progress, attach
+from lab.runtime.start import KeeperProcess, Progress, attach
+from lab.runtime.supervisor import Life
 
 ENGINES = ("netns", "mininet")
 
@@ -197,7 +198,7 @@ def ls_command(output: OutputOption = Format.TABLE) -> None:
     registry.sweep()
     records = registry.labs()
     if output is Format.JSON:
-        print_json([_row(record) for record in records])
+        print_json([_row(record) | {"agent": agent_word(record)} for record in records])
         return
     if not records:
         typer.echo("no lab is up; start one with: lab up topologies/two_nodes.py", err=True)
@@ -205,17 +206,33 @@ def ls_command(output: OutputOption = Format.TABLE) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("NAME", "PID", "ENGINE", "NODES", "PODS"):
+    for heading in ("NAME", "PID", "ENGINE", "AGENT", "NODES", "PODS"):
         table.add_column(heading)
     for record in records:
         table.add_row(
             record.name,
             str(record.pid),
             record.engine,
+            agent_word(record),
             " ".join(record.nodes),
             " ".join(record.pods),
         )
     console().print(table)
+
+
+def agent_word(record: registry.Record) -> str:
+    """Say in a word how a lab's agent is: up, restarted, ended, off; - if nobody may ask."""
+    keeper = KeeperProcess(record, patience_s=1.0)
+    try:
+        answer, _ = keeper.ask(op="agent", action="status")
+    except LabError:
+        return "-"
+    finally:
+        keeper.close()
+    life = Life(**answer)
+    if not life.running:
+        return "off" if life.next_s is None else "ended"
+    return f"restarted {life.restarts}x" if life.restarts else "up"
 
 
 @exec_.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -7,10 +7,12 @@ two builds at once, a full disk or Ctrl-C leave nothing broken behind. No root n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -24,6 +26,7 @@ SOURCES = (Path(__file__).resolve().parents[1] / "_bpf").resolve()
 
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
 _KEPT_BUILDS = 8
+_KEPT_SECONDS = 6 * 3600.0  # whoever built it may load it again: labs that are up
 _SAID_LINES = 30
 _OUTSIDE_HEADERS = ("bpf/bpf_helpers.h", "bpf/bpf_helper_defs.h", "linux/bpf.h")
 
@@ -138,10 +141,25 @@ def _no_room(folder: Path, cause: str) -> PrerequisiteError:
 
 
 def _prune(folder: Path, stem: str) -> None:
-    """Forget all but the newest builds of one source."""
-    builds = sorted(folder.glob(f"{stem}-*.o"), key=lambda path: path.stat().st_mtime_ns)
-    for old in builds[:-_KEPT_BUILDS]:
-        old.unlink(missing_ok=True)
+    """Forget all but the newest builds of one source, and those that are in use."""
+    used: dict[Path, float] = {}
+    for path in folder.glob(f"{stem}-*.o"):
+        with contextlib.suppress(FileNotFoundError):  # somebody else forgets, too
+            used[path] = path.stat().st_mtime
+    for old in sorted(used, key=lambda path: used[path])[:-_KEPT_BUILDS]:
+        if time.time() - used[old] > _KEPT_SECONDS:
+            old.unlink(missing_ok=True)
+
+
+def _touch(target: Path) -> bool:
+    """Whether a build is there; it then counts as used now."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return target.exists()  # a cache that is only read
+    return True
 
 
 def build(
@@ -170,7 +188,7 @@ def build(
     shared = _tree_digest(root, flags)
     folder = cache_directory() if cache is None else cache
     targets = [folder / f"{source.stem}-{_key(source, shared)}.o" for source in sources]
-    missing = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
+    missing = [(s, t) for s, t in zip(sources, targets, strict=True) if not _touch(t)]
 
     def make(work: tuple[Path, Path]) -> None:
         source, target = work

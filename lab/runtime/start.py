@@ -39,13 +39,23 @@ class KeeperProcess:
     Attributes:
         record: its entry in the registry.
         seconds: how long the plan took inside the keeper; 0 for one that was found.
+
+    Args:
+        patience_s: how long to wait for an answer; None for as long as it takes. A keeper that
+            is building its lab answers when that is done.
     """
 
     def __init__(
-        self, record: registry.Record, control: socket.socket | None = None, seconds: float = 0.0
+        self,
+        record: registry.Record,
+        control: socket.socket | None = None,
+        seconds: float = 0.0,
+        *,
+        patience_s: float | None = None,
     ) -> None:
         self.record = record
         self.seconds = seconds
+        self._patience_s = patience_s
         self._control = control
         self._client: socket.socket | None = None
         # one question at a time: answers carry no number
@@ -67,6 +77,7 @@ class KeeperProcess:
             with self._asking:
                 if self._client is None:
                     self._client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                    self._client.settimeout(self._patience_s)
                     self._client.connect(str(registry.socket_path(self.record.name)))
                 send(self._client, request)
                 answer, fds = receive(self._client)

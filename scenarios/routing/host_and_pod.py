@@ -9,7 +9,7 @@ from topologies.two_nodes import topology
 def host_and_pod(lab: Lab) -> None:
     """Both directions, then under a policy that lets nobody in."""
     client = lab.pod("client")
-    there = lab.follow("alpha", "client", port=5000)
+    there = lab.follow("alpha", "client", port=5000, witness=None)
     lab.check("from the node: from-host delivers", there.walk[:1] == ("alpha from-host",),
               detail=str(there.walk))  # fmt: skip
     lab.check("the pod's answer reaches the node", lab.node("alpha").ping(client).ok)

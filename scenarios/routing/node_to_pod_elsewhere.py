@@ -14,7 +14,7 @@ def node_to_pod_elsewhere(lab: Lab) -> None:
     """alpha's own stack to server on beta; then under a policy that lets nobody in."""
     server = lab.pod("server")
     with server.serve_udp(5000, reply=b"not followed"):
-        seen = lab.follow("alpha", "server", port=5000, listen=False)
+        seen = lab.follow("alpha", "server", port=5000, listen=False, witness=None)
     lab.check("by from-host into the tunnel", seen.walk == WALK, detail=str(seen.walk))
     hops = seen.packets[0].at("beta", device="eth0")
     wrapped = {hop.identity for hop in hops if hop.identity is not None}

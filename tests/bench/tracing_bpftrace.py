@@ -65,9 +65,15 @@ def script(names: tuple[str, ...], *, wanted: bool, stacks: bool = False) -> str
 def running(program: str) -> Iterator[float]:
     """Run a bpftrace program while the block runs; yield the seconds until it was attached."""
     begun = time.perf_counter()
-    with tempfile.TemporaryFile() as output, subprocess.Popen(
-        [*BPFTRACE, "-B", "line", "-e", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process, ThreadPoolExecutor(1) as pool:
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(
+            [*BPFTRACE, "-B", "line", "-e", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
         assert process.stdout is not None
         seen = b""
         while READY not in seen:

@@ -1,5 +1,6 @@
 """Objects are compiled once per content, whole or not at all."""
 
+import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 
@@ -97,11 +98,28 @@ def test_two_processes_may_build_at_once(tree):
     assert [path.suffix for path in (tree / "cache").iterdir()] == [".o"], "nothing half-written"
 
 
+def change_often(tree, times):
+    """Build as many versions; return their objects, each made to look a day old."""
+    made = []
+    for number in range(times):
+        (tree / "bpf" / "x.c").write_text(GOOD + f"/* {number} */\n")
+        made.append(compiled(tree)[1])
+        os.utime(made[-1], ns=(number, number))
+    return made
+
+
 def test_old_builds_are_forgotten(tree):
-    for number in range(12):
-        (tree / "bpf" / "lib" / "a.h").write_text(f"#define A {number}\n")
-        compiled(tree)
-    assert len(list((tree / "cache").glob("x-*.o"))) == 8
+    made = change_often(tree, 12)
+    assert [path.exists() for path in made] == [False] * 4 + [True] * 8
+
+
+def test_a_build_that_was_asked_for_lately_is_kept(tree):
+    first, *others = change_often(tree, 8)
+    (tree / "bpf" / "x.c").write_text(GOOD + "/* 0 */\n")
+    assert compiled(tree) == ([], first), "used, and so not old any more"
+    (tree / "bpf" / "x.c").write_text(GOOD + "/* another */\n")
+    compiled(tree)
+    assert (first.exists(), others[0].exists()) == (True, False)
 
 
 def test_the_datapath_compiles():
