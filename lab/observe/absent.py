@@ -212,7 +212,7 @@ def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
         last: the last step it took.
         ended_by: how it ended, in words.
     """
-    if step > last and ended_by:
+    if step > last and ended_by and not (step is Step.XFRM_POLICY_L4 and _unchecked(walk)):
         return ended_by
     why = _early_reason(walk, step) or _late_reason(walk, step)
     if why is None:
@@ -244,6 +244,12 @@ def _late_reason(walk: Walk, step: Step) -> Why | None:
         case Step.XFRM_POLICY_L4 if not policy:
             return Why.NO_POLICY_L4
     return None
+
+
+def _unchecked(walk: Walk) -> bool:
+    """Whether the transport, which had the packet, had no IPsec policy to look for."""
+    had_it = walk.taken(Step.L4_RECEIVE) and walk.drop is None
+    return had_it and Config.KNOWN in walk.config and Config.XFRM_POLICY_IN not in walk.config
 
 
 def _unhooked(walk: Walk) -> bool:

@@ -88,34 +88,6 @@ def host_device(lab, pod):
     return facts(lab, pod).lxc
 
 
-@contextmanager
-def changed(*steps):
-    """Run each place's first command now, and its second when the block is over."""
-    with ExitStack() as stack:
-        for place, do, undo in steps:
-            place.run(do.split(), check=True)
-            stack.callback(place.run, undo.split(), check=True)
-        yield
-
-
-def facts(lab, pod):
-    return next(facts for facts in lab.facts.pods if facts.name == pod)
-
-
-def host_device(lab, pod):
-    return facts(lab, pod).lxc
-
-
-def dumping(port):
-    """Whether a tcpdump for this port has its packet socket."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes()
-            if words.split(b"\0")[0].endswith(b"/tcpdump") and str(port).encode() in words:
-                return len((process / "net/packet").read_text().splitlines()) > 1
-    return False
-
-
 def one_packet(lab, **shot):
     """The trace of one followed datagram, after a look at whether anything was mixed up or lost."""
     recording = lab.follow("client", shot.pop("to", "server"), **shot)
