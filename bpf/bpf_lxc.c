@@ -51,12 +51,13 @@ static __always_inline int track_from_lxc(struct __sk_buff *ctx, const struct le
 		.src_sec_id = security_identity,
 		.flags = out->hairpin ? CT_F_LB_LOOPBACK : 0,
 	};
-	struct flow4 flow = ct_buffer_flow(out->ct);
+	struct flow4 flow;
 
 	if (out->ct->status == CT_REPLY || out->ct->status == CT_RELATED)
 		return 0;
 	if (out->ct->status != CT_NEW && out->ct->state.rev_nat_index == out->rev_nat_index)
 		return 0;
+	flow = ct_buffer_flow(out->ct);
 	return ct_create4(ctx, &flow, CT_EGRESS, &state);
 }
 
@@ -191,19 +192,27 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	const struct lb4_backend *backend;
 	const struct lb4_service *svc;
 	struct ct_state state = {};
-	bool hairpin;
+	bool hairpin, peeked;
 	int ret;
 
 	/* Only what has ports can be meant for a service; conntrack judges the rest. */
 	if (ip4->protocol == IPPROTO_ICMP)
 		return 0;
-	ret = flow4_read(ctx, &flow);
-	if (ret < 0)
-		return ret;
-	lb4_key_set(&request.key, &flow);
+	peeked = lb4_key_peek(ctx, ip4, &request.key);
+	if (!peeked) {
+		ret = flow4_read(ctx, &flow);
+		if (ret < 0)
+			return ret;
+		lb4_key_set(&request.key, &flow);
+	}
 	svc = lb4_lookup_service(ctx, &request.key, true);
 	if (!svc)
 		return 0;
+	if (peeked) {
+		ret = flow4_read(ctx, &flow);
+		if (ret < 0)
+			return ret;
+	}
 	if (!lb4_source_allowed(svc, endpoint_ipv4))
 		return DROP_NOT_IN_SRC_RANGE;
 	backend = lb4_local(ctx, &request, svc, &state);
@@ -220,20 +229,21 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 /*
  * A new flow that was translated on its way here, on this node, has to be translated back: its
  * entry inherits what the entry of the translation says. That is NodePort, here or (DSR) on
- * another node, or the pod itself by way of a service. `flow` has been turned round.
+ * another node, or the pod itself by way of a service. The tuple has been turned round.
  */
-static __always_inline void inherit_translation(const struct flow4 *flow, struct ct_state *state,
-						__u32 src_label)
+static __always_inline void inherit_translation(const struct ipv4_ct_tuple *turned,
+						struct ct_state *state, __u32 src_label)
 {
-	struct ipv4_ct_tuple tuple = flow->tuple;
+	struct ipv4_ct_tuple tuple IN_WORDS;
 	const struct ct_entry *entry;
 
+	tuple_copy(&tuple, turned);
 	if (!enable_nodeport && tuple.daddr != service_loopback_ipv4)
 		return;
 	/* Only the pod itself can be on its own way back; anybody can write that address. */
 	if (tuple.daddr == service_loopback_ipv4 && src_label != security_identity)
 		return;
-	tuple.flags = TUPLE_F_OUT;
+	tuple_set_flags(&tuple, TUPLE_F_OUT);
 	entry = ct_find(&tuple);
 	if (entry && entry->flags & CT_F_TRANSLATED) {
 		state->flags = entry->flags & CT_F_TRANSLATED;
@@ -248,7 +258,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 {
 	struct ct_state state = { .src_sec_id = trace->src_label };
 	struct iphdr *ip4 = ipv4_header(ctx);
-	struct flow4 flow = ct_buffer_flow(ct);
+	struct flow4 flow;
 	int ret;
 
 	if (!ip4)
@@ -264,6 +274,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	/* 2. Answers of a service. */
 	if ((ct->status == CT_REPLY || ct->status == CT_RELATED) && ct->state.rev_nat_index &&
 	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
+		flow = ct_buffer_flow(ct);
 		ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
 		if (ret < 0)
 			return ret;
@@ -271,7 +282,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 
 	/* 3. May the pod receive it? It may always talk to itself. */
 	if (ct->status == CT_NEW)
-		inherit_translation(&flow, &state, trace->src_label);
+		inherit_translation(&ct->tuple, &state, trace->src_label);
 	if (!((state.flags | ct->state.flags) & CT_F_LB_LOOPBACK)) {
 		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label);
 		if (ret < 0)
@@ -283,6 +294,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 		return 0;
 	if (cb_get(ctx, CB_FROM_TUNNEL))
 		state.flags |= CT_F_FROM_TUNNEL;
+	flow = ct_buffer_flow(ct);
 	return ct_create4(ctx, &flow, CT_INGRESS, &state);
 }
 

@@ -58,6 +58,8 @@ enum cb_slot {
 	CB_LB_STATE = 4, /* rev_nat_index << 16 | 1 for a hairpin */
 	/* To a custom call: */
 	CB_CUSTOM_CALLS = 4, /* verdict << 24 | identity of the other side */
+	/* From every entry to what it calls: */
+	CB_MIND = 2, /* 1: the tracer wants to be told of this packet, mind.h */
 	/* Around NodePort, in bpf_host and bpf_overlay: */
 	CB_NODEPORT = 1, /* 1: has been through NodePort translation, do not look again */
 	CB_DSR_ADDR = 3, /* service address and port for the DSR option */

@@ -258,7 +258,7 @@ static __always_inline void ct_read_state(const struct ct_entry *entry, struct c
 static __always_inline void ct_note(struct __sk_buff *ctx, const struct flow4 *flow,
 				    const struct ct_state *state, enum ct_dir dir, int status)
 {
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_CT, dir, status);
 
 		mind_fill(&note, &flow->tuple, sizeof(flow->tuple), state, sizeof(*state));

@@ -56,7 +56,7 @@ static __always_inline __be32 tunnel_endpoint4(struct __sk_buff *ctx,
 	if (info && info->tunnel_endpoint)
 		return info->tunnel_endpoint;
 	node = bpf_map_lookup_elem(&cilium_tunnel_map, &key);
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_TUNNEL, 0);
 
 		mind_fill(&note, &key, sizeof(key), node, sizeof(*node));

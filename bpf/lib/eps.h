@@ -56,7 +56,7 @@ endpoint_lookup4(struct __sk_buff *ctx, __be32 addr)
 	*(word64 *)&key.ip_rest[1] = 0;
 	*(word32 *)&key.family = FAMILY_IPV4;
 	ep = bpf_map_lookup_elem(&cilium_lxc, &key);
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_LXC, 0);
 
 		mind_fill(&note, &key, sizeof(key), ep, sizeof(*ep));

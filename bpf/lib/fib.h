@@ -35,7 +35,7 @@ static __always_inline int fib_redirect_unresolved(struct __sk_buff *ctx, __u32 
 	struct bpf_redir_neigh next = { .nh_family = FAMILY_INET, .ipv4_nh = gateway };
 	const struct mac *known = bpf_map_lookup_elem(&cilium_nodeport_neigh4, &daddr);
 
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_NEIGH, 0);
 
 		mind_fill(&note, &daddr, sizeof(daddr), known, sizeof(*known));

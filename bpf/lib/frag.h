@@ -39,7 +39,7 @@ struct {
 static __always_inline void
 frag_note(struct __sk_buff *ctx, const struct frag_key *key, const struct frag_ports *found)
 {
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_FRAG, 0);
 
 		mind_fill(&note, key, sizeof(*key), found, sizeof(*found));

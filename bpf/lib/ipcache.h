@@ -56,7 +56,7 @@ ipcache_lookup4(struct __sk_buff *ctx, __be32 addr)
 	*(word64 *)&of.key.ip_rest[0] = 0;
 	of.key.ip_rest[2] = 0;
 	info = bpf_map_lookup_elem(&cilium_ipcache, &of.key);
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_IPCACHE, 0);
 
 		mind_fill(&note, &of.key, sizeof(of.key), info, sizeof(*info));

@@ -203,6 +203,24 @@ static __always_inline void lb4_key_set(struct lb4_key *key, const struct flow4 
 	words[2] = flow->proto;
 }
 
+/* The same of a usual packet, without reading the rest of its flow: most packets are for no service.
+ * False: a fragment, or not in the linear part. */
+static __always_inline bool lb4_key_peek(struct __sk_buff *ctx, const struct iphdr *ip4,
+					 struct lb4_key *key)
+{
+	const struct frag_ports *ports = (const void *)ip4 + ipv4_hlen(ip4);
+	word32 *words = (void *)key;
+
+	if (ip4->protocol != IPPROTO_TCP && ip4->protocol != IPPROTO_UDP)
+		return false;
+	if (ipv4_is_fragment(ip4) || (const void *)(ports + 1) > ctx_data_end(ctx))
+		return false;
+	words[0] = ip4->daddr;
+	words[1] = ports->dport;
+	words[2] = ip4->protocol;
+	return true;
+}
+
 static __always_inline const struct lb4_service *
 lb4_lookup_service(struct __sk_buff *ctx, struct lb4_key *key, bool internal)
 {
@@ -213,7 +231,7 @@ lb4_lookup_service(struct __sk_buff *ctx, struct lb4_key *key, bool internal)
 		key->scope = SVC_SCOPE_INTERNAL;
 		svc = bpf_map_lookup_elem(&cilium_lb4_services_v2, key);
 	}
-	if (svc && mind_armed()) {
+	if (svc && mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_SERVICE, 0, bpf_ntohs(svc->rev_nat_index));
 
 		mind_fill(&note, key, sizeof(*key), svc, sizeof(*svc));
@@ -226,7 +244,7 @@ static __always_inline const struct lb4_backend *lb4_backend(struct __sk_buff *c
 {
 	const struct lb4_backend *backend = bpf_map_lookup_elem(&cilium_lb4_backends, &id);
 
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_BACKEND, 0, id);
 
 		mind_fill(&note, &id, sizeof(id), backend, sizeof(*backend));
@@ -300,7 +318,7 @@ static __always_inline __u32 lb4_affinity_lookup(struct __sk_buff *ctx,
 	struct lb_affinity_value *known = bpf_map_lookup_elem(&cilium_lb4_affinity, &key);
 	struct lb_affinity_match match = { .rev_nat_id = svc->rev_nat_index };
 
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_AFFINITY, 0);
 
 		mind_fill(&note, &key, sizeof(key), known, sizeof(*known));
@@ -434,7 +452,7 @@ VERIFIED_ONCE int lb4_rev_nat(struct __sk_buff *ctx, const struct flow4 *flow, _
 	change.side = REWRITE_SRC;
 	change.proto = flow->proto;
 	change.has_l4 = flow->has_l4;
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_NAT, REWRITE_SRC, bpf_ntohs(index));
 
 		mind_fill(&note, &flow->tuple, sizeof(flow->tuple), service, sizeof(*service));

@@ -31,7 +31,7 @@ static __always_inline bool masquerade_excepted(struct __sk_buff *ctx, __be32 da
 	struct ipmasq_key key = { .prefixlen = 32, .addr = daddr };
 	const __u8 *hit = bpf_map_lookup_elem(&cilium_ipmasq_v4, &key);
 
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_LOOKUP, MIND_MAP_IPMASQ, 0);
 
 		mind_fill(&note, &key, sizeof(key), hit, sizeof(*hit));

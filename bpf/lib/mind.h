@@ -4,7 +4,7 @@
  * what it decided, as fixed-size records in a ring buffer the tracer reads. Records of one packet
  * are joined by the address of its socket buffer, the same one the kernel's tracepoints show.
  *
- * Disarmed it costs one array look-up per note (inlined by the kernel, about a nanosecond).
+ * Disarmed it costs a look at a word of the packet per note.
  */
 #pragma once
 
@@ -108,25 +108,12 @@ struct {
 
 const volatile struct mind_record *btf_mind_record;
 
-/* Whether the packet in the hands of each processor is one to tell of: decided once, where it
- * enters, because to look into a packet for every note costs more than all other work. Programs
- * do not interrupt each other on a processor. Two that share a place only lose notes.
- */
-#define MIND_PROCESSORS 1024
-__u8 mind_wanted[MIND_PROCESSORS];
-
-static __always_inline __u8 *mind_place(void)
+/* Whether this packet is one to tell of: decided once, where it enters, because to look into it for
+ * every note costs more than all other work; and a word of the packet's own takes fewer bytes of
+ * code to ask than a map does, which counts where every packet goes by. */
+static __always_inline bool mind_armed(const struct __sk_buff *ctx)
 {
-	return &mind_wanted[bpf_get_smp_processor_id() & (MIND_PROCESSORS - 1)];
-}
-
-static __always_inline bool mind_armed(void)
-{
-	__u64 wanted = enable_mind ? runtime_config_get(RUNTIME_CONFIG_MIND) : 0;
-
-	if (likely(!wanted))
-		return false;
-	return wanted == 1 || *mind_place();
+	return enable_mind && unlikely(cb_get(ctx, CB_MIND));
 }
 
 #define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */
@@ -162,7 +149,7 @@ static __always_inline bool mind_wants(struct __sk_buff *ctx)
 	__u64 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
 	__u32 tail = 0;
 
-	if (wanted <= 1)
+	if (likely(wanted <= 1))
 		return wanted;
 	if (wanted & MIND_BY_TAIL)
 		return !bpf_skb_load_bytes(ctx, ctx->len - sizeof(tail), &tail, sizeof(tail)) &&
@@ -202,7 +189,7 @@ VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note
 static __always_inline void mind_say(struct __sk_buff *ctx, enum mind_kind kind, __u8 what,
 				     __s32 arg)
 {
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(kind, what, arg);
 
 		mind_write(ctx, &note);
@@ -219,9 +206,8 @@ static __always_inline void mind_say(struct __sk_buff *ctx, enum mind_kind kind,
 
 static __always_inline void mind_enter(struct __sk_buff *ctx, enum mind_program program)
 {
-	if (enable_mind && 1U << program & MIND_ENTRIES &&
-	    runtime_config_get(RUNTIME_CONFIG_MIND) > 1)
-		*mind_place() = mind_wants(ctx);
+	if (enable_mind && 1U << program & MIND_ENTRIES)
+		cb_set(ctx, CB_MIND, mind_wants(ctx));
 	mind_say(ctx, MIND_ENTER, program, 0);
 }
 

@@ -65,7 +65,7 @@ static __always_inline struct ipv4_ct_tuple nat_tuple(const struct flow4 *flow, 
 static __always_inline void nat_note(struct __sk_buff *ctx, const struct ipv4_ct_tuple *tuple,
 				     const struct ipv4_nat_entry *entry)
 {
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_NAT, tuple->flags, 0);
 
 		mind_fill(&note, tuple, sizeof(*tuple), entry ? &entry->to_addr : NULL, 8);

@@ -126,7 +126,7 @@ static __always_inline __u8 policy_match_type(const struct policy_entry *entry, 
 static __always_inline void policy_note(struct __sk_buff *ctx, const struct policy_query *query,
 					const struct policy_entry *entry, int verdict)
 {
-	if (mind_armed()) {
+	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_POLICY, query->match, verdict);
 		struct policy_key key = {
 			.prefixlen = POLICY_FULL_BITS,
