@@ -55,6 +55,8 @@ class Why(StrEnum):
     NO_POLICY = "no IPsec policy in {place}"
     NO_POLICY_L4 = "no IPsec policy in {place}: the check returns at once"
 
+    NO_DATA = "nothing to queue: the connection that it completes waits to be accepted"
+
     def told(self, reason: str) -> bool:
         """Whether a line's reason is this one, of whatever device."""
         pattern = re.sub(r"\\{\w+\\}", ".+", re.escape(self.value))
@@ -228,7 +230,7 @@ def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
 
 
 def _late_reason(walk: Walk, step: Step) -> Why | None:
-    """Reasons for steps 11 to 17."""
+    """Reasons for steps 11 to 18."""
     policy = Config.XFRM_POLICY_IN in walk.config
     match step:
         case Step.NETFILTER_PREROUTING if _unhooked(walk):
@@ -243,6 +245,8 @@ def _late_reason(walk: Walk, step: Step) -> Why | None:
             return Why.NO_POLICY
         case Step.XFRM_POLICY_L4 if not policy:
             return Why.NO_POLICY_L4
+        case Step.RECEIVE_QUEUE if walk.taken(Step.DATA_READY):
+            return Why.NO_DATA
     return None
 
 

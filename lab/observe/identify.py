@@ -369,8 +369,9 @@ def _only(same: list[Journey], record: Record) -> Journey | None:
 
 def _still(known: Journey, record: Record, packet: Packet) -> bool:
     """Whether the buffer still holds what it held: as it was, or encrypted."""
-    if packet.protocol == ESP:
-        return True
+    if packet.protocol == ESP and known.packet is not None:
+        # what is encrypted says nothing; it is larger, and alone in the buffer that is alive
+        return packet.fingerprint in known.fingerprints or packet.total > known.packet.total
     first = known.first_seen
     again = first is not None and _begins(record, packet) and _place(first) == _place(record)
     alike = known.packet is None or _prefix(known.packet.payload, packet.payload)

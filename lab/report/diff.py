@@ -194,8 +194,10 @@ def _summary(rows: tuple[Row, ...]) -> str:
     if not found:
         return "the same way, step by step"
     counts = {kind: sum(row.kind is kind for row in found) for kind in Kind}
+    changed = counts[Kind.CHANGED]
     return (
-        f"{counts[Kind.CHANGED]} lines differ (≠), {counts[Kind.ONLY_LEFT]} only on the left (<), "
+        f"{changed} line{' differs' if changed == 1 else 's differ'} (≠), "
+        f"{counts[Kind.ONLY_LEFT]} only on the left (<), "
         f"{counts[Kind.ONLY_RIGHT]} only on the right (>)"
     )
 

@@ -141,6 +141,16 @@ def test_each_protocol_is_followed_to_its_end(lab, protocol, last):
     assert Step.L4_RECEIVE in trace.steps("server")
 
 
+@pytest.mark.parametrize(("protocol", "last"), PROTOCOLS.values(), ids=PROTOCOLS.keys())
+def test_nothing_is_implied_and_nothing_unexplained_on_the_whole_way(lab, protocol, last):
+    """Through tunnel, bridge and both nodes; the packet, its answer, and TCP's own segments."""
+    for trace in lab.follow("client", "server", protocol=protocol, port=5001).packets:
+        told = {hop.evidence: hop for hop in trace.hops}
+        assert Evidence.IMPLIED not in told, (trace.packet, told[Evidence.IMPLIED])
+        unsaid = [hop for hop in trace.hops if hop.reason.startswith("no evidence")]
+        assert not unsaid, (trace.packet, unsaid[0])
+
+
 def test_nobody_listening_is_a_drop_with_the_answer_beside_it(lab):
     trace = lab.follow("client", "server", port=5999, listen=False).packets[0]
     (drop,) = trace.drops

@@ -116,6 +116,44 @@ def test_a_step_is_taken_once_its_cause_is_there(lab, xdp, step, why, do, undo, 
     assert at_server(lab, step).evidence is Evidence.NOT_TAKEN
 
 
+def test_a_rule_on_ingress_is_named_as_met(lab):
+    """An empty chain says nothing of the packets that it lets pass; one with a rule is traced."""
+    do = ["nft add table netdev t",
+          "nft add chain netdev t c { type filter hook ingress device eth0 priority 0 ; }",
+          "nft add rule netdev t c counter"]  # fmt: skip
+    with changed(lab.pod("server"), do, ["nft delete table netdev t"]):
+        hop = at_server(lab, Step.NETFILTER_INGRESS)
+    assert hop.evidence is Evidence.PROGRAM
+
+
+STEERED = "enqueue_to_backlog of processor"
+
+
+def test_receive_packet_steering_names_the_processor_it_chose(lab):
+    """Whoever sends may run on any processor: one of the two is another than the chosen one."""
+    server = lab.pod("server")
+    queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus"
+
+    def steered():
+        for mask in ("1", "2"):
+            server.run(["sh", "-c", f"echo {mask} > {queue}"], check=True)
+            trace = lab.follow("client", "server").packets[0]
+            queued, taken = (
+                next(hop for hop in trace.at(namespace="server") if hop.hook == hook)
+                for hook in ("netif_rx", "receive_skb")
+            )
+            assert taken.cpu == int(mask) - 1
+            assert (queued.cpu != taken.cpu) == queued.reason.startswith(STEERED)
+            if queued.cpu != taken.cpu:
+                return queued
+        return None
+
+    try:
+        assert "receive packet steering" in eventually(steered, what="another processor").reason
+    finally:
+        server.run(["sh", "-c", f"echo 0 > {queue}"], check=True)
+
+
 def test_a_packet_socket_takes_its_copy(lab):
     assert Why.NO_TAP.told(at_server(lab, Step.CHECK_TAPS).reason)
     listen = (
@@ -205,6 +243,14 @@ def test_an_early_socket_makes_routing_unnecessary(lab):
         assert at_server(lab, Step.IP_ROUTING, **tcp).taken
 
 
+def test_a_segment_without_data_completes_a_connection_and_is_not_queued(lab):
+    """Of the same connection, the segment with data is."""
+    data, *others = lab.follow("client", "server", protocol="tcp", port=5004).packets
+    last = next(t for t in others if any(hop.verdict == "accepted" for hop in t.hops))
+    assert Why.NO_DATA.told(the_step(last, Step.RECEIVE_QUEUE, "server").reason)
+    assert the_step(data, Step.RECEIVE_QUEUE, "server").taken
+
+
 BURST = """
 import socket, sys
 s = socket.socket(2, 2)
@@ -230,8 +276,11 @@ def test_packets_of_one_list_are_routed_once(lab):
     rule = "ip rule {} from all lookup main pref 100"
     with (
         changed(server, ["ethtool -K eth0 gro on"], ["ethtool -K eth0 gro off"]),
-        changed(lab.node("alpha"), [f"ethtool -K {peer} tso off tx-udp-segmentation off"],
-                [f"ethtool -K {peer} tso on tx-udp-segmentation on"]),
+        changed(
+            lab.node("alpha"),
+            [f"ethtool -K {peer} tso off tx-udp-segmentation off"],
+            [f"ethtool -K {peer} tso on tx-udp-segmentation on"],
+        ),
     ):
         first, *others = eventually(lambda: burst(lab), what="the burst comes")
         assert first.taken
@@ -267,8 +316,9 @@ def handed_in(lab, protocol, body, *, napi=False):
     return next(t for t in recording.packets if t.packet.source == "10.99.0.1")
 
 
-def the_step(trace, step):
-    return min((h for h in trace.hops if h.step is step), key=lambda hop: hop.evidence.rank)
+def the_step(trace, step, namespace=None):
+    found = (hop for hop in trace.at(namespace=namespace) if hop.step is step)
+    return min(found, key=lambda hop: hop.evidence.rank)
 
 
 def test_a_packet_that_a_system_call_hands_in_comes_without_a_poll(lab):
