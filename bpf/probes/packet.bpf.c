@@ -210,7 +210,7 @@ int BPF_PROG(on_consume, struct sk_buff *skb)
 	return 0;
 }
 
-static __always_inline bool route_wanted(const struct flowi4 *flow)
+static __always_inline bool route_wanted(const struct flowi4 *flow, const struct fib_nh_common *next)
 {
 	const struct tuple *want = &trace_filter.flow;
 
@@ -219,6 +219,10 @@ static __always_inline bool route_wanted(const struct flowi4 *flow)
 	/* the sender's own look-up comes before there is a buffer */
 	if (trace_filter.mode == MODE_OFF ||
 	    (want->protocol && want->protocol != flow->__fl_common.flowic_proto))
+		return false;
+	/* the sender's: others ask for the same destination where they pass */
+	if (trace_filter.entry_netns && next && next->nhc_dev &&
+	    netns_of(next->nhc_dev) != trace_filter.entry_netns)
 		return false;
 	return (want->destination && want->destination == flow->daddr) ||
 	       (want->source_port && want->source_port == flow->uli.ports.sport);
@@ -230,7 +234,7 @@ int BPF_PROG(on_route, u32 table, const struct flowi4 *flow, const struct fib_nh
 {
 	struct record *record;
 
-	if (!route_wanted(flow))
+	if (!route_wanted(flow, next))
 		return 0;
 	record = record_begin(KIND_ROUTE);
 	if (!record)

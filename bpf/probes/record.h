@@ -6,6 +6,7 @@
 #include "kernel.h"
 
 #define RECORD_PACKET_BYTES 192
+#define LIGHT_PACKET_BYTES 112	/* without stacks: every header up to TCP's inside a tunnel */
 #define RECORD_STACK_FRAMES 32
 
 /* What a record is about. lab/observe/records.py names the same numbers; a test compares both. */
@@ -95,6 +96,8 @@ struct record {
 _Static_assert(sizeof(struct record) == 96 + RECORD_PACKET_BYTES + 8 * RECORD_STACK_FRAMES,
 	       "lab/observe/records.py unpacks these bytes");
 
+#define LIGHT_BYTES (__builtin_offsetof(struct record, packet) + LIGHT_PACKET_BYTES)
+
 /* One ring for all sources keeps them in the order in which they happened on each processor. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -124,7 +127,7 @@ static __always_inline struct record *record_begin(u16 kind)
 	/* decided when loading: the verifier knows the size, and that the stack is not touched */
 	record = take_stacks ?
 			 bpf_ringbuf_reserve(&trace_ring, sizeof(*record), 0) :
-			 bpf_ringbuf_reserve(&trace_ring, __builtin_offsetof(struct record, stack), 0);
+			 bpf_ringbuf_reserve(&trace_ring, LIGHT_BYTES, 0);
 	if (!record) {
 		lost = bpf_map_lookup_elem(&trace_lost, &zero);
 		if (lost)

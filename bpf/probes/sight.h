@@ -19,6 +19,7 @@ static __always_inline u32 netns_of(const struct net_device *dev)
 /* Copies the packet from its Ethernet header if it has one in front of its network header. */
 static __always_inline void copy_packet(const struct sk_buff *skb, struct record *record)
 {
+	const u32 room = take_stacks ? RECORD_PACKET_BYTES : LIGHT_PACKET_BYTES;
 	u32 start = network_offset(skb), end = skb->tail, mac = skb->mac_header, size;
 
 	record->link = LINK_IP;
@@ -31,8 +32,8 @@ static __always_inline void copy_packet(const struct sk_buff *skb, struct record
 	size = end - start;
 	if (end <= start)
 		return;
-	if (size > RECORD_PACKET_BYTES)
-		size = RECORD_PACKET_BYTES;
+	if (size > room)
+		size = room;
 	if (!bpf_probe_read_kernel(record->packet, size, skb->head + start))
 		record->captured = size;
 }

@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import platform
 import re
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _LOG_TAIL = 15
 _ATTACH_NETFILTER = 45
 _MEMBARRIER = {"x86_64": 324, "generic": 283}
 _MEMBARRIER_GLOBAL = 1
+_LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
+_FRAMES_AT_ONCE = 64
 _PACKET_ROOM = 256 + 512  # how much a program may add in front of and behind a packet
 
 
@@ -173,6 +176,34 @@ class Program(Owned):
             context_out.raw[: options.ctx_size_out] if context_out else b"",
             options.duration,
         )
+
+    def inject(self, frame: bytes, ifindex: int, count: int) -> None:
+        """Give an XDP program frames to decide about as if an interface had received them.
+
+        What it passes goes up the network stack of this namespace: about a microsecond a frame.
+
+        Args:
+            frame: Ethernet header first.
+            ifindex: of an interface of the calling thread's network namespace.
+            count: how many copies.
+
+        Raises:
+            KernelError: no such interface, or the kernel (before 5.18) cannot.
+        """
+        data = ctypes.create_string_buffer(frame, len(frame))
+        # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+        context = ctypes.create_string_buffer(struct.pack("<6I", 0, len(frame), 0, ifindex, 0, 0))
+        options = libbpf.TestRunOpts(
+            data_in=ctypes.addressof(data),
+            data_size_in=len(frame),
+            ctx_in=ctypes.addressof(context),
+            ctx_size_in=24,
+            repeat=count,
+            flags=_LIVE_FRAMES,
+            batch_size=_FRAMES_AT_ONCE,
+        )
+        code = lib().bpf_prog_test_run_opts(self.fd, ctypes.byref(options))
+        check(code, f"injecting {len(frame)}-byte frames at interface {ifindex}")
 
 
 @dataclass(frozen=True, slots=True)

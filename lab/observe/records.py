@@ -11,9 +11,10 @@ PACKET_BYTES = 192
 STACK_FRAMES = 32
 _HEAD = struct.Struct("<6Q6IiII4HI")
 _MIND = struct.Struct("<QQIIIHH iBBBB 24s24s")
-BARE_BYTES = _HEAD.size + PACKET_BYTES
-"""Length of a record without room for a stack."""
-RECORD_BYTES = BARE_BYTES + 8 * STACK_FRAMES
+LIGHT_PACKET_BYTES = 112
+LIGHT_BYTES = _HEAD.size + LIGHT_PACKET_BYTES
+"""Length of a record of a trace without stacks."""
+RECORD_BYTES = _HEAD.size + PACKET_BYTES + 8 * STACK_FRAMES
 MIND_BYTES = _MIND.size
 
 
@@ -162,7 +163,7 @@ def parse_record(data: bytes) -> Record:
         kind=Kind(kind),
         link=Link(link),
         packet=data[_HEAD.size : _HEAD.size + captured],
-        stack=struct.unpack_from(f"<{frames}Q", data, _HEAD.size + PACKET_BYTES),
+        stack=struct.unpack_from(f"<{frames}Q", data, _HEAD.size + PACKET_BYTES) if frames else (),
     )
 
 

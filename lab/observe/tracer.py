@@ -22,7 +22,7 @@ from lab.observe.names import Names, devices_from, names_from
 from lab.observe.policies import Policy, parse_policies
 from lab.observe.programs import left_out, missing
 from lab.observe.records import (
-    BARE_BYTES,
+    LIGHT_BYTES,
     MIND_BYTES,
     RECORD_BYTES,
     Config,
@@ -245,7 +245,7 @@ class Tracer:
             devices = {**self._names.devices, **devices_from(head["places"])}
             self._names = replace(self._names, devices=devices)
         data = self._read(head["bytes"])
-        size = RECORD_BYTES if self._stacks else BARE_BYTES
+        size = RECORD_BYTES if self._stacks else LIGHT_BYTES
         self._records += (parse_record(data[at : at + size]) for at in range(0, len(data), size))
         for netns, length in head["minds"]:
             notes = self._read(length)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import statistics
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from lab import Lab, Node, Pod, Topology
 from lab.observe.tracer import Flow, Tracer
+from lab.packets import frames, with_cookie
 
 ROUNDS = int(os.environ.get("LAB_BENCH_ROUNDS", "7"))
 CHUNKS, CHUNK, PAUSE_S = 30, 120, 0.025
@@ -30,6 +32,7 @@ CHUNKS, CHUNK, PAUSE_S = 30, 120, 0.025
 whose records found no room would look cheap."""
 FLOOD_S = 5
 PORT, OTHER = 5000, 5001
+GENERATOR = Path(__file__).parents[1] / "live" / "live_frames.py"
 RECEIVER = """
 import socket, sys
 data = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); data.bind(("", int(sys.argv[2])))
@@ -148,6 +151,11 @@ def cases(lab: Lab, cost: Callable[[], float]) -> dict[str, tuple[str, Callable[
     }
 
 
+def wait(seconds: float) -> None:
+    """Let the flood go on for so long."""
+    select.select([], [], [], seconds)
+
+
 def arming(lab: Lab) -> tuple[float, float]:
     """Return seconds to arm and to disarm once."""
     begun = time.perf_counter()
@@ -172,8 +180,55 @@ def costs(lab: Lab, path: Loop) -> dict[str, list[float]]:
     return measured
 
 
+@contextmanager
+def flood(lab: Lab, where: str, ifindex: int, frame: bytes) -> Iterator[list[float]]:
+    """Inject copies of a frame meanwhile; afterwards the list holds how many a second."""
+    rate: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+        stop = Path(folder) / "stop"
+        command = [sys.executable, str(GENERATOR), str(ifindex), frame.hex(), str(stop)]
+        place = lab.place(where)
+        done = pool.submit(place.run, command, timeout_s=60, check=True)
+        try:
+            yield rate
+        finally:
+            stop.touch()
+            count, seconds = done.result().stdout.split()
+            rate.append(int(count) / float(seconds))
+
+
+def beside(lab: Lab, name: str, where: str, ifindex: int, frame: bytes) -> None:
+    """Flood without and with tracing, with one traced packet in the middle; print what came."""
+    with flood(lab, where, ifindex, frame) as free:
+        wait(FLOOD_S / 2)
+    with flood(lab, where, ifindex, frame) as armed, Tracer(lab, stacks=False) as tracer:
+        tracer.only_cookie(77, sender="client", destination=str(lab.pod("server").address))
+        wait(FLOOD_S / 2)
+        lab.pod("client").send_udp(lab.pod("server"), OTHER, cookie=77, want_reply=False)
+        wait(FLOOD_S / 2)
+        traces, lost = tracer.traces(), tracer.lost
+    mine = [trace for trace in traces if trace.packet.cookie == f"{77:016x}"]
+    lines = len(mine[0].taken) if mine else 0
+    mixed = sum(PORT in (t.packet.source_port, t.packet.destination_port) for t in traces)
+    print(f"others beside one packet, {name}: {free[0]:.0f}/s, traced {armed[0]:.0f}/s")
+    print(f"  its lines {lines}, others mixed in {mixed} (goal 0), events lost {lost} (goal 0)")
+
+
+def floods(lab: Lab) -> None:
+    """The same packets on the whole way, and as many as possible at the receiving device."""
+    client, server = lab.pod("client").facts, lab.pod("server").facts
+    ends = (str(client.address), str(server.address)), (4000, PORT)
+    data = with_cookie(b"flood", 1)
+    on_the_way = frames.udp((client.mac, client.lxc_mac), *ends, data)
+    beside(lab, "on its whole way", "alpha", client.lxc_index, on_the_way)
+    stranger = frames.udp((server.lxc_mac, "02:00:00:00:00:01"), *ends, data)
+    beside(lab, "at its last device (goal 10^6/s)", "server", 2, stranger)
+
+
 def main() -> None:
     """Measure and print."""
+    with Lab(TOPOLOGY) as lab:
+        floods(lab)
     with Lab(TOPOLOGY) as lab, ThreadPoolExecutor(2) as pool, loop(lab, pool) as path:
         measured = costs(lab, path)
         base = statistics.median(measured.pop(""))
