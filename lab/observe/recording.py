@@ -53,7 +53,8 @@ class Recording:
     def walk(self) -> tuple[str, ...]:
         """``PLACE HOOK`` of every datapath program that was run, in order of kernel time."""
         hops = [hop for trace in self.packets for hop in trace.taken if hop.program]
-        return tuple(f"{hop.namespace} {hop.hook}" for hop in sorted(hops, key=lambda hop: hop.ns))
+        ordered = sorted(hops, key=lambda hop: hop.ns)
+        return tuple(f"{hop.namespace} {_spoken(hop)}" for hop in ordered)
 
     def of(
         self,
@@ -115,6 +116,13 @@ def record(lab: Lab, *, flow: Flow | None = None, stacks: bool = True) -> Iterat
             yield recording
         finally:
             recording.packets = tracer.traces()
+
+
+def _spoken(hop: Hop) -> str:
+    """The datapath's name of the hook: a witness that saw only the program run knows that."""
+    if hop.hook.startswith("tc_") and hop.program.startswith("cil_"):
+        return hop.program.removeprefix("cil_").replace("_", "-")
+    return hop.hook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
