@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.observe.headers import Packet, network_bytes_of, parse
+from lab.observe.machines import Link, Machines
 from lab.observe.recording import Recording
 from lab.observe.why import Diagnosis
 from lab.trace import Hop, Step, Trace
@@ -22,32 +23,9 @@ if TYPE_CHECKING:
 _FRAME_BYTES = 14
 _TUNNEL = "cilium_vxlan"
 _VXLAN_PORT = 8472
-_ROUTES = {
-    "Network is unreachable": ("has no route", "Add one there: ip route."),
-    "No route to host": (
-        "has an `unreachable` route", "Remove it there: ip route show type unreachable.",
-    ),
-    "Permission denied": (
-        "has a `prohibit` route", "Remove it there: ip route show type prohibit.",
-    ),
-    "Invalid argument": (
-        "has a `blackhole` route", "Remove it there: ip route show type blackhole.",
-    ),
-}  # fmt: skip
-"""What `ip route get` says where a packet cannot go: state in words, remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A device as its namespace describes it now."""
-
-    place: str
-    device: str
-    up: bool
-    mtu: int
-
-
-class Examiner:
+class Examiner(Machines):
     """Rules about one lost packet.
 
     Args:
@@ -58,7 +36,7 @@ class Examiner:
     """
 
     def __init__(self, lab: Lab, recording: Recording, answer: Diagnosis, sender: str) -> None:
-        self.lab = lab
+        super().__init__(lab)
         self.recording = recording
         self.answer = answer
         self.sender = sender
@@ -70,6 +48,7 @@ class Examiner:
             self._not_attached,
             self._device,
             self._address,
+            self._route,
             self._service,
             self._nobody,
             self._lost_endpoint,
@@ -84,42 +63,6 @@ class Examiner:
                 return found
         return self.answer
 
-    # -- what the machines say -------------------------------------------------------------------
-
-    def _run(self, place: str, *argv: str) -> tuple[int, str, str]:
-        done = self.lab.place(place).run(argv)
-        return done.returncode, done.stdout, done.stderr
-
-    def _link(self, place: str, device: str) -> _Link | None:
-        if not place or not device:
-            return None
-        code, text, _ = self._run(place, "ip", "-j", "link", "show", "dev", device)
-        if code:
-            return None
-        (known,) = json.loads(text)
-        return _Link(place, device, "UP" in known["flags"], known["mtu"])
-
-    def _peer(self, place: str, device: str) -> _Link | None:
-        """Return the other end of a cable of the lab."""
-        nodes = {node.name for node in self.lab.facts.nodes}
-        for pod in self.lab.facts.pods:
-            if (place, device) == (pod.netns, "eth0"):
-                return self._link(pod.node, pod.lxc)
-            if (place, device) == (pod.node, pod.lxc):
-                return self._link(pod.netns, "eth0")
-        if place in nodes and device == "eth0":
-            return self._link("underlay", place)
-        if place == "underlay" and device in nodes:
-            return self._link(device, "eth0")
-        return None
-
-    def _no_way(self, place: str, address: str) -> tuple[str, str] | None:
-        """Return what keeps a place from sending to an address, None if nothing does."""
-        code, _, said = self._run(place, "ip", "route", "get", address)
-        if not code:
-            return None
-        return next((words for text, words in _ROUTES.items() if text in said), None)
-
     # -- rules -----------------------------------------------------------------------------------
 
     def _flooded(self) -> Diagnosis | None:
@@ -129,15 +72,20 @@ class Examiner:
         if self.answer.reason != "OTHERHOST" or trace is None or packet is None:
             return None
         owner = next(
-            (n.name for n in self.lab.facts.nodes if n.address == packet.destination), None
+            (
+                node.name
+                for node in self.lab.facts.nodes
+                if node.address == packet.destination or packet.destination in node.pod_cidr
+            ),
+            None,
         )
-        if owner is None or hop is None or hop.namespace == owner:
+        if owner is None or hop is None or hop.node == owner:
             return None
         meant = next((drop for drop in self.recording.drops if drop.namespace == owner), None)
         if meant is not None:
             where = self.answer.where.replace(_spot(hop), _spot(meant))
             return replace(self.answer, where=where, hop=meant)
-        for link in (self._link(owner, "eth0"), self._link("underlay", owner)):
+        for link in (self.link(owner, "eth0"), self.link("underlay", owner)):
             if link is not None and not link.up:
                 effect = f"the bridge knows nobody with {owner}'s MAC address"
                 return self._down(link, effect, where=f"on the way to {owner}")
@@ -156,7 +104,7 @@ class Examiner:
             return None
         if hop.drop_reason not in ("QDISC_DROP", "DEV_READY", "NOT_SPECIFIED", "DEV_HDR"):
             return None
-        ends = [self._link(hop.namespace, hop.device), self._peer(hop.namespace, hop.device)]
+        ends = [self.link(hop.namespace, hop.device), self.peer(hop.namespace, hop.device)]
         for link in filter(None, ends):
             if not link.up:
                 return self._down(link, "it takes nothing")
@@ -183,7 +131,7 @@ class Examiner:
         owners |= {str(node.address): node.name for node in facts.nodes}
         if owners.get(address) != hop.namespace:
             return None
-        if f" {address}/" in self._run(hop.namespace, "ip", "-4", "addr", "show")[1]:
+        if f" {address}/" in self.run(hop.namespace, "ip", "-4", "addr", "show")[1]:
             return None
         return replace(
             self.answer,
@@ -198,7 +146,7 @@ class Examiner:
             return None
         if hop.device == _TUNNEL or hop.device.startswith("lxc"):
             ways = ("tc", "filter", "show", "dev", hop.device, "ingress")
-            if "cil_from_" in self._run(hop.namespace, *ways)[1]:
+            if "cil_from_" in self.run(hop.namespace, *ways)[1]:
                 return None
             return replace(
                 self.answer,
@@ -212,8 +160,8 @@ class Examiner:
         pod = next((pod for pod in self.lab.facts.pods if pod.netns == hop.namespace), None)
         if pod is None or hop.device != "eth0":
             return None
-        believed = self._endpoint(pod.node, str(pod.address))
-        own = self._run(pod.netns, "cat", "/sys/class/net/eth0/address")[1].strip()
+        believed = self.endpoint(pod.node, str(pod.address))
+        own = self.run(pod.netns, "cat", "/sys/class/net/eth0/address")[1].strip()
         if not believed or believed == own:
             return None
         return replace(
@@ -223,12 +171,6 @@ class Examiner:
             change="Correct one of them: lab bpf endpoint list; ip link show eth0.",
         )
 
-    def _endpoint(self, node: str, address: str) -> str:
-        """Return the MAC address that a node's datapath knows for a pod, empty for none."""
-        with self.lab.node(node).map("cilium_lxc") as known:
-            found = [str(value.mac) for key, value in known.items() if str(key.ip4) == address]
-        return found[0] if found else ""
-
     def _lost_endpoint(self) -> Diagnosis | None:
         """The node's own pod is missing in the node's map of endpoints."""
         hop, packet = self.answer.hop, _outer(self.answer.trace, self.answer.hop)
@@ -236,7 +178,7 @@ class Examiner:
             return None
         address = str(packet.destination)
         pod = next((pod for pod in self.lab.facts.pods if str(pod.address) == address), None)
-        if pod is None or pod.node != hop.node or self._endpoint(pod.node, address):
+        if pod is None or pod.node != hop.node or self.endpoint(pod.node, address):
             return None
         return replace(
             self.answer,
@@ -249,7 +191,7 @@ class Examiner:
         """A service's address answers on its ports only."""
         trace = self.answer.trace
         unknown = self.answer.reason in ("IP_INNOROUTES", "UNROUTABLE", "NO_SOCKET", "")
-        if trace is None or not unknown or not self._has_agent():
+        if trace is None or not unknown or not self.has_agent():
             return None
         address, asked = self.recording.destination, trace.packet
         here = [
@@ -274,15 +216,44 @@ class Examiner:
             change="Use a port of the service, or add one to it: lab service list.",
         )
 
-    def _has_agent(self) -> bool:
-        return self.lab.topology.options.datapath and self.lab.agent.running
+    def _route(self) -> Diagnosis | None:
+        """A place on the way does not route the packet onwards."""
+        hop = self.answer.hop
+        packet = _outer(self.answer.trace, hop)
+        if hop is None or hop.step is not Step.IP_ROUTING and hop.hook != "route_output":
+            return None
+        if hop.drop_reason in ("IP_RPFILTER", "IP_LOCAL_SOURCE") or hop.program.startswith("cil_"):
+            return None
+        address = str(packet.destination) if packet else ""
+        if hop.step is None:  # it asks for itself, with outer addresses that no line shows yet
+            asked = [one.key for line in self._here(hop) for one in line.lookups]
+            address = asked[-1] if asked else ""
+        if not address or not self.owned(address):
+            return None
+        refused = self.no_way(hop.namespace, address)
+        if refused is not None:
+            return replace(
+                self.answer,
+                known=True,
+                cause=f"{hop.namespace} {refused[0]} to {address}",
+                change=refused[1],
+            )
+        setting = f"net.ipv4.conf.{hop.device}.forwarding"
+        if hop.step and self.run(hop.namespace, "sysctl", "-n", setting)[1].strip() == "0":
+            return replace(
+                self.answer,
+                known=True,
+                cause=f"{hop.namespace} does not forward what is for others",
+                change="Let it, there: sysctl net.ipv4.ip_forward=1.",
+            )
+        return None
 
     def _nobody(self) -> Diagnosis | None:
         """The address is nobody's."""
         address = self.recording.destination
         if self.answer.reason not in ("IP_INNOROUTES", "UNROUTABLE") or not address:
             return None
-        if self._owned(address):
+        if self.owned(address):
             return None
         return replace(
             self.answer,
@@ -290,22 +261,10 @@ class Examiner:
             change="Correct the destination: lab get pods; lab service list.",
         )
 
-    def _owned(self, address: str) -> bool:
-        facts = self.lab.facts
-        known = {str(facts.gateway), str(facts.world_client)}
-        known |= {str(one) for node in facts.nodes for one in (node.address, node.router)}
-        return address in known | {str(pod.address) for pod in facts.pods}
-
     def _here(self, hop: Hop) -> list[Hop]:
         """Return the trace's lines in the namespace of one of them."""
         trace = self.answer.trace
         return [one for one in trace.taken if one.namespace == hop.namespace] if trace else []
-
-    def _sockets(self, place: str, protocol: str, port: int) -> list[list[str]]:
-        """Return ``ss``'s columns of the sockets with a local port: state, queues, addresses."""
-        which = "-Hnlt" if protocol == "tcp" else "-Hnau"
-        _, text, _ = self._run(place, "ss", which, "sport", "=", f":{port}")
-        return [line.split() for line in text.splitlines()]
 
     def _bound_elsewhere(self) -> Diagnosis | None:
         """There is a socket with that port, but it is none for this packet."""
@@ -313,7 +272,7 @@ class Examiner:
         packet = _outer(trace, hop)
         if hop is None or self.answer.reason != "NO_SOCKET" or packet is None:
             return None
-        sockets = self._sockets(hop.namespace, packet.name, packet.ports[1])
+        sockets = self.sockets(hop.namespace, packet.name, packet.ports[1])
         if not sockets:
             return None
         local, peer = sockets[0][3], sockets[0][4]
@@ -331,7 +290,7 @@ class Examiner:
         hop = self.answer.hop
         if hop is None or self.answer.known or hop.hook != "neighbour":
             return None
-        code, text, _ = self._run(hop.namespace, "ip", "-j", "neigh", "show", "dev", hop.device)
+        code, text, _ = self.run(hop.namespace, "ip", "-j", "neigh", "show", "dev", hop.device)
         entries = json.loads(text) if not code and text.strip() else []
         silent = [
             one["dst"] for one in entries if {"INCOMPLETE", "FAILED"} & set(one.get("state", ()))
@@ -344,7 +303,7 @@ class Examiner:
         if len(silent) != 1:
             return None
         owner = next((n.name for n in self.lab.facts.nodes if str(n.address) == silent[0]), "")
-        for link in filter(None, (self._link(owner, "eth0"), self._link("underlay", owner))):
+        for link in filter(None, (self.link(owner, "eth0"), self.link("underlay", owner))):
             if owner and not link.up:
                 return self._down(link, f"nobody answers the ARP question for {silent[0]}")
         return replace(
@@ -363,7 +322,7 @@ class Examiner:
             return None
         if packet.ports[1] != _VXLAN_PORT:
             return None
-        link = self._link(hop.namespace, _TUNNEL)
+        link = self.link(hop.namespace, _TUNNEL)
         if link is not None and not link.up:
             return self._down(link, "nobody unpacks what comes through the tunnel")
         return replace(
@@ -377,11 +336,11 @@ class Examiner:
         if self.answer.hop is not None or self.recording.error in ("", "timeout"):
             return None
         place = self.lab.place(self.sender)
-        device = self._link(getattr(getattr(place, "facts", None), "netns", self.sender), "eth0")
+        device = self.link(getattr(getattr(place, "facts", None), "netns", self.sender), "eth0")
         if device is not None and not device.up:
             return self._down(device, "its routes are gone with it")
         destination = self.recording.destination
-        if (way := self._no_way(self.sender, destination)) is not None:
+        if (way := self.no_way(self.sender, destination)) is not None:
             return replace(
                 self.answer,
                 known=True,
@@ -400,17 +359,17 @@ class Examiner:
         packet = _outer(trace, ends[-1]) if ends else None
         if packet is None:
             return None
-        found = self._no_way(place, str(packet.source))
+        found = self.no_way(place, str(packet.source))
         if found is not None:
             found = f"{found[0]} back to {packet.source}", found[1]
-        elif packet.name == "icmp" and self._ignores_echo(place):
+        elif packet.name == "icmp" and self.ignores_echo(place):
             found = (
                 "is told not to answer echo requests",
                 "Turn it off there: sysctl net.ipv4.icmp_echo_ignore_all=0.",
             )
-        elif packet.name == "tcp" and (full := self._full(place, packet.ports[1])):
+        elif packet.name == "tcp" and (full := self.full(place, packet.ports[1])):
             found = full, "Let the application accept, or give it a larger backlog: ss -ltn."
-        elif self._blocked_out(place):
+        elif self.blocked_out(place):
             found = "has an IPsec policy against sending", "Look there: ip xfrm policy."
         if found is None:
             return None
@@ -422,20 +381,7 @@ class Examiner:
             trace=trace,
         )
 
-    def _full(self, place: str, port: int) -> str:
-        for _, waiting, limit, *_ in self._sockets(place, "tcp", port):
-            if int(waiting) > int(limit):
-                return f"has a full accept queue on port {port} ({waiting} wait)"
-        return ""
-
-    def _ignores_echo(self, place: str) -> bool:
-        return self._run(place, "sysctl", "-n", "net.ipv4.icmp_echo_ignore_all")[1].strip() == "1"
-
-    def _blocked_out(self, place: str) -> bool:
-        _, text, _ = self._run(place, "ip", "xfrm", "policy", "list", "dir", "out")
-        return "action block" in text
-
-    def _down(self, link: _Link, effect: str, *, where: str = "") -> Diagnosis:
+    def _down(self, link: Link, effect: str, *, where: str = "") -> Diagnosis:
         return replace(
             self.answer,
             known=True,

@@ -283,6 +283,8 @@ class Ladder(Driver):
         location = self.names.symbol(record.location)
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
+        if reason == "TC_EGRESS" and record.ifindex:
+            walk = self.walk(record, Side.SEND)  # a program redirected it into that device
         entered = chain_of(self.names.frames(record.stack)) or next(
             (hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), ""
         )

@@ -88,6 +88,11 @@ FAULTS = {
         ["tc qdisc del dev eth0 clsact"], UDP, "server/eth0, step 8 tc_ingress", "TC_INGRESS",
         "tc filter show dev eth0",
     ),
+    "a classifier on the cable to the server": (
+        "beta", ["tc filter add dev lxcserver egress prio 5 bpf da obj {object} sec shot"],
+        ["tc filter del dev lxcserver egress prio 5"], UDP, "beta/lxcserver, tc_egress",
+        "TC_EGRESS", "tc filter show dev lxcserver egress",
+    ),
     "an IPsec policy in the server": (
         "server", ["ip xfrm policy add dir in src 0.0.0.0/0 dst 0.0.0.0/0 action block"],
         ["ip xfrm policy flush"], UDP, "step 17 xfrm_policy_l4", "XFRM_POLICY", "ip xfrm policy",
@@ -418,6 +423,43 @@ def test_a_socket_that_takes_nothing_is_described(lab, code, shot, words):
         server.run(["kill", child.strip()], check=True)
     assert answer.known, answer.paragraph
     assert words in answer.paragraph
+
+
+ROUTED = {
+    "a node that does not forward": (
+        "alpha", ["sysctl -q -w net.ipv4.ip_forward=0"], ["sysctl -q -w net.ipv4.ip_forward=1"],
+        "alpha/lxcclient, step 13", "ip_forward=1",
+    ),
+    "a blackhole on a node": (
+        "beta", ["ip route add blackhole {server}"], ["ip route del blackhole {server}"],
+        "beta/eth0, step 13", "type blackhole",
+    ),
+    "a rule against forwarding": (
+        "beta", chain("forward"), NO_TABLE, "beta/eth0, nf_forward", "nft",
+    ),
+    "the other node's device is down": (
+        "beta", ["ip link set eth0 down"], ["ip link set eth0 up"], "on the way to beta",
+        "ip link set eth0 up",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def routed():
+    with Lab(replace(topology, options=Options(routing="native"))) as lab:
+        lab.pod("client").ping(lab.pod("server"))
+        yield lab
+
+
+@pytest.mark.parametrize(
+    ("place", "do", "undo", "where", "remedy"), ROUTED.values(), ids=ROUTED.keys()
+)
+def test_a_node_that_routes_has_faults_of_its_own(routed, values, place, do, undo, where, remedy):
+    with fault(routed.place(place), do, undo, values):
+        answer = why(routed, "client", "server", UDP)
+    assert answer.known, answer.paragraph
+    assert where in answer.where, answer.paragraph
+    assert remedy in answer.change
 
 
 def test_what_nothing_explains_is_called_unknown(lab):
