@@ -39,6 +39,8 @@ test)
 esac
 # A probe of one's own (`lab trace --probe`) is compiled by bcc against kernel headers.
 case " $* " in *" --probe"[\ =]*) packages+=(linux-headers-amd64) ;; esac
+# One benchmark measures bpftrace beside the tracer, here or on the second kernel.
+case " $* " in *" tracing_bpftrace "*) packages+=(bpftrace) && programs+=(bpftrace) ;; esac
 
 say() { printf 'lab.sh: %s\n' "$*" >&2; }
 

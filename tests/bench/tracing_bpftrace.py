@@ -116,6 +116,9 @@ def cases(cost: Callable[[], float], arms: list[float]) -> dict[str, Callable[[]
 
 def main() -> None:
     """Measure both in turn and print."""
+    if shutil.which("bpftrace") is None:
+        print("bpftrace is not installed: apt install bpftrace")
+        return
     arms: list[float] = []
     pool = ThreadPoolExecutor(2)
     with Lab(tracing.TOPOLOGY) as lab, pool, tracing.loop(lab, pool) as path:
