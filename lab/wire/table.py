@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from lab.wire.endpoint import TcpInfo
-from lab.wire.events import CongestionState, TcpEvent, TcpState, What
+from lab.wire.events import NO_THRESHOLD, CongestionState, TcpEvent, TcpState, What
 from lab.wire.judge import Fate
 from lab.wire.record import CLIENT, SERVER, Segment
 from lab.wire.recording import Recording, flag_names
@@ -33,7 +33,7 @@ class Row:
         window: advertised, in bytes.
         fate: what the wire did, for ``sent``.
         cwnd: segments.
-        ssthresh: segments.
+        ssthresh: segments; empty before the first loss.
         in_flight: segments.
         snd_wnd: bytes the other side allows.
         rcv_wnd: bytes allowed to the other side.
@@ -90,6 +90,11 @@ def save(recording: Recording, path: Path, *, samples: Iterable[tuple[str, TcpIn
     return path
 
 
+def _threshold(segments: int) -> int | str:
+    # before the first loss there is none
+    return segments if segments < NO_THRESHOLD else ""
+
+
 def _packet(seen: Segment, fate: Fate | None) -> Row:
     state = seen.state
     return Row(
@@ -104,7 +109,7 @@ def _packet(seen: Segment, fate: Fate | None) -> Row:
         window=seen.window,
         fate=fate.value if fate else "",
         cwnd=state.cwnd if state else "",
-        ssthresh=state.ssthresh if state else "",
+        ssthresh=_threshold(state.ssthresh) if state else "",
         in_flight=state.in_flight if state else "",
         srtt_us=state.srtt_us if state else "",
     )
@@ -122,7 +127,7 @@ def _event(event: TcpEvent) -> Row:
         port=event.port,
         cookie=event.cookie,
         cwnd=event.cwnd if known else "",
-        ssthresh=event.ssthresh if known else "",
+        ssthresh=_threshold(event.ssthresh) if known else "",
         in_flight=event.packets_out if known else "",
         snd_wnd=event.snd_wnd if known else "",
         rcv_wnd=event.rcv_wnd if known else "",
@@ -136,7 +141,7 @@ def _sample(host: str, info: TcpInfo) -> Row:
         host=host,
         observer="tcp_info",
         cwnd=info.cwnd,
-        ssthresh=info.ssthresh,
+        ssthresh=_threshold(info.ssthresh),
         in_flight=info.unacked,
         snd_wnd=info.snd_wnd,
         rcv_wnd=info.rcv_wnd,

@@ -12,6 +12,7 @@ ROUNDS = 4
 @scenario(hosts)
 def nagle_delayed_ack(lab):
     """A request in two writes of 10 bytes, with and without TCP_NODELAY and TCP_QUICKACK."""
+    lab.varies("which ACK rides on an answer depends on how soon the application reads")
     waits = {
         "neither": ask(lab, 5000),
         "no delay": ask(lab, 5001, no_delay=True),

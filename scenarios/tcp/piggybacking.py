@@ -12,6 +12,7 @@ THINK_MS = (0, 10, 90)
 def piggybacking(lab):
     """Five questions each to a server that thinks for 0, 10 and 90 ms."""
     quick = SocketOptions(no_delay=True)
+    lab.varies("which ACK rides on an answer depends on how soon the application reads")
     client, server = lab.connect(client=quick, server=quick)
     alone, carried = [], []
     for think_ms in (0, *THINK_MS):
