@@ -46,25 +46,24 @@ def _end(lab: Lab, field: str, value: str) -> str:
 
 def follow(
     lab: Lab,
+    watch: Watch,
     where: str,
     *,
-    count: int,
-    duration_s: float | None,
     output: Format,
     pages: dict[str, Path | None],
 ) -> None:
-    """Print packets until ``count``, the end of the time, or Ctrl-C; the probes are gone then.
+    """Print what is watched until its end or Ctrl-C; the probes are gone then.
 
     With JSON every line is one trace. Files are written at the end, with every packet shown.
 
     Raises:
-        InputError: the filter does not parse, or a file cannot be written.
+        InputError: a file cannot be written.
     """
     from lab.cli.trace import write_pages
 
     kept: list[Trace] = []
     keep = any(pages.values())
-    with lab.watch(where, count=count, duration_s=duration_s) as seen:
+    with watch as seen:
         typer.echo("following; Ctrl-C ends it" + (f": {where}" if where else ""), err=True)
         try:
             for trace in seen:

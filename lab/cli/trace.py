@@ -60,6 +60,9 @@ def trace_command(
     duration: Annotated[
         float | None, typer.Option(min=0.0, help="--follow: end after so many seconds.")
     ] = None,
+    light: Annotated[
+        bool, typer.Option("--light", help="--follow: fewer probes, no stacks; many packets.")
+    ] = False,
     witness: Annotated[
         Witness | None,
         typer.Option(help="Who watches; the default is the best that this kernel offers."),
@@ -86,6 +89,8 @@ def trace_command(
         compare(receiver, other, html=html, output=output)
         return
     _refuse(other, sender, receiver, follow=follow, topology=topology, at=at)
+    if light and not follow:
+        raise InputError("--light is for many packets", hint="lab trace LAB --follow --light")
     _only_for_ones_own(witness, elsewhere="--follow" if follow else "--at" if at else "")
     protocol = _protocol(udp=udp, tcp=tcp, icmp=icmp)
     shot = _shot(protocol, dport, payload, no_listen, witness)
@@ -98,9 +103,8 @@ def trace_command(
 
             words = {"from": place, "to": goal, "protocol": protocol, "dport": str(dport or "")}
             condition = live.wanted(lab, words, where)
-            live.follow(
-                lab, condition, count=count, duration_s=duration, output=output, pages=pages
-            )
+            seen = lab.watch(condition, count=count, duration_s=duration, light=light)
+            live.follow(lab, seen, condition, output=output, pages=pages)
             return
         recording = _shoot(lab, place, goal, shot, at, where)
         write_pages(lab, recording.packets, recording.packets[:1], **pages)

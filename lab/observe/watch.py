@@ -38,6 +38,7 @@ class Watch:
         where: which packets, in the language of :mod:`lab.observe.filter`.
         count: end after so many packets; 0 for no end.
         duration_s: end after so long; None for no end.
+        light: without call stacks and the probes that others can stand in for.
 
     Attributes:
         seen: packets complete so far.
@@ -50,14 +51,20 @@ class Watch:
     """
 
     def __init__(
-        self, lab: Lab, where: str = "", *, count: int = 0, duration_s: float | None = None
+        self,
+        lab: Lab,
+        where: str = "",
+        *,
+        count: int = 0,
+        duration_s: float | None = None,
+        light: bool = False,
     ) -> None:
         self.filter: Filter = parse_filter(where, vocabulary(lab))
         self.count = count
         self.duration_s = duration_s
         self.seen = self.shown = 0
         flow = narrowed(self.filter, lab)
-        self._tracer = Tracer(lab, most_bytes=_MOST_BYTES)
+        self._tracer = Tracer(lab, stacks=not light, most_bytes=_MOST_BYTES)
         if flow is None:
             self._tracer.everything()
         else:

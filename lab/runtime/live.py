@@ -481,17 +481,25 @@ class Lab(Control):
         shot = Shot(protocol=protocol, port=port, payload=payload, listen=listen, witness=witness)
         return follow(self, sender, receiver, shot)
 
-    def watch(self, where: str = "", *, count: int = 0, duration_s: float | None = None) -> Watch:
+    def watch(
+        self,
+        where: str = "",
+        *,
+        count: int = 0,
+        duration_s: float | None = None,
+        light: bool = False,
+    ) -> Watch:
         """Return the packets of the lab as they come, whoever sends them, for a ``with`` block.
 
         Args:
             where: which, for example ``pod == client and dropped``.
             count: end after so many; 0 for no end.
             duration_s: end after so long; None for no end.
+            light: fewer probes and no call stacks: for many packets.
         """
         from lab.observe.watch import Watch
 
-        return Watch(self, where, count=count, duration_s=duration_s)
+        return Watch(self, where, count=count, duration_s=duration_s, light=light)
 
     def close(self) -> None:
         """Drop the connections; a lab of ``lab up`` stays up, one of this process ends."""

@@ -79,11 +79,15 @@ def test_narrowing_in_the_kernel_changes_no_selection(lab, side_by_side, text):
     assert sorted(str(one.packet) for one in parts[text] if wanted.matches(one)) == expected
 
 
-def test_traffic_that_we_did_not_send_is_followed_to_its_socket(lab):
+LIGHT = {"with every probe": False, "lightly": True}
+
+
+@pytest.mark.parametrize("light", LIGHT.values(), ids=LIGHT.keys())
+def test_traffic_that_we_did_not_send_is_followed_to_its_socket(lab, light):
     client, server = lab.pod("client"), lab.pod("server")
     with (
         server.serve_udp(5000),
-        lab.watch("from == client and dport == 5000", count=2, duration_s=10) as seen,
+        lab.watch("from == client and dport == 5000", count=2, duration_s=10, light=light) as seen,
     ):
         for _ in range(2):
             client.run(["python3", "-c", "import socket; s = socket.socket(type=2);"
