@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from lab import Attach, Lab, Probe
-from lab.errors import BuildError, InputError, KernelError, UnsupportedError, VerifierError
+from lab.errors import (
+    BuildError,
+    InputError,
+    KernelError,
+    PrerequisiteError,
+    UnsupportedError,
+    VerifierError,
+)
 from lab.kernel import probe as abilities
 from lab.kernel.headers import find_headers
 from lab.report.ladder import ladder_text
@@ -49,8 +56,8 @@ int wild(struct __sk_buff *ctx) { return *(int *)(long)ctx->data; }
 def lab():
     try:
         find_headers()
-    except InputError as error:
-        pytest.skip(error.message)
+    except PrerequisiteError as error:
+        pytest.skip(f"{error.message}: {error.hint}")
     with Lab(topology) as lab:
         lab.follow("client", "server")
         yield lab
