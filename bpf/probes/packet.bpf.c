@@ -527,7 +527,7 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	record->netns = netns;
 	record->ifindex = dev ? dev->ifindex : 0;
 	record->arg = state->hook;
-	record->reason = netfilter_state(skb);
+	record->state = netfilter_state(skb);
 	fill_buffer(record, skb);
 	/* a packet redirected into the device (bpf_redirect_peer) is met here first */
 	if (kind == KIND_NETFILTER_FIRST && state->hook == NF_PREROUTING && skb->dev)

@@ -307,12 +307,12 @@ def _routes(journey: Journey, hops: list[Hop], names: Names) -> None:
             for index, hop in enumerate(hops)
             if hop.taken and hop.namespace == namespace and hop.ns <= record.ns
         ]
-        word = _ROUTE_TYPES.get(record.reason >> 8 & 0xFF)
+        word = _ROUTE_TYPES.get(record.state >> 8 & 0xFF)
         if record.kind is Kind.NETFILTER_FIRST and word:
             _route(hops, here, word)
-        elif record.kind is Kind.NETFILTER_LAST and record.reason & _CT_KNOWN:
+        elif record.kind is Kind.NETFILTER_LAST and record.state & _CT_KNOWN:
             hook = next((i for i in reversed(here) if hops[i].hook.startswith("nf_")), None)
-            state = _CT_STATES.get(record.reason & 7, "")
+            state = _CT_STATES.get(record.state & 7, "")
             if hook is not None and not hops[hook].ct_state:
                 hops[hook] = replace(hops[hook], ct_state=state)
 

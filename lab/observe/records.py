@@ -105,6 +105,7 @@ class Record:
     link: Link
     packet: bytes
     stack: tuple[int, ...]
+    state: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,7 @@ def parse_record(data: bytes) -> Record:
     """
     (
         ns, skb, head, cookie, location, arg, netns, ifindex, length, mark, hashed, reason,
-        verdict, cpu, config, kind, captured, stack_bytes, link, _,
+        verdict, cpu, config, kind, captured, stack_bytes, link, state,
     ) = _HEAD.unpack_from(data)  # fmt: skip
     frames = stack_bytes // 8
     return Record(
@@ -164,6 +165,7 @@ def parse_record(data: bytes) -> Record:
         link=Link(link),
         packet=data[_HEAD.size : _HEAD.size + captured],
         stack=struct.unpack_from(f"<{frames}Q", data, _HEAD.size + PACKET_BYTES) if frames else (),
+        state=state,
     )
 
 

@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from lab import Lab
+from lab.cli.trace import write_pages
+from lab.observe.cost import cost_of_a_sight_us
 from lab.observe.filter import parse_filter
 from lab.observe.tracer import Tracer
 from lab.observe.watch import narrowed, vocabulary
@@ -161,3 +164,32 @@ def test_the_way_of_a_flooded_packet_is_that_of_the_copy_that_arrives(lab):
     }  # fmt: skip
     times = [hop.us for hop in trace.taken if hop.evidence.word == "tracepoint"]
     assert times == sorted(times)
+
+
+def test_every_picture_of_a_packet_is_written_at_once(lab, tmp_path):
+    """One shot: page, drawing, figure, and a capture in which tshark finds the hooks in order."""
+    packets = lab.follow("client", "server").packets
+    names = {"html": "t.html", "svg": "t.svg", "pcapng": "t.pcapng", "plot": "t.png"}
+    files = {kind: tmp_path / name for kind, name in names.items()}
+    write_pages(lab, packets, packets[:1], **files)
+    assert "<svg" in files["svg"].read_text()
+    assert "trace" in files["html"].read_text()
+    assert files["plot"].stat().st_size > 10_000
+    listed = subprocess.run(
+        ["tshark", "-r", str(files["pcapng"]), "-T", "fields", "-e", "frame.interface_name"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    expected = [
+        f"{hop.namespace}/{hop.device} {hop.hook}".replace("/ ", " ")
+        for hop in packets[0].taken if hop.before
+    ]  # fmt: skip
+    assert listed == expected
+
+
+def test_what_watching_costs_is_measured_where_packets_get_through(lab):
+    trace = lab.follow("client", "server").packets[0]
+    cost_us = cost_of_a_sight_us(lab, trace)
+    assert cost_us is not None
+    assert 0.0 <= cost_us < 1000.0
+    nowhere = replace(trace, packet=replace(trace.packet, receiver=""))
+    assert cost_of_a_sight_us(lab, nowhere) is None
