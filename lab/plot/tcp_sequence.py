@@ -34,7 +34,7 @@ _INCHES_PER_LETTER = 0.132
 _TIME_INCHES = 0.95
 _CLOSEST_INCHES = 3.0
 _FINE_MS = 20.0
-"""Pictures of a shorter time give it to a hundredth of a millisecond."""
+"""Pictures that end before give the time to a hundredth of a millisecond."""
 _HALF_WAY, _AT_END = 0.42, 0.97
 
 
@@ -57,14 +57,14 @@ class _Clock:
             (line.arrived_ms[0] - line.sent_ms for line in rows if line.arrived_ms), default=1
         )
         per_ms = 1.6 * _ROW / max(delay, 0.05)
-        self.cuts: list[tuple[float, float]] = []
+        self.cuts: list[tuple[float, float, float]] = []
         self._height: dict[float, float] = {}
         y, before = 0.0, moments[0][0] if moments else 0.0
         last_label, last_head = {True: -9.0, False: -9.0}, {True: -9.0, False: -9.0}
         for at, client, sends, sent in moments:
             gap = (at - before) * per_ms
             if gap > _LONGEST_GAP * 1.5 and at - before > 2.5 * delay:
-                self.cuts.append((y + _LONGEST_GAP * 0.72, at - before))
+                self.cuts.append((y + _LONGEST_GAP * 0.72, at - before, _beside(rows, before, at)))
             y += min(gap, _LONGEST_GAP)
             if sends:
                 y = max(y, last_label[client] + _ROW)
@@ -85,6 +85,14 @@ class _Clock:
         return self._height[at_ms]
 
 
+def _beside(rows: tuple[Line, ...], from_ms: float, to_ms: float) -> float:
+    """Return where between the timelines a silence can be named without crossing an arrow."""
+    for line in rows:
+        if line.arrived_ms and line.sent_ms <= from_ms and line.arrived_ms[0] >= to_ms:
+            return 0.22 if line.from_client else 0.78
+    return 0.5
+
+
 def draw(picture: Picture) -> Figure:
     """Return the picture as a matplotlib figure."""
     rows = lines(picture)
@@ -97,7 +105,7 @@ def draw(picture: Picture) -> Figure:
     for x, name in ((CLIENT_X, "client"), (SERVER_X, "server")):
         axes.plot([x, x], [-0.7, clock.total + 0.9], color=INK, linewidth=2.5, zorder=1)
         axes.text(x, -1.0, name, ha="center", fontsize=TEXT_POINTS + 3, weight="bold", color=INK)
-    digits = 0 if not rows or rows[-1].sent_ms - rows[0].sent_ms > _FINE_MS else 2
+    digits = 2 if rows and rows[-1].sent_ms < _FINE_MS else 0
     for line in rows:
         _draw_line(axes, line, clock, picture)
         axes.text(
@@ -105,9 +113,9 @@ def draw(picture: Picture) -> Figure:
             f"{line.sent_ms:.{digits}f} ms", ha="left" if line.from_client else "right",
             va="center", fontsize=SMALL_POINTS - 2, color=PALE,
         )  # fmt: skip
-    for y, gap_ms in clock.cuts:
+    for y, gap_ms, x in clock.cuts:
         axes.text(
-            0.5, y, f"\u22ee  {gap_ms:.0f} ms  \u22ee", ha="center", va="center",
+            x, y, f"\u22ee  {gap_ms:.0f} ms  \u22ee", ha="center", va="center",
             fontsize=SMALL_POINTS, color=PALE,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 2}, zorder=4,
         )  # fmt: skip
