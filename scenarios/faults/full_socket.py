@@ -10,6 +10,7 @@ from dataclasses import replace
 from lab import Lab, scenario
 from lab.scenarios.faults import UDP, Ends, lesson
 from lab.trace import Step
+from lab.waiting import eventually
 from topologies.two_nodes import topology
 
 READER = """
@@ -40,6 +41,8 @@ def nobody_reads(lab: Lab) -> Iterator[None]:
         yield
     finally:
         lab.pod("server").run(["kill", child.strip()], check=True)
+        waiting = ["ss", "-Hnau", "sport", "=", ":5000"]
+        eventually(lambda: not lab.pod("server").run(waiting).stdout, within_s=10)
 
 
 @scenario(topology)

@@ -421,6 +421,8 @@ def test_a_socket_that_takes_nothing_is_described(lab, code, shot, words):
         answer = why(lab, "client", "server", replace(shot, listen=False))
     finally:
         server.run(["kill", child.strip()], check=True)
+        taken = ["ss", "-Hna", "sport", "=", ":5000"]
+        eventually(lambda: "5000 " not in server.run(taken).stdout, within_s=10)
     assert answer.known, answer.paragraph
     assert words in answer.paragraph
 
