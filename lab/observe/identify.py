@@ -49,6 +49,7 @@ _BORN = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIV
 _MERGED, _HELD = (0, 1), 2
 _PREROUTING, _LOCAL_OUT = 0, 3
 _LONGEST_LIST = 64
+"""As many packets as a poll takes: of more, nobody knows which a late word is about."""
 _AF_INET = 2
 _CANDIDATES = 8
 
@@ -201,7 +202,7 @@ class _Identifier:
         """A new journey for a piece of a large TCP packet that was just cut into segments."""
         if packet.protocol != TCP or record.kind not in _BORN:
             return None
-        for parent in reversed(self.by_flow.get(packet.flow, ())):
+        for parent in reversed(self.by_flow.get(packet.flow, [])[-_LONGEST_LIST:]):
             whole = parent.packet
             if whole is None or record.ns - parent.last_ns > SPLIT_NS or not packet.size:
                 continue
