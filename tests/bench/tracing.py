@@ -27,7 +27,7 @@ from lab.observe.tracer import Flow, Tracer
 from lab.packets import frames, with_cookie
 
 ROUNDS = int(os.environ.get("LAB_BENCH_ROUNDS", "7"))
-CHUNKS, CHUNK, PAUSE_S = 30, 120, 0.025
+CHUNKS, CHUNK, PAUSE_S = 20, 120, 0.025
 """So many datagrams at a time, then a pause, in which the collector empties the ring: a packet
 whose records found no room would look cheap."""
 FLOOD_S = 5
@@ -146,6 +146,8 @@ def cases(lab: Lab, cost: Callable[[], float]) -> dict[str, tuple[str, Callable[
         "attached, nothing wanted": ("", with_tracer(True, lambda tracer: tracer.pause())),
         "armed for a cookie": ("+10 %", with_tracer(True, cookie)),
         "armed for another flow": ("+10 %", with_tracer(True, other_flow)),
+        "armed for a cookie, light": ("+10 %", with_tracer(False, cookie)),
+        "armed for another flow, light": ("+10 %", with_tracer(False, other_flow)),
         "every packet traced, no stacks": ("+25 %", with_tracer(False, this_flow)),
         "every packet traced, stacks": ("", with_tracer(True, this_flow)),
     }
