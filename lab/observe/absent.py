@@ -74,6 +74,7 @@ class Untold(StrEnum):
 
 
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP"}
+# net_protocol.no_policy: ip_protocol_deliver_rcu() leaves the check to them
 _CHECK_LATER = frozenset(_PROTOCOLS)
 
 
@@ -144,6 +145,7 @@ IMPLIED = {
 
 def imply(walk: Walk, tunnel: bool) -> None:
     """Add the steps that nothing reports but that later ones cannot happen without."""
+    # in this order: what is implied here may imply the steps before it below
     if (tunnel or walk.taken(Step.L4_RECEIVE)) and not walk.taken(Step.IP_LOCAL_DELIVER):
         _implied(walk, Step.IP_LOCAL_DELIVER, "there is no other way to the transport")
     if walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER):
@@ -153,6 +155,7 @@ def imply(walk: Walk, tunnel: bool) -> None:
     if walk.taken(Step.NETFILTER_PREROUTING) and not walk.taken(Step.IP_RCV):
         _implied(walk, Step.IP_RCV, "it calls the hook whose rules were asked")
     for flag, step, reason in _BY_CONFIGURATION:
+        # netif_receive_generic_xdp() lets buffers with skb->redirected pass
         skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
         if walk.config & flag and _went_beyond(walk, step) and not skipped:
             _implied(walk, step, reason)
@@ -235,6 +238,7 @@ def _late_reason(walk: Walk, step: Step) -> Why | None:
     match step:
         case Step.NETFILTER_PREROUTING if _unhooked(walk):
             return Why.NO_PREROUTING
+        # ip_route_use_hint(): only ip_list_rcv_finish() has a hint, and GRO hands up lists
         case Step.IP_ROUTING if walk.gro and not walk.early:
             return Why.ROUTE_HINT
         case Step.IP_ROUTING:

@@ -16,6 +16,7 @@ READ = "read"
 _DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
 _REQUEST = "tcp_conn_request"
 _AF_INET = 2
+# TCP_ESTABLISHED is 1 (net/tcp_states.h)
 _STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE",
     "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
@@ -72,8 +73,10 @@ class Arrival(Builder):
             return
         self._deliver_by_stack(record, walk, self.names.frames(record.stack))
         probe = "on_data_ready"
+        # else on_readable wrote the record: fentry, where the tracepoint is missing
         grade = Evidence.TRACEPOINT if probe in self.names.programs else Evidence.PROBE
         wake = self.names.symbol(record.location) or "sk_data_ready"
+        # a listener's queue holds connections, no packets: connection_ready() told
         if not record.packet and not record.length:
             self.add(
                 record, walk, "data_ready", probe, step=Step.DATA_READY, evidence=grade,

@@ -71,7 +71,9 @@ def assemble(
         reading: of whose records these are.
     """
     sources = tuple(f"{name}: prog {number}" for name, number in names.programs.items())
+    # the datapath's programs tell of their own entry: no probe sits beside them
     known = sorted([*records, *entries(notes, names)], key=lambda record: record.ns)
+    # all of them: a poll names one packet at most, and covers every one that came with it
     polls = [record for record in known if record.kind is Kind.NAPI_POLL]
     found = [journey for journey in journeys(known) if journey.packet is not None]
     join(found, own)

@@ -182,6 +182,7 @@ def follow_at(lab: Lab, sender: str, receiver: str, shot: Shot, at: str) -> Reco
             serve = goal.serve_udp if shot.protocol == "udp" else goal.serve_tcp
             stack.enter_context(serve(shot.port))
         if shot.protocol == "tcp":
+            # a SYN has no payload to carry a cookie
             tracer.only_flow(Flow(source=own, source_port=port, protocol=6))
         else:
             ends = port if shot.protocol == "udp" else 0
@@ -217,6 +218,7 @@ def _frame(
 ) -> bytes:
     from lab.packets import frames
 
+    # the tunnel's device has no neighbour that would send it: any other address will do
     macs = (macs[0] or macs[1][:-2] + "fe", macs[1])
     ports = (port, shot.port)
     if shot.protocol == "tcp":
@@ -234,6 +236,7 @@ def _inject(lab: Lab, entry: Entry, frame: bytes, ends: tuple[str, str]) -> None
     via = lab.place(entry.via)
     if not entry.device:
         assert node is not None
+        # the kernel builds the outer headers: its own VXLAN socket has to take the datagram
         packet = frames.vxlan_payload(frame, identity)
         via.call("udp_send", address=str(node.address), port=VXLAN_PORT,
                  payload=packet.hex(), source_port=_TUNNEL_PORT, want_reply=False)  # fmt: skip

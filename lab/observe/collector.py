@@ -50,6 +50,7 @@ EMULATED_RECENT_NS = 100_000_000
 """What a millisecond is in software emulation, with neighbours: between two hooks of a packet."""
 EMULATED_LINGER = 10
 MOST_BYTES = 512 << 20
+# trace_filter of bpf/probes/filter.h; the last field, `translated`, begins anew at 0
 _FILTER = struct.Struct("<IIQ4s4sHHIQII")
 _CGROUP_TYPES = {
     Where.CGROUP_INGRESS: AttachType.CGROUP_INET_INGRESS,
@@ -69,6 +70,7 @@ class _Source:
 
 
 def _load(path: str, config: dict[str, int], wanted: list[str]) -> Loaded:
+    # libbpf 1.1 does not know the section "netfilter": programs without a type are those
     return load_object(path, default_type=ProgramType.NETFILTER, config=config, only=wanted)
 
 
@@ -120,6 +122,7 @@ class Collector:
         for probe in self.probes:
             self._attach(probe)
         self._open_minds()
+        # the datapath counts since the lab began, not since this tracer did
         self.lost_before = self.lost()
 
     def watch(self, loaded: Loaded, path: str) -> None:
@@ -138,6 +141,7 @@ class Collector:
             self.loaded.maps["trace_netns"].update(struct.pack("<I", inode), b"\1")
 
     def _find_filter(self, path: str) -> None:
+        # a plain global of the programs: its place in .bss stands in the object's BTF alone
         symbols = {s.name: s for s in read_object(path).variables if s.section == ".bss"}
         self.bss = next(m for name, m in self.loaded.maps.items() if name.endswith(".bss"))
         self.filter_at = symbols["trace_filter"].offset
@@ -287,8 +291,10 @@ class Collector:
             self.generation,
             0,
         )
+        # before the filter: the first packet wanted must find its rules traced already
         if mode:
             self.ear.arm(port=source_port or destination_port, protocol=protocol)
+        # all of .bss is one element: trace_window falls back to 0, "no packet is under way", too
         value = bytearray(self.bss.spec.value_size)
         value[self.filter_at : self.filter_at + len(packed)] = packed
         self.bss.update(struct.pack("<I", 0), bytes(value))
@@ -301,8 +307,10 @@ class Collector:
         value = 1 if mode else 0
         if mode == MODE_TUPLE and end:
             (address,) = struct.unpack("<I", IPv4Address(end[0]).packed)
+            # as bpf/lib/mind.h reads it: port from bit 48 on, address below, both as on the wire
             value = socket.htons(end[1]) << 48 | address
         if mode == MODE_COOKIE:
+            # the datapath compares the last four bytes of the packet: no tunnel moves the end
             (tail,) = struct.unpack("<I", cookie.to_bytes(8, "big")[4:])
             value = MIND_BY_TAIL | tail
         for config, _ in self.minds.values():
@@ -314,6 +322,7 @@ class Collector:
         for source in (self.source, *(mind for _, mind in self.minds.values())):
             taken = source.ring.take()
             if source.size > self.most_bytes:
+                # taken out all the same: what comes next must find room in the ring
                 self.dropped += len(taken)
                 continue
             source.records += taken
@@ -381,6 +390,7 @@ def answer_requests(collector: Collector, connection: socket.socket) -> None:
         collector.start()
         send(connection, collector.describe())
         while True:
+            # probes wake nobody (BPF_RB_NO_WAKEUP): rings are emptied while the caller is quiet
             readable, _, _ = select.select([connection], [], [], POLL_S)
             if readable:
                 request, _ = receive(connection)

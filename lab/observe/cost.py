@@ -57,5 +57,6 @@ def _measured(lab: Lab, source: Place, goal: Place) -> float | None:
         sights = sum(len({hop.ns for hop in one.taken}) for one in tracer.traces())
     if not sights:
         return None
+    # sights of the first round, which is not timed, are among the recorded ones
     added = median(times[True]) - median(times[False])
     return max(0.0, added) * (_ROUNDS + 1) / sights

@@ -123,6 +123,7 @@ class Driver(Arrival):
         verdict, probe = XDP[record.kind]
         walk = self.walk(record, Side.RECEIVE)
         reason = ""
+        # xdp_bulk_tx tells of a whole poll: frames sent above bit 32, frames given up below
         if record.kind is Kind.XDP_TX and record.arg & 0xFFFFFFFF:
             verdict, reason = "drop", f"sending back failed ({errno_name(record.verdict)})"
         elif record.kind is Kind.XDP_REDIRECT and record.verdict:

@@ -51,13 +51,17 @@ FUNCTIONS = (
     Function("f_napi_poll", "__napi_poll", "napi_poll", Step.NAPI_POLL, over="f_napi_poll_over"),
     Function("f_xdp_driver", "veth_xdp_rcv_skb", "xdp", Step.XDP_DRIVER, over="f_xdp_driver_over"),
     Function("f_gro_receive", "dev_gro_receive", "gro_receive", Step.GRO_RECEIVE),
+    # __netif_receive_skb_core itself is often a .constprop clone: nothing to attach to
     Function("f_receive_one", "__netif_receive_skb_one_core", "receive_skb", Step.RECEIVE_SKB),
     Function("f_receive_list", "netif_receive_skb_list_internal", "receive_skb", Step.RECEIVE_SKB),
+    # runs only where there is a program, unlike do_xdp_generic
     Function("f_xdp_generic", "bpf_prog_run_generic_xdp", "generic_xdp", Step.GENERIC_XDP),
     Function("f_tap", "packet_rcv", "check_taps", Step.CHECK_TAPS),
     Function("f_tap_ring", "tpacket_rcv", "check_taps", Step.CHECK_TAPS),
+    # sch_handle_ingress is inlined
     Function("f_classify", "tcf_classify", "tc_ingress", Step.TC_INGRESS),
     Function("f_netfilter", "nf_hook_slow", "nf_prerouting", over="f_netfilter_over"),
+    # ip_rcv is not called for the packets of a list (NAPI, GRO); ip_rcv_core checks both
     Function("f_ip_rcv", "ip_rcv_core", "ip_rcv", Step.IP_RCV),
     Function("f_ip_rcv_finish", "ip_rcv_finish_core", "ip_rcv_finish", Step.IP_RCV_FINISH),
     Function("f_ip_routing", "ip_route_input_noref", "ip_routing", Step.IP_ROUTING),
@@ -78,6 +82,7 @@ FUNCTIONS = (
     _sends("f_dev_xmit", "dev_hard_start_xmit", SendHook.DEV_XMIT.value),
 )
 _BY_NAME = {function.name: function for function in FUNCTIONS}
+# NFPROTO_IPV4 and NFPROTO_NETDEV; keys below: family and the family's own hook number
 _IPV4, _NETDEV = 2, 5
 _CHAINS: dict[tuple[int, int], tuple[str, Step | None, Side]] = {
     (_NETDEV, 0): ("nf_ingress", Step.NETFILTER_INGRESS, Side.RECEIVE),
@@ -88,6 +93,7 @@ _CHAINS: dict[tuple[int, int], tuple[str, Step | None, Side]] = {
     (_IPV4, 3): (SendHook.NF_OUTPUT.value, None, Side.SEND),
     (_IPV4, 4): (SendHook.NF_POSTROUTING.value, None, Side.SEND),
 }
+# TC_ACT_* (linux/pkt_cls.h) and enum xdp_action (linux/bpf.h)
 _TC = {-1: "pass", 0: "pass", 1: "pass", 2: "drop", 3: "pass", 4: "stolen", 7: "redirect"}
 _XDP = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
 _ABOVE_DEVICE = frozenset({LOCAL_OUT, OUTPUT, "socket_queue", "data_ready"})
@@ -142,6 +148,7 @@ class FunctionLadder(Builder):
         hook, step, side = function.hook, function.step, function.side
         if function.name == "nf_hook_slow":
             hook, step, side = _CHAINS[record.arg >> 8, record.arg & 0xFF]
+        # skb->tc_at_ingress: the same function serves both sides of a device
         if function.name == "tcf_classify" and not record.arg:
             hook, step, side = SendHook.TC_EGRESS.value, None, Side.SEND
         walk = self._place(record, hook, step, side)
@@ -155,6 +162,7 @@ class FunctionLadder(Builder):
             walk.poll = self.names.symbol(record.arg)
         if step is Step.IP_ROUTING:
             self._finish(record, walk)
+        # ip_local_deliver calls the hook: its own entry has proven the step already
         if hook == "nf_input" and (index := walk.last("ip_local_deliver")) is not None:
             step = None if walk.hops[index].taken else step
         hop = self.add(
@@ -216,6 +224,7 @@ class FunctionLadder(Builder):
                       if walk.hops[i].hook.startswith("nf_")), None)  # fmt: skip
         if index is None or walk.hops[index].verdict:
             return
+        # nf_hook_slow returns 1 to go on, 0 if the buffer was stolen or queued, else an error
         verdict = "accept" if record.verdict == 1 else "drop" if record.verdict < 0 else "stolen"
         walk.hops[index] = replace(walk.hops[index], verdict=verdict)
         if verdict == "drop":
@@ -227,6 +236,7 @@ class FunctionLadder(Builder):
             return
         if record.arg:
             walk.hops[index] = replace(walk.hops[index], verdict="pass")
+        # a native program needs the driver's own memory: the sender's buffer was copied
         if record.arg and record.arg != record.skb:
             place = replace(record, netns=walk.netns, ifindex=walk.ifindex)
             self.add(
@@ -237,6 +247,7 @@ class FunctionLadder(Builder):
 
     def _freed(self, record: Record) -> None:
         stack = tuple(map(self.names.symbol, record.stack))
+        # the trampoline's frames come first; who frees stands behind kfree_skb_reason's own frame
         own = max((i for i, name in enumerate(stack) if name == "kfree_skb_reason"), default=-1)
         location = stack[own + 1] if 0 <= own < len(stack) - 1 else ""
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
@@ -286,6 +297,7 @@ def complete(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
                     evidence=Evidence.IMPLIED, verdict="")
         )  # fmt: skip
     last = max((hop.step for hop in walk.hops if hop.step), default=Step.NAPI_POLL)
+    # rx_handler (a bridge's) is called behind tc and the netdev chain: those count as passed
     if walk.config & Config.RX_HANDLER and last < Step.NETFILTER_INGRESS and walk.drop is None:
         last = Step.NETFILTER_INGRESS
     lines = list(walk.hops)

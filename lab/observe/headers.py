@@ -126,6 +126,7 @@ def parse(data: bytes, *, through: bool = True, vni: int | None = None) -> Packe
         through: follow VXLAN to the packet inside.
         vni: of the VXLAN header in front of it.
     """
+    # ARP for IPv4 over Ethernet begins with these two types (RFC 826)
     if data[:4] == b"\0\1\x08\0" and len(data) >= 28:
         source, destination = IPv4Address(data[14:18]), IPv4Address(data[24:28])
         return Packet(0, source, destination, 0, (data[7], 0), vni=vni)
@@ -140,6 +141,7 @@ def parse(data: bytes, *, through: bool = True, vni: int | None = None) -> Packe
         ports, serial, quoted = (0, 0), (fragment & _OFFSET,), None
     if through and protocol == UDP and ports[1] == VXLAN_PORT and len(body) >= 16:
         inner_vni = int.from_bytes(body[12:15], "big")
+        # behind 8 bytes of UDP and 8 of VXLAN
         inside = parse(body[16 + ETHERNET_BYTES :], vni=inner_vni)
         if inside is not None:
             return inside
@@ -168,6 +170,7 @@ def _transport(
     if protocol == ICMP and len(body) >= 8:
         kind, code, _, ident, sequence = struct.unpack_from("!BBHHH", body)
         quoted = parse(body[8:], through=False) if kind in _ICMP_ERRORS else None
+        # an error has no identifier: there are four unused bytes, or a hint such as the MTU
         return (kind << 8 | code, 0 if quoted else ident), (sequence,), quoted
     if protocol == TCP and len(body) >= 14:
         source, destination, sequence, acknowledged, _, flags = struct.unpack_from("!HHIIBB", body)

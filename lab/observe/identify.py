@@ -36,6 +36,7 @@ ENTRY_BEFORE_NS = 1_000_000
 """How long before the first sight of its buffer a program on the way out may have run."""
 
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
+# what SOCKET_READ carries instead is the reader's name
 _NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
 _LATE = frozenset(
     {Kind.NAPI_POLL, Kind.SOCKET_READ, Kind.XDP_EXCEPTION, Kind.XDP_REDIRECT, Kind.XDP_TX}
@@ -46,6 +47,7 @@ _PASSING = frozenset(
 )  # fmt: skip
 """A copy that is met here goes its own way; others only say that somebody got one."""
 _BORN = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE})
+# enum gro_result (GRO_MERGED and GRO_MERGED_FREE, GRO_HELD); NF_INET_* hook numbers
 _MERGED, _HELD = (0, 1), 2
 _PREROUTING, _LOCAL_OUT = 0, 3
 _LONGEST_LIST = 64
@@ -131,6 +133,7 @@ class _Identifier:
 
     def _appended(self, journey: Journey, record: Record) -> Journey | None:
         """TCP appends data to the buffer queued last: whose data, if it was not this packet's."""
+        # tcp_try_coalesce(): the newest buffer of the queue is then an older packet's
         later = self.taken_by_tcp.get(record.cpu)
         if record.kind is not Kind.DATA_READY or later is None or later is journey:
             return None
@@ -152,6 +155,7 @@ class _Identifier:
     def _hold(self, journey: Journey, record: Record) -> None:
         """Note which buffer holds the packet now, or that this one no longer does."""
         before = self.by_buffer.get(record.skb)
+        # the address was used again and nothing told: a reader's free is not seen on Linux 6.18
         if before is not None and before is not journey:
             before.live.pop(record.skb, None)
         if _ends(record):
@@ -171,6 +175,7 @@ class _Identifier:
         known = self.by_buffer.get(record.skb)
         if packet is None:
             return known or self._new()
+        # the buffer's address proves nothing alone: contents must confirm it, or overrule it
         offered = self.offered.get(record.cpu)
         if known is not None and (_still(known, record, packet) or _grown(known, packet, offered)):
             return known
@@ -180,10 +185,12 @@ class _Identifier:
             if _confirmed(journey, record, packet)
         ]
         original = next((journey for journey in same if _shared(journey, record)), None)
+        # the same bytes in the same storage at another address: a bridge's or program's clone
         if original is not None and record.kind in _PASSING:
             return self._copy_of(original)
         if (found := _only(same, record)) is not None:
             return found
+        # other addresses or ports in a buffer that is alive: translated on the way
         if known is not None and not _begins(record, packet) and _changed(known.packet, packet):
             return known
         return self._segment(record, packet) or self._new()
@@ -206,6 +213,7 @@ class _Identifier:
             whole = parent.packet
             if whole is None or record.ns - parent.last_ns > SPLIT_NS or not packet.size:
                 continue
+            # sequence numbers are counted modulo 2^32 (RFC 9293, 3.4)
             offset = (packet.serial[0] - whole.serial[0]) & 0xFFFFFFFF
             if whole.size > packet.size and offset + packet.size <= whole.size:
                 piece = self._new()
@@ -253,10 +261,12 @@ class _Identifier:
             if packet is None or record.ns - journey.last_ns > SPLIT_NS:
                 continue
             ends = (packet.source, packet.destination)
+            # on_route has no packet: head and hash hold the flow's source and destination
             if tuple(int.from_bytes(end.packed, "little") for end in ends) == (
                 record.head & 0xFFFFFFFF,
                 record.hash,
             ):
+                # an error is one table's: with `ip rule` the next is asked for the same packet
                 if not record.verdict:
                     waiting.remove(journey)
                 return journey
@@ -280,6 +290,7 @@ class _Identifier:
                     whole.grown += packet.size
                     reason = f"its {packet.size} bytes follow the {offset} that GRO held"
                     _relate(journey, Tie.MERGED_INTO, whole, reason)
+            # GRO_MERGED_FREE fires no tracepoint: the address is free from here on
             self._let_go(journey, record.skb)
 
     def _asking(self, record: Record) -> Journey | None:
@@ -326,6 +337,7 @@ class _Identifier:
 
 def _ends(record: Record) -> bool:
     if record.kind is Kind.DATA_READY:
+        # a packet socket is woken for its copy: the packet itself goes on
         return record.arg >> 32 == _AF_INET
     return record.kind in _ENDS
 
@@ -461,6 +473,7 @@ def journeys(records: Iterable[Record]) -> tuple[Journey, ...]:
         records: of any number of packets, in any order.
     """
     identifier = _Identifier()
+    # the ring keeps the order of each processor only
     for record in sorted(records, key=lambda record: record.ns):
         identifier.take(record)
     _by_content(identifier.journeys)

@@ -25,8 +25,11 @@ _NF_HOOKS = {
     LOCAL_OUT: (SendHook.NF_OUTPUT.value, None, Side.SEND),
     POSTROUTING: (SendHook.NF_POSTROUTING.value, None, Side.SEND),
 }
+# enum gro_result
 _GRO = {0: "merged", 1: "merged", 2: "held", 3: "normal", 4: "consumed"}
+# with NAPI packets come in lists, and ip_rcv is not called at all
 _IP_RCV = ("ip_rcv", "ip_list_rcv", "ip_sublist_rcv")
+# on many kernels the first is inlined or a clone: whoever contains it stands for it
 _FINISH = ("ip_rcv_finish_core", "ip_rcv_finish", "ip_list_rcv_finish", "ip_sublist_rcv_finish")
 _LEAVING = (SendHook.DEV_QUEUE.value, SendHook.DEV_XMIT.value)
 _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC_INGRESS})
@@ -186,6 +189,7 @@ class Ladder(Driver):
             if index is not None:
                 walk.hops[index] = replace(walk.hops[index], verdict="accept")
             return
+        # behind bpf_redirect_peer, which leaves out steps 1 to 5, this is the device's first sight
         if not walk.config & Config.KNOWN:
             walk.config = record.config
         self._storage(record, walk)
@@ -205,6 +209,7 @@ class Ladder(Driver):
 
     def _route_attached(self, record: Record, walk: Walk) -> None:
         """Behind prerouting a packet carries a route: ip_rcv_finish gave it one."""
+        # ip_rcv_core orphans the sender's socket: one that is there again was found early
         walk.early = bool(record.verdict)
         behind = walk.taken(Step.NETFILTER_PREROUTING) and not walk.taken(Step.IP_RCV_FINISH)
         if record.location and behind:
@@ -285,6 +290,7 @@ class Ladder(Driver):
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
         if reason == "TC_EGRESS" and record.ifindex:
             walk = self.walk(record, Side.SEND)  # a program redirected it into that device
+        # the stack says whose chain freed it; where it does not, the hook met last is taken
         entered = chain_of(self.names.frames(record.stack)) or next(
             (hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), ""
         )
@@ -301,6 +307,7 @@ class Ladder(Driver):
             walk.hops[index] = replace(
                 walk.hops[index],
                 verdict="drop",
+                # XDP's errno, if there is one, says more than the free behind it
                 drop_reason=walk.hops[index].drop_reason or reason,
                 reason=f"freed in {location}",
             )

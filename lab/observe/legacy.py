@@ -38,6 +38,7 @@ def parse_counts(text: str) -> dict[tuple[str, str, str, int], int]:
             count, chain, rule = match.groups()
         else:
             continue
+        # equal rules in one chain are told apart by their order
         number = 0
         while (table, chain, rule, number) in found:
             number += 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
+# ENETUNREACH without any route; else errors of fib_props[] (net/ipv4/fib_semantics.c)
 _ROUTES = {
     "Network is unreachable": ("has no route", "Add one there: ip route."),
     "No route to host": (
@@ -106,6 +107,7 @@ class Machines:
     def full(self, place: str, port: int) -> str:
         """Say in words that the accept queue of a port is full; empty if it is not."""
         for _, waiting, limit, *_ in self.sockets(place, "tcp", port):
+            # as sk_acceptq_is_full(): one connection more than the backlog fits
             if int(waiting) > int(limit):
                 return f"has a full accept queue on port {port} ({waiting} wait)"
         return ""

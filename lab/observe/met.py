@@ -28,8 +28,10 @@ _CONFIRMS = ("nf_input", "nf_postrouting")
 """A connection becomes known behind the last hook of the way."""
 
 _ROUTING = ("ip_routing", "route_output")
+# RTN_* of linux/rtnetlink.h
 _ROUTE_TYPES = {1: "unicast", 2: "local", 3: "broadcast", 4: "anycast", 5: "multicast",
                 6: "blackhole", 7: "unreachable", 8: "prohibit"}  # fmt: skip
+# enum ip_conntrack_info, the low bits of skb->_nfct; CT_KNOWN tells its 0 from no entry
 _CT_STATES = {0: "established", 1: "related", 2: "new", 3: "reply", 4: "related reply",
               7: "untracked"}  # fmt: skip
 _CT_KNOWN = 8
@@ -199,6 +201,7 @@ class _Joining:
         ways = {event.reply, _turned(event.original)}
         if not (answers and not after_ns):
             ways |= {event.original, _turned(event.reply)}
+        # an event has no time: it happened behind its connection's last one, before it was read
         candidates = [
             sight
             for sight in self.sights.get(namespace, [])
@@ -246,10 +249,12 @@ def _turned(one: Way) -> Way:
 def _way_of(packet: Packet) -> Way:
     first, second = packet.ports
     if packet.protocol == ICMP:
+        # ports[0] is type and code; ctnetlink gives the identifier in place of both ports
         first = second
     return (packet.protocol, packet.source.packed, packet.destination.packed, first, second)
 
 
+# by which segment conntrack gets there (tcp_conntracks[] of nf_conntrack_proto_tcp.c)
 _FLAGS_OF_STATE = {
     "SYN_RECV": "SYN,ACK",
     "ESTABLISHED": "ACK",
@@ -307,6 +312,7 @@ def _routes(journey: Journey, hops: list[Hop], names: Names) -> None:
             for index, hop in enumerate(hops)
             if hop.taken and hop.namespace == namespace and hop.ns <= record.ns
         ]
+        # netfilter_state() of packet.bpf.c: conntrack in the low byte, rt_type above it
         word = _ROUTE_TYPES.get(record.state >> 8 & 0xFF)
         if record.kind is Kind.NETFILTER_FIRST and word:
             _route(hops, here, word)

@@ -13,6 +13,7 @@ from lab.observe.names import Names
 from lab.observe.records import Config, Kind, Link, MindRecord, Record
 from lab.trace import Hop, LookUp
 
+# TC_ACT_*; a drop reason is smaller than all of them
 _ACTIONS = {0: "pass", 2: "drop", 7: "redirect", -1: "pass", 4: "stolen"}
 _CT = {0: "new", 1: "established", 2: "reply", 3: "related"}
 _LONGEST_RUN_NS = 100_000_000 if vm.inside() else 1_000_000
@@ -166,6 +167,7 @@ def _value(word: str, note: MindRecord) -> str | None:
         behind = IPv4Address(tunnel)
         return f"identity {identity}" + (f", behind {behind}" if int(behind) else "")
     if word == "LXC":
+        # struct endpoint_info begins so
         (ifindex, _, endpoint) = struct.unpack_from("<IHH", note.value)
         return f"endpoint {endpoint}, ifindex {ifindex}"
     if word in ("TUNNEL", "NEIGH"):
@@ -184,6 +186,7 @@ def _tuple(key: bytes) -> str:
 def _policy(note: MindRecord) -> LookUp:
     _, label, egress, protocol, port = struct.unpack_from("!I4sBBH", note.key)
     side = "egress" if egress & 1 else "ingress"
+    # in the processor's own order, unlike the port beside it
     identity = int.from_bytes(label, "little") or "any"
     key = f"{side} identity {identity} protocol {protocol or 'any'} port {port or 'any'}"
     if note.arg > 0:

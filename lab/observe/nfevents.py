@@ -17,6 +17,7 @@ _MOST = 50_000
 _POLICIES = ("ip", "-4", "xfrm", "policy")
 _LIST = ("nft", "-a", "list", "ruleset")
 _SAVE = ("iptables-legacy-save", "-c")
+# of this thread: /proc/net is the main thread's, which never enters a namespace
 _LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _LISTED_AGAIN_NS = 500_000_000
 _ARMED_S = 1.0
@@ -58,6 +59,7 @@ class NetfilterEar:
             with space.entered():
                 if (counts := _legacy_counts()) is not None:
                     self.counted[inode] = counts
+                # without anybody's rules our own chain would be what makes the packet meet a hook
                 if any(not name.startswith(OWN_TABLE) for _, name in nfnetlink.tables()):
                     try:
                         self._ask(inode, port, protocol)
@@ -69,6 +71,7 @@ class NetfilterEar:
         bases = parse_ruleset(text).bases.values()
         devices = sorted({device for base in bases for device in base.devices})
         rules = tracing_rules(port, protocol, tuple(devices))
+        # `flags owner`: the tables live exactly as long as the nft that made them
         child = process.running(["nft", "-i"], feed=rules)
         self.asking.enter_context(child)
         eventually(
@@ -79,6 +82,7 @@ class NetfilterEar:
 
     def _list(self, inode: int) -> str:
         text = process.run(_LIST).stdout
+        # older lists are kept: the packet may have met a rule that is gone by now
         known = self.rulesets.setdefault(inode, [])
         if text not in known:
             known.append(text)
@@ -123,6 +127,7 @@ class NetfilterEar:
         """Return what came since the last call, and the rules it speaks of, as JSON values."""
         self.drain()
         told, self.told = self.told, []
+        # rules may have changed since; but to list them starts a process in every namespace
         if told and time.monotonic_ns() - self.listed_ns > _LISTED_AGAIN_NS:
             self.listed_ns = time.monotonic_ns()
             for inode in {inode for inode, _, _ in told} & self.rulesets.keys():

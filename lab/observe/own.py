@@ -37,6 +37,7 @@ def load_probe(path: Path | str) -> Probe:
     spec = importlib.util.spec_from_file_location(f"lab_probe_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: not a Python file", hint="name a file that ends in .py")
+    # the file says `from lab import ...`, wherever the program was started
     root = str(Path(__file__).resolve().parents[2])
     if root not in sys.path:
         sys.path.append(root)
@@ -45,6 +46,7 @@ def load_probe(path: Path | str) -> Probe:
         spec.loader.exec_module(module)
     except InputError:
         raise
+    # a stranger's file may raise anything
     except (Exception, SystemExit) as error:
         raise InputError(
             f"{path}: {type(error).__name__}: {error}", hint="run it with python to see where"
@@ -94,6 +96,7 @@ class OwnProbe:
         self._connection: socket.socket = lab.keeper.spawn(SERVICE, "", probe=as_message(probe))
         try:
             answer = self._receive()
+        # Ctrl-C as well: as long as the connection lives, so does the probe
         except BaseException:
             self._connection.close()
             raise

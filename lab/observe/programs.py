@@ -49,7 +49,9 @@ def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str, *, light: bo
     return Probe(name, kind, Where.TRACEPOINT, f"btf_trace_{tracepoint}", gives, light=light)
 
 
+# the kernel's own sk_buff in a hook program: a kfunc since Linux 6.2
 _CAST = "bpf_cast_to_kern_ctx"
+# netfilter programs exist since Linux 6.4
 _NETFILTER = "bpf_nf_ctx"
 
 PROBES = (
@@ -71,6 +73,7 @@ PROBES = (
     _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions"),
     _tracepoint("on_data_ready", Kind.DATA_READY, "sk_data_ready", "steps 18 and 19"),
     Probe(
+        # Linux 6.1 lacks the tracepoint sk_data_ready
         "on_readable",
         Kind.DATA_READY,
         Where.FENTRY,

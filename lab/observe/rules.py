@@ -91,6 +91,7 @@ def tracing_rules(port: int, protocol: int, devices: tuple[str, ...] = ()) -> st
     """
     matches = [f"{match} meta nftrace set 1" for match in _matches(port, protocol)]
     body = "; ".join(matches)
+    # in front of every chain, conntrack's defragmentation (-400) too: all of them are traced
     hooks = "".join(
         f" chain {hook} {{ type filter hook {hook} priority -100000; {body}; }};"
         for hook in ("prerouting", "output")
@@ -124,4 +125,5 @@ def _matches(port: int, protocol: int) -> list[str]:
     if protocol:
         numbers = ", ".join(map(str, sorted({protocol, _ICMP})))
         return [f"meta l4proto {{ {numbers} }}", _TUNNEL]
+    # true of every packet: 255 is reserved and never sent
     return ["meta l4proto != 255"]

@@ -188,11 +188,13 @@ class Tracer:
     def complete(self, quiet_ns: int) -> tuple[Trace, ...]:
         """Return, and forget, the packets of which nothing new was seen for ``quiet_ns``."""
         self._fetch(places=True)
+        # a record's time is bpf_ktime_get_ns(): CLOCK_MONOTONIC, as here
         before_ns = time.monotonic_ns() - quiet_ns
         done, notes, self._records, self._notes = split(
             self._records, self._notes, self._names, before_ns
         )
         traces = self._assemble(done, notes) if done else ()
+        # some packets go on: what was told shortly before may be about them
         self._told = [told for told in self._told if told[1] >= before_ns - _TOLD_NS]
         return traces
 
@@ -244,6 +246,7 @@ class Tracer:
             # a device that is gone by now keeps the name it had
             devices = {**self._names.devices, **devices_from(head["places"])}
             self._names = replace(self._names, devices=devices)
+        # raw bytes follow the answer: first the packets' records, then each node's notes
         data = self._read(head["bytes"])
         size = RECORD_BYTES if self._stacks else LIGHT_BYTES
         self._records += (parse_record(data[at : at + size]) for at in range(0, len(data), size))
@@ -318,6 +321,7 @@ class Tracer:
         with contextlib.suppress(OSError), self._connection as connection:
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(_END_S)
+            # the collector hangs up only when its probes are out of the kernel
             while connection.recv(1 << 16):
                 pass
 

@@ -113,9 +113,11 @@ class Builder:
         ifindex = record.ifindex
         current = self.walks[-1] if self.walks else None
         if current and current.side is side and current.netns == record.netns:
+            # netif_rx begins a reception: a second one is another visit of the same device
             again = record.kind is Kind.NETIF_RX and bool(current.hops)
             if not again and ifindex in (0, current.ifindex):
                 return current
+            # a sender asks for its route before any device is known
             if not current.ifindex and side is Side.SEND:
                 current.ifindex, current.place = ifindex, self.names.place(record.netns, ifindex)
                 return current
@@ -231,7 +233,10 @@ def identity_of(record: Record) -> int | None:
     outer = outermost(record)
     data = network_bytes(record)
     if outer is not None and outer.protocol == 17 and outer.ports[1] == 8472 and len(data) >= 36:
+        # behind 20 bytes of IPv4, 8 of UDP, 4 of VXLAN flags
         return int.from_bytes(data[32:35], "big")
+    # Cilium's MARK_MAGIC_IDENTITY, _OVERLAY, _PROXY_INGRESS, _PROXY_EGRESS: bits 16 to 23 of the
+    # identity are in the low byte, the others in the upper half (get_identity())
     if record.mark & 0x0F00 in (0x0F00, 0x0400, 0x0A00, 0x0B00):
         return (record.mark & 0xFF) << 16 | record.mark >> 16
     return None

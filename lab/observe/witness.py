@@ -44,6 +44,7 @@ class BothTracers:
 
     def __init__(self, lab: Lab) -> None:
         with ExitStack() as stack:
+            # first the one that a kernel may refuse: then nothing else was loaded in vain
             self._functions = stack.enter_context(FunctionTracer(lab))
             self._tracepoints = stack.enter_context(Tracer(lab))
             self._stack = stack.pop_all()
@@ -78,6 +79,7 @@ class BothTracers:
             if not same:
                 found.append(trace)
                 continue
+            # segments of one connection look alike by these numbers: the nearest in time is meant
             other = min(same, key=lambda other: abs(_begin(other) - _begin(trace)))
             theirs.remove(other)
             found.append(merge(trace, other))

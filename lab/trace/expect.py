@@ -103,6 +103,7 @@ class Expectation:
     ) -> Expectation:
         """On its last sight the packet had these addresses, which it did not begin with."""
         for name, wanted, began, at in (
+            # offsets in the IPv4 header
             ("source", source, self.trace.packet.source, 12),
             ("destination", destination, self.trace.packet.destination, 16),
         ):
@@ -112,6 +113,7 @@ class Expectation:
                 (i, h) for i, h in reversed(list(enumerate(self.trace.taken))) if h.before
             )
             data = last.after or last.before or b""
+            # `after` always begins with the network header (lab.observe.assemble)
             start = 14 if last.link_layer == "ethernet" and not last.after else 0
             now = str(IPv4Address(data[start + at : start + at + 4]))
             if now != wanted or now == began:

@@ -278,6 +278,7 @@ class Trace:
     def delivered(self) -> bool:
         """True if some socket was woken with the packet in its queue, on the receiving pod."""
         return any(
+            # "accepted" wakes a listener for a connection: no data came with it
             hop.step is Step.DATA_READY and hop.taken and hop.verdict != "accepted"
             for hop in self.hops
         )

@@ -208,5 +208,6 @@ class Tie(StrEnum):
     @property
     def inverse(self) -> Tie:
         """The same relation, told of the other packet."""
+        # members stand in pairs: a relation and its inverse
         ties = list(Tie)
         return ties[ties.index(self) ^ 1]
