@@ -112,6 +112,7 @@ def ladder(trace: Trace) -> Drawing:
 
 def play(trace: Trace, topology: Topology | None = None, *, height_px: int = 720) -> Drawing:
     """Return the page that plays a trace, inside a frame of the notebook."""
+    # srcdoc is an attribute: the page's own quotes would end it
     document = escape(page(trace, topology), quote=True)
     frame = (
         f'<iframe style="width:100%;border:0" height="{height_px}" srcdoc="{document}"></iframe>'

@@ -122,6 +122,7 @@ def pytest_runtest_makereport(
     if not call.excinfo or call.excinfo.errisinstance(pytest.skip.Exception):
         return report
     own = item.stash.get(_KEPT, _Kept())
+    # the lab of a module is kept at the module's node
     found = [own, *(node.stash[_KEPT] for node in item.listchain()[:-1] if _KEPT in node.stash)]
     labs = [lab for kept in found for lab in kept.labs]
     for kept in found:
@@ -144,6 +145,7 @@ def _save(item: pytest.Item, traces: list[Trace], labs: list[Lab]) -> Path:
     from lab.observe.capture import write_pcapng
     from lab.report.html import write_page
 
+    # a file name has 255 bytes at most, and the end of a node id tells more than its beginning
     name = re.sub(r"[^\w.-]+", "-", item.nodeid).strip("-")[-120:]
     chosen: str = item.config.getoption("--lab-artefacts")
     folder = item.config.invocation_params.dir / chosen / name
@@ -234,6 +236,7 @@ def _running(request: pytest.FixtureRequest, topology: Topology) -> Iterator[Lab
         yield live
     finally:
         if keep and kept.failed:
+            # lets go of the lab and leaves it up
             live.close()
         else:
             live.stop()

@@ -113,6 +113,7 @@ def execute(path: Path, predictions: dict[str, object]) -> Any:  # noqa: ANN401 
     client = NotebookClient(
         notebook, timeout=_CELL_TIMEOUT_S, resources={"metadata": {"path": str(root)}}
     )
+    # cells run in a process of their own: it has to find this very package
     before = os.environ.get("PYTHONPATH", "")
     paths = f"{root}{os.pathsep}{before}" if before else str(root)
     try:
@@ -151,6 +152,7 @@ def _prediction(text: str) -> tuple[str, object]:
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
+        # a bare word is meant as text
         return name, value
 
 

@@ -47,6 +47,7 @@ def test(
         )
     arguments = [*(["-k", keyword] if keyword else []), *context.args]
     command = [sys.executable, "-m", "pytest", *arguments]
+    # files that are named are run as they are, benchmarks too
     if not any((ROOT / word.partition("::")[0]).exists() for word in context.args):
         command += ["-m", "not bench"]
     environment = {**os.environ, "LAB_TEST_VM": vm.value}

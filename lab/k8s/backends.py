@@ -103,6 +103,7 @@ def _backends(
 
 def selected_pods(world: World, service: ServiceObject) -> tuple[PodObject, ...]:
     """Return the pods of a service's namespace that its selector selects."""
+    # Kubernetes: without a selector somebody else writes the endpoints
     if not service.selector:
         return ()
     wanted = dict(service.selector)
@@ -163,6 +164,7 @@ def names_of(world: World, addresses: Mapping[str, str]) -> dict[str, list[str]]
         meta = service.meta
         full = f"{meta.name}.{meta.namespace}.svc.cluster.local"
         pods = selected_pods(world, service)
+        # Kubernetes DNS: a headless name means its pods, any other the cluster IP
         if service.cluster_ip is None:
             found[full] = [places[pod.meta.title] for pod in pods]
             for pod in pods:

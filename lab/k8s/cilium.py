@@ -200,6 +200,7 @@ def _read_one_port(item: Item) -> Port:
                 f"protocol {fields['protocol'].value!r} is unknown", did_you_mean(word, known)
             )
         protocol = word
+    # Cilium writes numbers of ports as text, too
     text = fields["port"].text()
     if not text.isdigit():
         return Port(protocol, read_port_name(fields["port"]))

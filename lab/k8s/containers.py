@@ -36,6 +36,7 @@ def serve(connection: socket.socket, context: Context) -> None:
     ``commands`` (lists of words) and ``names`` (DNS name -> addresses).
     The answer holds ``pid`` and ``problems``, one line per port or command that did not start.
     """
+    # commands that end leave no zombies: nobody here waits for them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server = _Server(context.arguments["pod"], context.arguments.get("names", {}))
     problems = [
@@ -69,6 +70,7 @@ def _start(pod: str, command: list[str]) -> str:
             os._exit(127)
     os.close(writer)
     with os.fdopen(reader) as pipe:
+        # exec closes the other end: nothing to read means that the command runs
         problem = pipe.read()
     return f"command {command[0]!r}: {problem}" if problem else ""
 
@@ -130,6 +132,7 @@ class _Server:
         with contextlib.suppress(ConnectionError):
             data = sock.recv(_MAX_REQUEST)
             if data and mode == "dns":
+                # DNS over TCP has two bytes of length in front (RFC 1035, 4.2.2)
                 reply = answer(data[2:], sock.getpeername())
                 sock.sendall(struct.pack("!H", len(reply)) + reply)
             elif data:
@@ -169,8 +172,10 @@ def _dns(query: bytes, names: dict[str, list[str]]) -> bytes:
     kind = struct.unpack("!H", query[place + 1 : place + 3])[0] if end <= len(query) else 0
     addresses = names.get(".".join(labels))
     found = addresses if addresses and kind == 1 else []
+    # an authoritative answer with recursion desired and available; 3: no such name
     code = 0x8580 if addresses is not None else 0x8583
     head = query[:2] + struct.pack("!HHHHH", code, 1, len(found), 0, 0)
+    # 0xC00C points at byte 12: the name is the question's
     answers = b"".join(
         struct.pack("!HHHIH", 0xC00C, 1, 1, 30, 4) + socket.inet_aton(address) for address in found
     )

@@ -69,6 +69,7 @@ def prepare(
 
 def _check(world: World, semantics: Semantics) -> None:
     check_containers(world.pods)
+    # for its complaints alone
     services_of(world, frozenset())
     Compiler(semantics).compile(world.cluster, world.objects.policies)
 
@@ -103,6 +104,7 @@ def up(
     try:
         open_world(lab)
         outcome = _Change(lab, State(semantics=semantics), world).run()
+    # Ctrl-C as well: nothing is left behind
     except BaseException:
         lab.stop()
         raise
@@ -247,6 +249,7 @@ class _Change:
             for title, pod in self.after.items()
             if title not in self.state.pids
             or pod.spec != self.before[title].spec
+            # a name server is given the cluster's names when it starts: they may be others now
             or any(item.mode == "dns" for item in listeners_of(pod))
         ]
         for pod in restart:
@@ -283,6 +286,7 @@ class _Change:
             elif key not in before:
                 word = "created"
             else:
+                # the place it was read from is no part of an object
                 same = replace(before[key].meta, source="") == replace(after[key].meta, source="")
                 same = same and _body(before[key]) == _body(after[key])
                 word = "unchanged" if same else "configured"

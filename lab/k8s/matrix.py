@@ -21,6 +21,7 @@ OUTSIDE = {"world": "203.0.113.10"}
 """Clients (and servers) outside the cluster that take part in a table."""
 
 _PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
+# who refuses was reached: a policy drops without a word
 _ANSWERS = {"open": ALLOW, "refused": ALLOW, "silent": DENY}
 _PROBERS = 16
 
@@ -211,6 +212,7 @@ def measured(
     """
     addresses = {pod.title: pod.address for pod in cluster.workloads} | OUTSIDE
     with ThreadPoolExecutor(_PROBERS) as pool:
+        # Linux limits its ICMP errors: a refusal without an answer would look like a drop
         list(pool.map(lambda place: place.call("answer_refusals"), places.values()))
     first = _probe(matrix, addresses, places, timeout_s)
     doubtful = Matrix(matrix.names, matrix.ports, first.differences)

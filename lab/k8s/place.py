@@ -139,6 +139,7 @@ def _pods_of(item: Controller, nodes: list[str]) -> list[PodObject]:
     if item.kind == "DaemonSet":
         pairs = [(f"{name}-{node}", node) for node in nodes]
         return [_pod(item, pod, replace(item.spec, node_name=on), owner, {}) for pod, on in pairs]
+    # ordinals begin at 0; the others' random suffixes are numbers here, equal in every run
     first = 0 if item.kind == "StatefulSet" else 1
     made = []
     for number in range(first, first + item.replicas):

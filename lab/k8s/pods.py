@@ -68,6 +68,7 @@ def start_containers(
         asked = arguments(pod.meta.title, listeners_of(pod), commands, dict(names))
         place = lab.pod(lab_name(pod.meta.title))
         connections.append((pod, lab.keeper.spawn(SERVICE, place.name, **asked)))
+    # all of them were asked to start before the first is waited for
     pids: dict[str, int] = {}
     problems: list[str] = []
     for pod, connection in connections:

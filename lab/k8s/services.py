@@ -24,6 +24,7 @@ _SERVICE = words(
 _KINDS = words("ClusterIP NodePort LoadBalancer ExternalName")
 _ADDRESS = words("ip hostname nodeName targetRef")
 
+# the API server's defaults: --service-node-port-range, clientIP.timeoutSeconds (3 hours)
 NODE_PORTS = (30000, 32767)
 DEFAULT_AFFINITY_S = 10800
 
@@ -152,6 +153,7 @@ def read_endpoint_slice(document: Item) -> tuple[EndpointsObject, ...]:
             addresses.append(
                 EndpointAddress(
                     address=address.address(),
+                    # EndpointSlice: `ready` counts as true where nobody states it
                     ready="ready" not in flags or flags["ready"].truth(),
                     terminating="terminating" in flags and flags["terminating"].truth(),
                     node=written["nodeName"].name() if "nodeName" in written else "",

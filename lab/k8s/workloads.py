@@ -185,6 +185,7 @@ def _read_container(item: Item) -> Container:
         written = entry.fields("name", "value", "valueFrom")
         if "name" in written and "value" in written:
             env.append((written["name"].text(), written["value"].text()))
+    # read for their mistakes alone
     for name in ("livenessProbe", "startupProbe"):
         if name in fields:
             _read_probe(fields[name])

@@ -206,6 +206,7 @@ def _macs(lab: Lab, entry: Entry, sender: str, receiver: str) -> tuple[str, str]
     nodes = {node.name: node.mac for node in lab.facts.nodes}
     nodes |= {pod.name: nodes[pod.node] for pod in lab.facts.pods}
     source, goal = entry.macs
+    # into the node: from the sender's node; out of it, below: to the receiver's
     if entry.past:
         far = nodes.get(sender.removeprefix("default/"), source)
         return (source if far == goal else far), goal

@@ -36,6 +36,7 @@ def write_pcapng(traces: Trace | Sequence[Trace], path: Path) -> int:
             interface=names.index(_interface(hop)),
             time_ns=hop.ns + wall_ns,
             data=hop.before or b"",
+            # pcapng: no more can be captured than there was
             length=max(hop.length, len(hop.before or b"")),
             direction=pcapng.Direction.OUTBOUND
             if hop.side is Side.SEND

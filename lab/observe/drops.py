@@ -47,6 +47,7 @@ _BY_REASON = {
     "IP_LOCALNET": Drop(Step.IP_ROUTING, "ip_routing"),
     "PKT_TOO_BIG": Drop(None, "ip_fragment"),
 }
+# asked where the reason names no place of its own: who freed the buffer
 _BY_FUNCTION = {
     "veth_xdp_rcv_skb": Drop(Step.XDP_DRIVER, "xdp"),
     "do_xdp_generic": Drop(Step.GENERIC_XDP, "generic_xdp"),
@@ -72,6 +73,7 @@ _BY_FUNCTION = {
     "__dev_forward_skb2": Drop(None, SendHook.DEV_XMIT.value),
     "br_forward_finish": Drop(None, "bridge"),
 }
+# step 15 checks only protocols without no_policy; UDP, TCP and ICMP check for themselves later
 _XFRM = {
     "ip_local_deliver_finish": Drop(Step.XFRM_POLICY, "xfrm_policy"),
     "ip_protocol_deliver_rcu": Drop(Step.XFRM_POLICY, "xfrm_policy"),

@@ -131,6 +131,7 @@ class Examiner(Machines):
         owners |= {str(node.address): node.name for node in facts.nodes}
         if owners.get(address) != hop.namespace:
             return None
+        # with the slash: 10.0.2.1 must not be found in 10.0.2.10
         if f" {address}/" in self.run(hop.namespace, "ip", "-4", "addr", "show")[1]:
             return None
         return replace(
@@ -300,6 +301,7 @@ class Examiner(Machines):
             w for one in self._here(hop) for k in one.lookups for w in (k.value or "").split()
         }
         silent = [address for address in silent if address in asked]
+        # of several nobody knows which one this packet waits for
         if len(silent) != 1:
             return None
         owner = next((n.name for n in self.lab.facts.nodes if str(n.address) == silent[0]), "")

@@ -125,6 +125,7 @@ def parse_filter(text: str, known: Known = NOWHERE) -> Filter:
 
 class _Parser:
     def __init__(self, text: str, known: Known) -> None:
+        # one line, so that a caret below it can point at a mistake
         self.text = " ".join(text.splitlines())
         self.known = known
         self.at = 0

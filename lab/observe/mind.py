@@ -78,6 +78,7 @@ def annotate(
     for note in sorted(notes, key=lambda note: note.ns):
         seen = places.get((note.skb, note.ifindex), [])
         at = bisect.bisect_right(seen, (note.ns, len(lines), 0)) - 1
+        # a much later note is about another run, whose beginning nobody saw
         if at >= 0 and note.ns - seen[at][0] < _LONGEST_RUN_NS:
             _, packet, index = seen[at]
             changed[packet][index] = _with(changed[packet][index], note, names)

@@ -75,6 +75,7 @@ class Names:
         return f"prog {number}" if number else ""
 
 
+# frames of the probe itself: its program, and what calls programs at a tracepoint or function
 _OBSERVER = re.compile(r"bpf_prog_[0-9a-f]{16}|bpf_trace_run\d|bpf_trampoline_")
 _PROGRAM = re.compile(r"^bpf_prog_[0-9a-f]{16}_")
 REPLACED = {"on_data_ready": "on_readable"}

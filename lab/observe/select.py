@@ -160,6 +160,7 @@ def _pods(trace: Trace, _: str) -> Iterator[_Got]:
     for hop in trace.taken:
         if hop.namespace != hop.node:
             yield hop.namespace
+            # outside of `default` a pod's network namespace is called NAMESPACE.POD
             yield hop.namespace.replace(".", "/", 1)
 
 

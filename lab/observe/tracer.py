@@ -199,6 +199,7 @@ class Tracer:
         return traces
 
     def _assemble(self, records: list[Record], notes: list[MindRecord]) -> tuple[Trace, ...]:
+        # programs came and went since: their frames on call stacks need names
         tracing.reread_loaded()
         for probe in self._lab.probes:
             probe.take()

@@ -142,6 +142,7 @@ def narrowed(wanted: Filter, lab: Lab) -> Flow | None:
     for test in wanted.needed():
         name, values = test.asked.name, test.values
         value = values[0] if len(values) == 1 else ""
+        # the kernel's filter reads the innermost headers alone
         if test.asked.layer:
             continue
         if name in _NARROWING and not values:

@@ -151,6 +151,7 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
 
 def _rule(hop: Hop) -> Met | None:
     """The netfilter rule, chain policy or IPsec policy that dropped the packet here."""
+    # the last one: rules before it let the packet pass
     decided = (met for met in reversed(hop.met) if met.verdict in ("drop", "block"))
     return next(decided, None)
 

@@ -69,6 +69,7 @@ class Series:
             rests.append(pairs)
         found = total / width
         left = sum((y - found * x) ** 2 for pairs in rests for x, y in pairs)
+        # one level for each round and one slope for all of them were fitted
         freedom = max(len(self.rounds) * (len(xs) - 1) - 1, 1)
         return Slope(found, (left / freedom / width) ** 0.5)
 

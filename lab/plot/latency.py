@@ -171,6 +171,7 @@ def latency(
     axes.barh(rows, [one.us for one in found], left=[one.start_us for one in found],
               color=[_COLOURS[one.side] for one in found], height=0.62)  # fmt: skip
     if cost_us:
+        # the cost is a mean: of a short stretch it may be more than all of it
         own = [min(one.us, one.sights * cost_us) for one in found]
         ends = [one.start_us + one.us - part for one, part in zip(found, own, strict=True)]
         axes.barh(rows, own, left=ends, height=0.62, color="none", edgecolor="#333", hatch="////",

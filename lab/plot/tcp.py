@@ -62,6 +62,7 @@ def save(picture: Picture, folder: Path, prefix: str) -> tuple[Path, ...]:
     stem = f"{prefix}-{picture.name}"
     made = draw(picture)
     files = [folder / f"{stem}.svg", folder / f"{stem}.png"]
+    # letters as paths: no reader has to have the font
     with rc_context({"svg.hashsalt": stem, "svg.fonttype": "path"}):
         made.savefig(files[0], metadata={"Date": None})
     made.savefig(files[1], dpi=DOTS_PER_INCH)

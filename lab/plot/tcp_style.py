@@ -51,6 +51,7 @@ def figure(height_inches: float) -> tuple[Figure, Axes]:
 
     made = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white")
     made.set_layout_engine("constrained", h_pad=_PAD_INCHES, w_pad=_PAD_INCHES)
+    # without pyplot, which looks for a display and keeps every figure
     FigureCanvasAgg(made)
     return made, made.add_subplot()
 

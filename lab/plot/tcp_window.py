@@ -85,6 +85,7 @@ def _draw_windows(axes: Axes, events: list[TcpEvent], picture: Picture, top: flo
               color=_CWND, linewidth=2.8, label="cwnd", zorder=4)  # fmt: skip
     times = [recording.at_ms(event.time_ns) for event in events]
     limited = [e.ssthresh if e.ssthresh < NO_THRESHOLD else float("nan") for e in events]
+    # NaN alone is unlike itself: before the first loss there is no threshold
     if any(value == value for value in limited):
         axes.step(times, limited, where="post", color=_SSTHRESH, linewidth=2.2,
                   linestyle=(0, (5, 2)), label="ssthresh", zorder=3)  # fmt: skip

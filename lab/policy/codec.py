@@ -74,6 +74,7 @@ def _decode(kind: Any, data: Any) -> Any:  # noqa: ANN401 - types are values her
 
 
 def _decode_union(arguments: tuple[Any, ...], data: Any) -> Any:  # noqa: ANN401
+    # dataclasses carry their name; all else in a union is told apart by JSON's own types
     tag = data.get(_TAG) if isinstance(data, dict) else None
     for part in arguments:
         if tag is not None:

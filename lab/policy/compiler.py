@@ -107,6 +107,7 @@ def difference(before: Compiled | None, after: Compiled) -> Update:
     old_endpoints = before.endpoints if before else {}
     for name, endpoint in after.endpoints.items():
         old = old_endpoints[name].entries if name in old_endpoints else {}
+        # the compiler hands out the same object as long as nothing changed
         if old is endpoint.entries:
             continue
         written = {k: deny for k, deny in endpoint.entries.items() if old.get(k) is not deny}
@@ -259,6 +260,7 @@ class Compiler:
         endpoints: dict[str, EndpointPolicy] = {}
         seen: dict[tuple[object, ...], tuple[tuple[object, ...], EndpointPolicy]] = {}
         for pod in cluster.workloads:
+            # equal identity and equal named ports: equal entries, worked out once
             key = (names[pod.title], pod.ports)
             if key not in seen:
                 evidence = run.evidence(names[pod.title])
@@ -369,6 +371,7 @@ class _Run:
                 for port in pod.ports
                 if port.name == name and PROTOCOL_NUMBERS[port.protocol] == protocol
             }
+            # Cilium: where pods give one name several numbers, the rule says nothing
             found[name, protocol] = numbers.pop() if len(numbers) == 1 else None
         return found
 
@@ -380,6 +383,7 @@ class _Run:
             found += [self.members[peer] for peer in wired.peers or ()]
             found += [self.members[peer] for peer in wired.requires]
             if any(span.name for span in wired.rule.spans):
+                # no run is the object of another: a named port may mean other numbers now
                 found.append(self)
         found += self.isolating.get(identity, ())
         return tuple(found)

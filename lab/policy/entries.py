@@ -23,6 +23,7 @@ STATIC_BITS = 40
 POLICY_DENIED = 133
 POLICY_DENIED_BY_DENYLIST = 181
 
+# the port as two bytes: unlike the other fields it is in network byte order
 _KEY = struct.Struct("<IIBBBB")
 _VALUE = struct.Struct("<HBBIQQ")
 
@@ -114,6 +115,7 @@ def port_prefixes(first: int, last: int) -> list[tuple[int, int]]:
         )
     found = []
     while first <= last:
+        # the largest block that can begin at this port is as long as its lowest bit says
         size = first & -first or 1 << 16
         while first + size - 1 > last:
             size >>= 1
@@ -163,5 +165,6 @@ def look_up(
                 return Match(key, POLICY_DENIED_BY_DENYLIST)
             if found is None or key.prefix_length > found.prefix_length:
                 found = key
+            # the trie returns the longest match only: shorter prefixes of this label are never seen
             break
     return Match(found, 0 if found else POLICY_DENIED)

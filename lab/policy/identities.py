@@ -20,6 +20,7 @@ from lab.policy.rules import POD_BLOCK
 
 K = TypeVar("K", bound=Hashable)
 
+# these numbers and the bounds below are Cilium's: pkg/identity/numericidentity.go
 RESERVED = MappingProxyType(
     {
         "host": 1,

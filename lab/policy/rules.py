@@ -165,6 +165,7 @@ def _spans(ports: tuple[Port, ...]) -> tuple[PortSpan, ...]:
         names = ("TCP", "UDP", "SCTP") if port.protocol == "ANY" else (port.protocol,)
         for name in names:
             number = PROTOCOL_NUMBERS[name]
+            # Cilium: port 0 is every port
             if port.port is None or port.port == 0:
                 found.append(PortSpan(number))
             elif isinstance(port.port, str):
@@ -216,6 +217,7 @@ def _network_rule(
         subject=subject,
         direction=direction,
         deny=False,
+        # Kubernetes: without `from` or `to` everybody is meant
         peers=tuple(_peer(policy.namespace, peer, source) for peer in rule.peers) or None,
         spans=_spans(rule.ports),
         origin=f"{policy.title} {direction.value}[{number}]",
@@ -228,6 +230,7 @@ def _peer(namespace: str, peer: Peer, block_source: str) -> LabelMatch:
     where: tuple[Requirement, ...] = (labels.equals(labels.NAMESPACE, namespace),)
     if peer.namespace_selector is not None:
         where = (
+            # {} means the pods of every namespace, and nobody who is no pod
             labels.exists(labels.NAMESPACE),
             *labels.requirements(peer.namespace_selector, "k8s", labels.NAMESPACE_LABELS),
         )

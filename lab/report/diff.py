@@ -61,6 +61,7 @@ def diff(left: Trace, right: Trace) -> tuple[Row, ...]:
     took and the other explains as not taken is a change, not an absence.
     """
     ours, theirs = _lines(left), _lines(right)
+    # a long trace repeats its lines: autojunk would take the frequent ones for noise
     matcher = SequenceMatcher(
         None, [_key(hop) for hop in ours], [_key(hop) for hop in theirs], autojunk=False
     )

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+# IANA's port, and Linux's default from before there was one, which Cilium uses
 VXLAN_PORTS = frozenset({4789, 8472})
 _PROTOCOLS = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
 _FLAGS = ((0x10, "ack"), (0x02, "syn"), (0x01, "fin"), (0x04, "rst"), (0x08, "psh"), (0x20, "urg"))
@@ -206,6 +207,7 @@ def _udp(data: bytes, at: int) -> tuple[Layer, str]:
 
 def _vxlan(data: bytes, at: int) -> tuple[Layer, str]:
     flags, vni = struct.unpack_from("!B3xI", data, at)
+    # 24 bits and a reserved byte (RFC 7348)
     fields = (("vni", str(vni >> 8)), ("flags", f"0x{flags:02x}"))
     return Layer("vxlan", fields, at, at + 8), "ethernet"
 
@@ -224,6 +226,7 @@ def _tcp(data: bytes, at: int) -> tuple[Layer, str]:
         ("checksum", f"0x{checksum:04x}"),
     )
     end = at + (offset >> 4) * 4
+    # options may have been cut off
     return Layer("tcp", fields, at, min(max(end, at + 20), len(data))), ""
 
 

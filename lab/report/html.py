@@ -26,6 +26,7 @@ _PACKET = (
     '<path class="flap" d="M-22 -14L0 4L22 -14"/>'
     '<path class="cross" d="M-13 -11L13 11M13 -11L-13 11"/></g>'
 )
+# whatever a trace may hold, the browser is told to fetch nothing
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 

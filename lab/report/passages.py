@@ -57,6 +57,7 @@ def _continues(earlier: Passage, later: Passage) -> bool:
         return True
     before = [hop.step for hop in earlier.hops if hop.step is not None and hop.taken]
     after = [hop.step for hop in later.hops if hop.step is not None and hop.taken]
+    # steps that begin anew are another visit of the same device
     return not before or not after or before[-1] <= after[0]
 
 

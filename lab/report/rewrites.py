@@ -63,6 +63,7 @@ def rewrites(trace: Trace) -> tuple[Rewrite, ...]:
 def _innermost(found: tuple[Layer, ...]) -> dict[str, str]:
     values: dict[str, str] = {}
     for layer in found:
+        # a frame inside another: what was read so far belongs to the tunnel
         if layer.name == "ethernet":
             values = {}
         values |= {name: layer.get(name) for name in _FIELDS.get(layer.name, ())}

@@ -215,6 +215,7 @@ def _met(nodes: dict[str, _Node], place: Place) -> None:
         return
     node = nodes.setdefault(name, _Node(name))
     if namespace not in ("", name):
+        # a trace alone: the pod's name is that of its network namespace, NAMESPACE.POD
         pod_name = namespace.replace(".", "/", 1) if "." in namespace else namespace
         space, _, short = pod_name.rpartition("/")
         lxc = lxc_interface(short, space or "default")

@@ -19,6 +19,7 @@ from lab.scenarios.run import Stage
 from lab.trace import Hop, Step, Trace
 from lab.waiting import eventually
 
+# what is sent gets lost on purpose: nobody should wait long for an answer
 UDP, TCP, ICMP = (Shot(protocol=name, timeout_s=0.2) for name in ("udp", "tcp", "icmp"))
 _RESTORED_S = 10.0
 
@@ -49,6 +50,7 @@ class Switch:
                 place.run(_words(line), check=True)
             yield
         finally:
+            # also where turning it on failed half way
             for line in self.off:
                 place.run(_words(line), check=True)
 

@@ -81,6 +81,7 @@ def _load(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # inspect.getmodule() (a scenario's docstring) and dataclasses look for it there
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
