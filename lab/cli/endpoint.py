@@ -34,6 +34,7 @@ def list_command(
 
 def _row(item: EndpointStatus) -> tuple[str, ...]:
     labels = [label for label in item.labels if label.startswith(("k8s:", "reserved:"))]
+    # those of namespace and cluster (io.kubernetes, io.cilium) would fill the line
     own = [label.rstrip("=") for label in labels if "io.c" not in label and "io.k" not in label]
     return (
         item.node,

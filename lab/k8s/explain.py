@@ -91,6 +91,7 @@ def explain(
     verdict = expect(world.cluster, policies, everybody[start], everybody[end], packet, semantics)
     compiler = Compiler(semantics)
     if lab is not None:
+        # with the numbers that pods have there: only then are keys those of the lab's maps
         compiler.adopt(world.cluster, _identities(lab))
     compiled = compiler.compile(world.cluster, policies)
     sides = []
@@ -101,6 +102,7 @@ def explain(
         pod = everybody[own]
         if not isinstance(pod, Workload) or start == end:
             continue
+        # 2: reserved:world
         identity = compiled.identity_of.get(other, 2)
         if other in OUTSIDE:
             identity = _network_identity(compiled.networks, OUTSIDE[other])

@@ -159,6 +159,7 @@ def _pods(lab: Lab, world: World, _: Kind) -> _Table:
     rows = []
     for pod, placed in zip(world.pods, world.topology.pods, strict=True):
         count = len(pod.spec.containers)
+        # readiness is known of whole pods only
         good = count if pod.meta.title in ready else 0
         number = str(identities.get(placed.full_name, ""))
         labels = ",".join(f"{key}={value}" for key, value in sorted(pod.meta.labels.items()))

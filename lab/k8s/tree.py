@@ -17,6 +17,7 @@ import yaml
 from lab.errors import InputError
 from lab.names import did_you_mean
 
+# libyaml's loader is faster, but PyYAML can be built without it
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z")
@@ -97,6 +98,7 @@ class Item:
         Raises:
             InputError: it is something else, or out of bounds.
         """
+        # to Python a truth value is a number, too
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.fail(f"{_kind(self.value)} where a number belongs", f"use {least} to {most}")
         if not least <= self.value <= most:
@@ -214,6 +216,7 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> 
         )
         return Item(file, line, path, values)
     if isinstance(node, yaml.MappingNode):
+        # merge keys (<<)
         loader.flatten_mapping(node)
         found: dict[str, Item] = {}
         for key, child in node.value:

@@ -181,6 +181,7 @@ def _service(item: ServiceObject) -> Tree:
     return _without_nothing(
         {
             "type": item.kind,
+            # headless: Kubernetes wants the word
             "clusterIP": "None" if item.cluster_ip is None else item.cluster_ip,
             "selector": dict(item.selector or ()),
             "ports": ports,

@@ -84,6 +84,7 @@ class Arrival(Builder):
                 "connection that the packet completes waits to be accepted",
             )  # fmt: skip
             return
+        # the kernel notes a use in whole seconds: equal times prove nothing
         if walk.policy_used is not None and record.reason > walk.policy_used:
             self.add(
                 record, walk, "xfrm_policy_l4", probe, step=Step.XFRM_POLICY_L4,

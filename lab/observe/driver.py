@@ -67,6 +67,7 @@ class Driver(Arrival):
         if before is None or index is None or walk.taken(Step.CLEAN_RX):
             return
         left = before.hops[index].verdict in ("redirect", "tx")
+        # with the same buffer it was generic XDP, which keeps it
         if left and all(hop.skb != record.skb for hop in before.hops):
             self.add(
                 record, walk, "clean_rx", "on_gro_receive", step=Step.CLEAN_RX,

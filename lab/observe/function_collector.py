@@ -58,6 +58,7 @@ class FunctionCollector(Collector):
                 if not refused:
                     raise
                 self.refused.append(f"{refused[0].name}: refused by the verifier")
+                # the first refusal ends the loading: who else is refused shows in the next round
                 usable.remove(refused[0])
             except KernelError as error:
                 raise UnsupportedError(
@@ -74,6 +75,7 @@ class FunctionCollector(Collector):
             try:
                 link = attach_tracing(program, kind)
             except KernelError as error:
+                # what loads may still not attach; the others are worth having all the same
                 self.refused.append(f"{function.name}: {error.message}")
                 continue
             self.stack.callback(link.close)

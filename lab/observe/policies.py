@@ -51,6 +51,7 @@ class Policy:
             and self.protocol in (0, packet.protocol)
             and self.sport in (0, ports[0])
             and self.dport in (0, ports[1])
+            # as xfrm_policy_match() compares it
             and mark & self.mask == self.mark
         )
 
@@ -72,6 +73,7 @@ class Policy:
 def parse_policies(text: str) -> tuple[Policy, ...]:
     """Return the IPv4 policies that ``ip xfrm policy`` printed, in the order they are tried."""
     found: list[Policy] = []
+    # a policy begins in the first column, what belongs to it is indented
     for block in re.split(r"\n(?=src )", text.strip()):
         selector, policy = _SELECTOR.match(block), _POLICY.search(block)
         if selector is None or policy is None or ":" in selector[1]:
@@ -100,4 +102,5 @@ def parse_policies(text: str) -> tuple[Policy, ...]:
 def _number(word: str | None) -> int:
     if not word:
         return 0
+    # a name unknown here must match nothing: 255 is reserved
     return int(word) if word.isdecimal() else _NUMBERS.get(word, 255)

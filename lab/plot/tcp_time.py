@@ -80,6 +80,7 @@ def _draw_edges(axes: Axes, answers: list[Line], data: list[Line]) -> bool:
         return False
     times = [line.arrived_ms[0] for line in answers]
     acked = [line.flight.sent.ack for line in answers]
+    # the last byte inside the window (RFC 9293: SND.UNA + SND.WND is the first outside)
     allowed = [line.flight.sent.ack + line.flight.sent.window - 1 for line in answers]
     axes.step(times, acked, where="post", color=COLOUR[Role.ACK], linewidth=2.4, zorder=2)
     top = max((line.flight.sent.last for line in data), default=1)

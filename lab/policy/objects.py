@@ -259,6 +259,7 @@ class Cluster:
 
     def namespace_labels(self, name: str) -> dict[str, str]:
         """Return the labels of a namespace, its name label included."""
+        # an API server gives every namespace this label
         return {**self.namespaces.get(name, {}), "kubernetes.io/metadata.name": name}
 
 

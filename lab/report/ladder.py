@@ -98,6 +98,7 @@ def _column_heads() -> Text:
 def _cells(values: list[str]) -> str:
     cells = []
     for value, (name, width) in zip(values, _COLUMNS, strict=True):
+        # counted in columns: a character may take two of them
         text = value if cell_len(value) <= width else set_cell_size(value, width - 1) + "…"
         cells.append(text.rjust(width) if name in _RIGHT else set_cell_size(text, width))
     return " ".join(cells)
@@ -116,6 +117,7 @@ def _passage(passage: Passage, *, lookups: bool) -> Iterator[Text]:
         if line.hop.taken:
             yield _hop(line)
             outer = _outer(line.hop)
+            # once for each tunnel, not on every line inside it
             if outer and outer != seen:
                 yield Text(f"{_INDENT}{outer}", style="cyan")
             seen = outer or seen

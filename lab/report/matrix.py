@@ -26,6 +26,7 @@ def symbol(cell: Cell | None) -> str:
 
 
 def _value(cell: Cell) -> str:
+    # without a measurement the model's answer is shown
     return cell.expected if cell.measured == UNKNOWN else cell.measured
 
 

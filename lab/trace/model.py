@@ -392,6 +392,7 @@ def _hop_as_dict(hop: Hop) -> dict[str, Any]:
 
 
 def _known(kind: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    # what is missing takes its default, what is unknown is left out
     return {field.name: value[field.name] for field in fields(kind) if field.name in value}
 
 

@@ -164,6 +164,7 @@ def merge(tracepoints: Trace, functions: Trace) -> Trace:
 
 def _join(run: list[Hop], other: tuple[Hop, ...]) -> None:
     """Put what functions told of one device into the lines of the tracepoints about it."""
+    # who saw the packet get further knows better why a step was left out
     longer = _last_step(other) > _last_step(tuple(run))
     for hop in other:
         index = next(
@@ -230,6 +231,7 @@ def _join_sending(runs: list[list[Hop]], hops: list[Hop]) -> None:
 def _same_place(run: list[Hop], hop: Hop) -> bool:
     first = run[0]
     devices = {own.device for own in run} | {"", hop.device}
+    # hooks above the device name none: "" and one device are one way out
     return first.namespace == hop.namespace and len(devices) <= 2
 
 
