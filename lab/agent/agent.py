@@ -146,6 +146,7 @@ class Agent:
         )
 
     def _move_to(self, following: State) -> None:
+        # everything that can refuse comes before the first write
         frontends = self._realise(following)
         self._check_room(frontends)
         compiled = self._compile(following)

@@ -185,6 +185,7 @@ class Endpoints:
         return revisions[_key(node, number)]
 
     def _exchange(self, recipes: list[programs.Recipe], number: int) -> None:
+        # written first, accepted last: what is called NAME is always what runs
         programs.write_state(recipes, number, self.agent.paths)
         node = recipes[0].load.where
         try:
@@ -214,6 +215,7 @@ class Endpoints:
     # -- life ------------------------------------------------------------------------------------
 
     def prepare(self, pod: PodFacts, wanted: Mapping[EntryKey, bool]) -> None:
+        # the loader takes this map over by its pin
         """Make and fill a new pod's policy map before its first packet."""
         pin = policies.policy_pin(pod.node, pod.endpoint_id)
         spec = objects.maps_of(self.agent.paths["bpf_lxc"]).get(POLICY)
@@ -234,6 +236,7 @@ class Endpoints:
 
     def remove(self, facts: Inventory, pod: PodFacts) -> None:
         """Take a pod's endpoint out of the maps, its device and state directory away."""
+        # unknown to everybody before its programs go: nothing is sent to it any more
         for node in facts.nodes:
             key = policies.network_key(f"{pod.address}/32")
             policies.delete(node.name, "cilium_ipcache", [key])

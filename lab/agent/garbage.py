@@ -17,6 +17,7 @@ from lab.layouts.flows import CtEntry, NatEntry, Tuple4, TupleFlag
 from lab.plan.steps import globals_dir
 
 FIRST_INTERVAL_S = 300.0
+# Cilium's bounds for the interval: ten seconds and twelve hours
 SHORTEST_S, LONGEST_S = 10.0, 12 * 3600.0
 MUCH, LITTLE = 0.25, 0.05
 GROWTH = 1.5
@@ -106,6 +107,7 @@ def _live_flows(node: str) -> set[Ends]:
         with BpfMap(fd, name=name) as table:
             for key in table.keys():  # noqa: SIM118 - a map, not a dict
                 flow = Tuple4.unpack(key)
+                # service entries name the frontend, which no translated packet carries
                 if not flow.flags & TupleFlag.SERVICE:
                     # conntrack keys: addresses swapped, ports in true order
                     found.add(_ends(flow.daddr, flow.sport, flow.saddr, flow.dport, flow.nexthdr))

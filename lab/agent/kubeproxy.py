@@ -79,6 +79,7 @@ def _service_chain(service: str, item: Frontend, chains: list[str]) -> Iterator[
             recent = f"-m recent --name {end} --rcheck --seconds {timeout} --reap"
             yield f"-A {service} {recent} -j {end}"
     for number, end in enumerate(ends):
+        # each rule draws among those that are left: 1/3, 1/2, then all, which is a third each
         left = len(ends) - number
         draw = f"-m statistic --mode random --probability {1 / left:.11f} " if left > 1 else ""
         yield f"-A {service} {draw}-j {end}"

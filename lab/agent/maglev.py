@@ -24,6 +24,7 @@ def table(backends: Mapping[str, int], size: int) -> tuple[int, ...]:
     for name in names:
         digest = hashlib.sha256(name.encode()).digest()
         offsets.append(int.from_bytes(digest[:8], "big") % size)
+        # 1 at least and below a prime: the walk then visits every slot
         skips.append(int.from_bytes(digest[8:16], "big") % (size - 1) + 1)
     entries = [-1] * size
     place = [0] * len(names)

@@ -88,11 +88,13 @@ def exchange(recipe: Recipe, paths: Mapping[str, Path], here: NetworkNamespace) 
         stack.callback(new.close)
         for _, name in step.pins:
             _hold(folder / name, stack)
+        # before the entries change: a prog_array is emptied when its last reference outside goes
         if CALLS in new.loaded.maps:
             new.loaded.maps[CALLS].pin(staged)
         _attach(recipe.attach, new, here)
         new.publish()
         staged.unlink(missing_ok=True)
+        # a packet that entered by an old program may still be on its way to a tail call
         wait_for_readers()
 
 

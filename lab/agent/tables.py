@@ -104,6 +104,8 @@ def _refer(item: Frontend, rows: dict[str, Rows]) -> None:
         rows["cilium_lb4_reverse_nat"][key.pack()] = value.pack()
     listed = Flag(value=1).pack()
     for network in _ranges(item):
+        # the prefix counts from the key's first data byte: 32 bits of frontend number come before
+        # it
         lpm = flows.SourceRangeKey(
             prefixlen=SOURCE_RANGE_STATIC + network.prefixlen,
             rev_nat_id=item.id,
@@ -171,6 +173,7 @@ def _service_rows(item: Frontend, scope: int, members: Sequence[BackendFacts]) -
             scope=scope,
         )
         value = flows.Service(
+            # slot 0 has no backend: with affinity the field carries the seconds, as in Cilium
             backend_id=members[slot - 1].id if slot else item.service.affinity_s,
             count=0 if slot else len(members),
             rev_nat_index=item.id,
@@ -215,6 +218,7 @@ def reconcile(node: str, wanted: Tables) -> int:
         changed += maps.write(SERVICES, present, slots)
         changed += maps.write(SERVICES, present, masters)
         gone = [key for key in present if key not in services]
+        # masters first: without its master a service is not found, and its slots are not read
         changed += maps.delete(SERVICES, sorted(gone, key=is_master, reverse=True))
         for name in reversed(IN_ORDER):
             stale = [key for key in have[name] if key not in wanted.rows[name]]

@@ -54,6 +54,7 @@ class DatapathInstaller:
         todo = tuple(plan)
         for step in todo:
             if isinstance(step, steps.MakeMaps):
+                # the loaders pin into it: it must be there before the first of them runs
                 make_bpffs(step.where)
         self._pool = ThreadPoolExecutor(LOADERS)
         for step in todo:

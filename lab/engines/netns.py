@@ -149,6 +149,7 @@ class NetnsEngine:
     def _add_namespace(self, step: steps.AddNamespace) -> None:
         namespace = self.make_namespace(step)
         self.namespaces[step.where] = namespace
+        # 1 is lo in every namespace, and down when it is new
         link.set_up(namespace, 1)
         self.on_namespace(step, namespace)
 

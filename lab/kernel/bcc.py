@@ -145,6 +145,7 @@ class OwnProgram:
         kinds = {At.XDP: BPF.XDP, At.TRACEPOINT: BPF.RAW_TRACEPOINT}
         kinds |= dict.fromkeys(_SIDES, BPF.SCHED_CLS)
         fd = self._load(one, kinds.get(one.at, BPF.KPROBE))
+        # bcc closes its own descriptor in cleanup; the duplicate lives as long as the hook
         program = self._stack.enter_context(Program(os.dup(fd), name=one.function))
         if one.at is At.TRACEPOINT:
             known = _tracepoints()
@@ -202,6 +203,7 @@ class OwnProgram:
         with space.entered():
             if one.at is At.XDP:
                 self._stack.enter_context(attach_xdp_link(program, ifindex))
+            # a tcx link goes with its descriptor, so a crash of this process leaves nothing behind
             elif tracing.kernel_knows("tcx_link_attach"):
                 self._stack.enter_context(tracing.attach_tcx(program, ifindex, _SIDES[one.at]))
             else:
@@ -226,6 +228,7 @@ def writers(probe: Probe, buffer: str) -> tuple[Attach, ...]:
     """Return the attached functions that write into a buffer, directly or through another one."""
     bodies = _bodies(probe.text)
     writing = {name for name, body in bodies.items() if f"{buffer}.perf_submit" in body}
+    # as often as there are functions: that is the longest chain of calls there can be
     for _ in bodies:
         calls = re.compile(rf"\b({'|'.join(map(re.escape, writing)) or '-'})\s*\(")
         writing |= {name for name, body in bodies.items() if calls.search(body)}
@@ -270,6 +273,7 @@ def _plain(value: Any) -> int | str:
 @contextmanager
 def _stderr(said: list[str]) -> Iterator[None]:
     """Keep what C libraries write to standard error: it becomes part of an error's message."""
+    # bcc and clang write to descriptor 2 past Python's own object
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:

@@ -156,6 +156,7 @@ class Program(Owned):
         room = ctypes.create_string_buffer(len(packet) + _PACKET_ROOM)
         context_in = ctypes.create_string_buffer(context, len(context)) if context else None
         context_out = ctypes.create_string_buffer(len(context)) if context else None
+        # a bare buffer gets a zero byte more; a size given here keeps the packet's own length
         data = ctypes.create_string_buffer(packet, len(packet))
         options = libbpf.TestRunOpts(
             data_in=ctypes.addressof(data),
@@ -298,6 +299,7 @@ def load_object(
         KernelError: anything else the kernel refused.
     """
     elf = read_object(path)
+    # what an earlier call of this thread left would be blamed on this object
     libbpf.said()
     options = libbpf.OpenOpts(object_name=Path(path).stem.encode())
     opened = lib().bpf_object__open_mem(elf.data, len(elf.data), ctypes.byref(options))
@@ -334,6 +336,7 @@ def _configure_maps(
     for bpf_map in _handles("bpf_object__next_map", handle):
         name = lib().bpf_map__name(bpf_map).decode()
         if lib().bpf_map__is_internal(bpf_map):
+            # .rodata, .data and .bss: their content can be changed until the load freezes .rodata
             content = lib().bpf_map__initial_value(bpf_map, ctypes.c_size_t())
             for symbol, value in patches:
                 if name.endswith(symbol.section):
@@ -354,6 +357,7 @@ def _configure_programs(
     for program in _handles("bpf_object__next_program", handle):
         name = lib().bpf_program__name(program).decode()
         if only is not None and name not in only:
+            # a program that is left out is not even verified, and has no descriptor afterwards
             check(lib().bpf_program__set_autoload(program, False), f"leaving {name} out")
             continue
         if lib().bpf_program__type(program) == ProgramType.UNSPEC:
@@ -367,6 +371,7 @@ def _configure_programs(
 
 
 def _duplicate(fd: int) -> int:
+    # closing libbpf's object closes its descriptors: owners need their own
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
 

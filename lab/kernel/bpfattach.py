@@ -91,6 +91,7 @@ def _quiet_create(hook: _Hook, ifindex: int) -> bool:
     """Add the clsact qdisc; return whether it was missing."""
     code = lib().bpf_tc_hook_create(ctypes.byref(hook))
     if code == -errno.EEXIST:
+        # libbpf warns of what is wanted here: clsact was there already
         libbpf.said()
         return False
     check(code, f"adding clsact to interface {ifindex}")
@@ -132,6 +133,7 @@ def attach_tc_in_front(program: Program, ifindex: int, direction: Direction) -> 
     libbpf.check(code, f"attaching {program.name} to interface {ifindex} {direction.name.lower()}")
 
     def take_away() -> None:
+        # priority and handle name the filter: the datapath's own stays
         gone = _Opts(handle=_FRONT_HANDLE, priority=PRIORITY)
         lib().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(gone))
         if created:

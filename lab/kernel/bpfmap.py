@@ -110,6 +110,7 @@ class Owned:
             KernelError: ``path`` is in no bpffs, or its folder does not exist.
         """
         final = os.fspath(path)
+        # pinning refuses a name that exists, renaming replaces it: nobody meets a gap
         staged = f"{final}_next_{os.getpid()}"  # a bpffs allows no dots
         code = lib().bpf_obj_pin(self.fd, staged.encode())
         check(code, f"pinning {final}", hint="mount a bpffs there: mount -t bpf bpf FOLDER")
@@ -128,6 +129,7 @@ def get_pinned(path: Path | str) -> int | None:
     """
     code = lib().bpf_obj_get(os.fspath(path).encode())
     if code == -errno.ENOENT:
+        # that is an answer, not a failure: libbpf's words must not appear in a later error
         libbpf.said()
         return None
     return check(code, f"opening the pin {path}")
@@ -171,6 +173,7 @@ class BpfMap(Owned):
         )
         fd = lib().bpf_map_create(
             spec.type,
+            # the kernel refuses longer names (BPF_OBJ_NAME_LEN is 16 with the end mark)
             name.encode()[:15],
             spec.key_size,
             spec.value_size,
@@ -283,6 +286,7 @@ class BpfMap(Owned):
                 return
             if -code not in _NO_BATCH:
                 check(code, f"updating {len(items)} entries of map {self.name}")
+        # without batches, or with a wrong size, one by one: that names the entry at fault
         for key, value in items:
             self.update(key, value)
 
@@ -323,6 +327,7 @@ class BpfMap(Owned):
         key_size, value_size = self.spec.key_size, self._value_bytes
         keys = ctypes.create_string_buffer(room * key_size)
         values = ctypes.create_string_buffer(room * value_size)
+        # the kernel keeps a bucket's number (hash) or a whole key (array, trie) here
         cursor = ctypes.create_string_buffer(max(key_size, 8))
         start = None
         found: list[tuple[bytes, bytes]] = []
@@ -351,6 +356,7 @@ class BpfMap(Owned):
 
     def clear(self) -> int:
         """Delete every entry of a hash or trie; return how many there were."""
+        # all keys first: the walk starts over when the key it stands on is deleted
         return sum(self.delete(key) for key in list(self.keys()))
 
     def freeze(self) -> None:

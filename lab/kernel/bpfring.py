@@ -100,6 +100,7 @@ class PerfReader(_Ring):
 
     def __init__(self, bpf_map: BpfMap, *, pages: int = DEFAULT_PAGES) -> None:
         super().__init__()
+        # kept as attributes: ctypes' callbacks must live as long as libbpf may call them
         self._on_sample = libbpf.SAMPLE_FN(self._keep)
         self._on_lost = libbpf.LOST_FN(self._count_lost)
         handle = lib().perf_buffer__new(

@@ -66,6 +66,8 @@ class Btf:
         at, end = header + type_at, header + type_at + type_bytes
         unpack = struct.Struct("<4xI").unpack_from
         while at < end:
+            # types have no length of their own: a reader must know every kind's trailer to find the
+            # next
             self._offsets.append(at)
             (info,) = unpack(data, at)
             kind = (info >> 24) & 0x1F
@@ -115,6 +117,7 @@ class Btf:
         found = []
         for number in range(1, len(self._offsets)):
             name, kind, _, _, target = self._head(number)
+            # -1 tags the declaration itself; other values are an argument's or a member's index
             if kind == _DECL_TAG and self._trailer(number, "<i", 1)[0][0] == -1:
                 found.append((self.text(self._head(target)[0]), self.text(name)))
         return tuple(found)
@@ -144,11 +147,13 @@ class Btf:
         _, _, count, bitfields, _ = self._head(number)
         members: list[Member] = []
         for name, kind, where in self._trailer(number, "<III", count):
+            # with the kind flag set, the offset carries a bit field's width in its upper eight bits
             bits, offset = (where >> 24, where & 0xFFFFFF) if bitfields else (0, where)
             bits = bits or 8 * self.size_of(kind)
             if name:
                 members.append(Member(self.text(name), base + offset, bits))
             else:
+                # an anonymous struct or union: C names its members as if they were the outer type's
                 members += self._members(self._resolve(kind), base + offset)
         return members
 
@@ -241,6 +246,7 @@ class Elf:
         if ".symtab" not in self._names:
             return ()
         header = self._headers[self._names.index(".symtab")]
+        # sh_link of a symbol table is the number of its string table (elf(5))
         texts = self._headers[header[6]][4]
         found = []
         for at in range(header[4], header[4] + header[5], 24):

@@ -61,6 +61,7 @@ def remove(path: Path) -> bool:
     """Remove an empty tree of control groups; True once nothing of it is left."""
     if not path.exists():
         return True
+    # deepest first: a group can go only once it has no children
     for folder in sorted(path.rglob("*"), reverse=True):
         if folder.is_dir():
             _rmdir(folder)

@@ -56,6 +56,7 @@ def find_headers(modules: Path = MODULES, sources: Path = SOURCES) -> Headers:
             f"bcc finds no kernel headers: none for {running} in {modules}, none in {sources}",
             hint="sudo apt-get install linux-headers-amd64",
         )
+    # by numbers, not by text: 6.1.0-10 is newer than 6.1.0-9
     build = max(found, key=_version)
     machine = "x86" if platform.machine() == "x86_64" else platform.machine()
     parts = (f"arch/{machine}/include/generated", "include",

@@ -94,6 +94,7 @@ class TcOpts(_Opts):
 class TestRunOpts(_Opts):
     """``struct bpf_test_run_opts``."""
 
+    # pytest collects classes called Test...: this is none
     __test__ = False
     _fields_ = (
         ("sz", c_size_t),
@@ -277,10 +278,12 @@ def _remember(level: int, template: int, arguments: int) -> int:
         _vsnprintf(line, _LINE_BYTES, template, arguments)
         lines = _said.__dict__.setdefault("lines", [])
         lines.append(line.value.decode(errors="replace").rstrip())
+        # bounded, for threads that nobody asks what libbpf said
         del lines[:-_KEPT_LINES]
     return 0
 
 
+# held here for the process's life: libbpf keeps only a pointer to it
 _remember_fn = PRINT_FN(_remember)
 
 

@@ -34,6 +34,7 @@ def add_veth(
         "address": peer[2],
         "mtu": mtu,
     }
+    # made in its namespace at once: a name taken in this one does not matter
     if there is not here:
         other["net_ns_fd"] = there.fd
     here.request(
@@ -73,6 +74,7 @@ def add_vxlan(here: NetworkNamespace, name: str, index: int, mac: str, mtu: int,
         address=mac,
         mtu=mtu,
         kind="vxlan",
+        # the programs give identity and peer with each packet; there is nothing to learn or look up
         vxlan_collect_metadata=True,
         vxlan_learning=False,
         vxlan_port=port,

@@ -28,6 +28,7 @@ def make_private() -> None:
 
     Needs: a mount namespace and a PID namespace of its own.
     """
+    # first of all: a shared root would carry the new /proc and /run into the machine's own view
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", _QUIET)
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
@@ -44,6 +45,7 @@ def name_netns(fd: int, name: str) -> None:
     """Make ``ip netns`` know a namespace by name inside the private mounts."""
     target = f"{NETNS_DIR}/{name}"
     Path(target).touch()
+    # the mount holds a reference of its own: the namespace lives until it is unmounted
     mount(f"/proc/self/fd/{fd}", target, flags=MS_BIND)
 
 
@@ -68,9 +70,11 @@ def enter_view(netns: int, bpffs: str | None, state: str | None) -> None:
     """
     setns(netns, CLONE_NEWNET)
     unshare(CLONE_NEWNS)
+    # sysfs shows the network namespace of its mounter: mounted anew, after setns
     mount("sysfs", "/sys", "sysfs", _QUIET)
     if bpffs:
         mount(bpffs, "/sys/fs/bpf", flags=MS_BIND)
+    # under the fresh sysfs the folder is empty until the hierarchy is mounted there again
     if Path("/sys/fs/cgroup").is_dir():
         mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _QUIET)
     if state:

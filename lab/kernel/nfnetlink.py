@@ -109,6 +109,7 @@ class NetfilterEvents:
         self.lost = 0
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            # FORCE passes over net.core.rmem_max, which is too small for a burst of trace messages
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
             self._socket.bind((0, 0))
             for group in _GROUPS:
@@ -127,6 +128,7 @@ class NetfilterEvents:
             except BlockingIOError:
                 return taken
             except OSError as error:
+                # ENOBUFS tells of a loss once; what is still queued can be read after it
                 if error.errno != errno.ENOBUFS:
                     return taken
                 self.lost += 1
@@ -151,6 +153,7 @@ def tables() -> tuple[tuple[str, str], ...]:
 
 
 def _tables(sock: socket.socket) -> Iterator[tuple[str, str]]:
+    # netlink answers in several datagrams; only NLMSG_DONE (or an error) ends a dump
     while True:
         for kind, _, body in _messages(sock.recv(1 << 16)):
             if kind in (_DONE, _ERROR):
@@ -161,6 +164,7 @@ def _tables(sock: socket.socket) -> Iterator[tuple[str, str]]:
 def parse(data: bytes) -> Iterator[RuleMet | Connection]:
     """Yield what a datagram of :meth:`NetfilterEvents.take` tells; other messages are skipped."""
     for kind, flags, body in _messages(data):
+        # each message begins with struct nfgenmsg: family, version, resource
         attributes = _attributes(body[4:])
         if kind == _NFT_TRACE:
             yield _rule(body[0], attributes)
@@ -176,6 +180,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if length < _HEAD.size:
             return
         yield kind, flags, data[at + _HEAD.size : at + length]
+        # headers and attributes are padded to four bytes, their lengths do not count the padding
         at += (length + 3) & ~3
 
 
@@ -186,6 +191,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size:
             break
+        # the two upper bits of an attribute's type are flags (nested, network byte order)
         found[kind & _NESTED_MASK] = data[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
     return found
@@ -201,9 +207,11 @@ def _number(data: bytes | None) -> int:
 
 def _rule(family: int, told: dict[int, bytes]) -> RuleMet:
     verdict = _attributes(told.get(5, b""))
+    # the end of a base chain has no verdict of its own: its policy is told in another attribute
     policy = told.get(16)
     code = verdict.get(1) or policy or b""
     number = int.from_bytes(code, "big", signed=True)
+    # the upper half of a non-negative verdict carries a queue number or an errno
     word = _VERDICTS.get(number if number < 0 else number & 0xFF, "")
     target = f" {_text(verdict[2])}" if 2 in verdict else ""
     return RuleMet(

@@ -160,6 +160,7 @@ def _kernel_reasons() -> dict[str, str]:
     reasons = _ask_kernel()
     with suppress(OSError):  # a read-only home: the next command asks again
         kept.parent.mkdir(parents=True, exist_ok=True)
+        # renamed into place: another process may be reading it now
         draft = kept.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps({"key": key, "reasons": reasons}))
         draft.replace(kept)
@@ -168,6 +169,7 @@ def _kernel_reasons() -> dict[str, str]:
 
 def _ask_kernel() -> dict[str, str]:
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *process.SBIN])
+    # -P keeps the working directory off the module path, so it is given by name
     here = str(Path(__file__).resolve().parents[2])
     modules = os.pathsep.join([here, *filter(None, sys.path)])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": modules}

@@ -33,6 +33,7 @@ class Bench:
 
     def __init__(self) -> None:
         unshare(CLONE_NEWNET | CLONE_NEWNS)
+        # or the bpffs mounted below would appear in the machine's own view
         mount("none", "/", flags=MS_REC | MS_PRIVATE)
         self.netlink = IPRoute()
         self.netlink.link("add", ifname="p0", kind="veth", peer="p1")
@@ -52,6 +53,7 @@ class Bench:
             cgroup.remove(path)
 
 
+# numbers below: enum bpf_prog_type for the programs, enum bpf_attach_type for the places
 def _tracing(name: str, kind: int, attach: int) -> None:
     wanted = rawbpf.kernel_type(name, kind)
     with loaded(26, returning(0), expected_attach=attach, kernel_type=wanted) as fd:

@@ -206,6 +206,7 @@ def relay(
                 deadline = deadline or time.monotonic() + grace_s
                 if signal.SIGTERM in interrupted or time.monotonic() > deadline:
                     child.kill()
+        # the last lines may still be in the pipes when the program has ended
         for copier in copiers:
             copier.join(timeout=grace_s)
         tick()

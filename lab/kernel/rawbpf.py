@@ -53,6 +53,7 @@ def calling_kfunc(type_id: int) -> bytes:
 
 
 def _bpf(command: int, attributes: bytes) -> int:
+    # the kernel takes a longer attribute than it knows only if the rest is zero
     buffer = ctypes.create_string_buffer(attributes.ljust(_ATTR_BYTES, b"\0"), _ATTR_BYTES)
     result: int = _libc.syscall(_SYS_BPF, command, buffer, _ATTR_BYTES)
     if result < 0:

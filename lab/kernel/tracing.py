@@ -26,6 +26,7 @@ from lab.kernel.btf import Btf
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 KALLSYMS = Path("/proc/kallsyms")
 
+# libbpf 1.1 has no wrapper for these links, so the system call is made here (x86-64's number)
 _SYS_BPF = 321
 _BPF_LINK_CREATE = 28
 _ATTACH_NETFILTER = 45
@@ -34,6 +35,7 @@ _ATTACH_SK_LOOKUP = 36
 _BEFORE = 1 << 3
 _PF_INET = 2
 _INT_MIN = -(1 << 31)
+# the kernel's own number, not in errno.h
 _ENOTSUPP = 524
 
 
@@ -47,6 +49,8 @@ class NetfilterHook(IntEnum):
     POSTROUTING = 4
 
 
+# the kernel refuses the very first and last numbers: its own hooks must be there (conntrack's
+# confirmation comes last)
 _FIRST_PRIORITY = _INT_MIN + 1
 _LAST_PRIORITY = -_INT_MIN - 2
 _TRACERS = 16
@@ -128,6 +132,7 @@ def attach_netfilter(program: Program, hook: NetfilterHook, *, first: bool) -> L
     """
     what = f"netfilter {hook.name.lower()}"
     start, step = (_FIRST_PRIORITY, 1) if first else (_LAST_PRIORITY, -1)
+    # a priority belongs to one BPF link per hook (EBUSY); the next tracer moves one place inwards
     for place in range(_TRACERS):
         rest = struct.pack("<IIIiI", 0, _PF_INET, hook, start + place * step, 0)
         try:
@@ -184,6 +189,7 @@ class Ring:
         self._size = size
         try:
             self._consumer = mmap.mmap(ring.fd, page, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            # the kernel maps the data twice in a row, so a record that wraps is still one piece
             self._producer = mmap.mmap(ring.fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
         except (OSError, ValueError) as error:
             raise KernelError(
@@ -200,12 +206,15 @@ class Ring:
         while at < end:
             offset = base + (at & (self._size - 1))
             (head,) = struct.unpack_from("<I", self._producer, offset)
+            # reserved but not yet submitted: the records behind it have to wait for it
             if head & self._BUSY:
                 break
             length = head & ~self._DISCARD
+            # 8: struct bpf_ringbuf_hdr, length with two flag bits, then the page offset
             if not head & self._DISCARD:
                 taken.append(self._producer[offset + 8 : offset + 8 + length])
             at += (length + 8 + 7) & ~7
+        # told once for the lot: the writers get the room back from this position
         self._position.value = at
         return taken
 
@@ -213,6 +222,7 @@ class Ring:
         """Unmap; idempotent."""
         if self._producer.closed:
             return
+        # an exported buffer forbids closing the map: the view must go first
         del self._position
         self._consumer.close()
         self._producer.close()
@@ -226,6 +236,8 @@ def _text() -> tuple[list[int], list[str]]:
         for line in lines:
             address, kind, name = line.split(None, 2)
             if kind in "tTwW" and not name.endswith("]\n"):
+                # compilers append .constprop.0, .isra.0, .part.0; probes and readers know the plain
+                # name
                 found.append((int(address, 16), name.rstrip().split(".")[0]))
     found.sort()
     limits = {name: address for address, name in found if name in ("_stext", "_etext")}
@@ -255,11 +267,13 @@ def symbol(address: int) -> str:
     it, ``bpf_prog_TAG_NAME``, if it was loaded before the last :func:`reread_loaded`.
     """
     addresses, names = _text()
+    # without kptr_restrict's leave every address reads as zero: then nothing is named
     if not addresses[0] or addresses[0] <= address < addresses[-1]:
         place = bisect.bisect_right(addresses, address) - 1
         return names[place] if addresses[0] and 0 <= place < len(names) else ""
     addresses, names = _loaded()
     place = bisect.bisect_right(addresses, address) - 1
+    # the space between modules has gaps, and the last function's end is not told
     near = place >= 0 and address - addresses[place] < _LONGEST_FUNCTION
     return names[place] if near else ""
 

@@ -144,6 +144,8 @@ def kvm_usable() -> bool:
         return False
     try:
         with KVM.open("r+b", buffering=0) as device:
+            # 12 is the only version there is; anything else is not KVM (the kernel's api.rst says
+            # refuse)
             if fcntl.ioctl(device, _KVM_GET_API_VERSION) != _KVM_VERSION:
                 return False
             os.close(fcntl.ioctl(device, _KVM_CREATE_VM, 0))
@@ -224,6 +226,7 @@ def run_inside(
 
 def _sweep() -> None:
     """Remove the folders of runs that were killed."""
+    # the folder's name carries its owner's pid, so runs under way are left alone
     for folder in Path(tempfile.gettempdir()).glob(f"{_CONTROL}*"):
         owner = folder.name.removeprefix(_CONTROL).partition("-")[0]
         if owner.isdecimal() and not Path("/proc", owner).exists():

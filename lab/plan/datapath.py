@@ -57,6 +57,7 @@ def datapath_steps(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         objects=OBJECTS,
         ct_tcp_max=facts.topology.options.ct_tcp_max,
     )
+    # who is where comes before any program: the first packet must not meet an empty ipcache
     yield from node_entries(facts, node)
     for pod in node.pods:
         yield from pod_entries(node, pod)
@@ -101,6 +102,7 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     for other in facts.nodes:
         mine = other is node
         via = other.address if tunnel and not mine else None
+        # nodes reach one another without the tunnel; only what is behind them needs it
         yield _ipcache(node, IPv4Network(other.address), HOST if mine else REMOTE_NODE, None)
         yield _ipcache(node, IPv4Network(other.router), HOST if mine else REMOTE_NODE, via)
         if via:

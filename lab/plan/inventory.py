@@ -171,6 +171,7 @@ def inventory(
         nodes=tuple(_node_facts(topology, node, addresses, numbers) for node in topology.nodes),
         identities=dict(table.allocated),
         underlay=underlay,
+        # the last host of the network: nodes count up from its beginning
         gateway=underlay.broadcast_address - 1,
         world_client=WORLD_CLIENT,
     )

@@ -388,6 +388,7 @@ def from_json(data: dict[str, Any]) -> Step:
     """Build a step from what :func:`to_json` returned."""
     values = dict(data)
     kind = {cls.__name__: cls for cls in Step.__subclasses__()}[values.pop("step")]
+    # JSON knows lists only; steps hold tuples, so that they compare and hash
     for name in ("config", "pins"):
         if name in values:
             values[name] = tuple((field, item) for field, item in values[name])

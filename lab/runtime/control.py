@@ -224,6 +224,8 @@ class Control:
                 argv, rules = ["iptables-restore"], kubeproxy.iptables(mine)
             else:
                 argv = ["nft", "-f", "-"]
+                # declared, deleted, declared anew in one transaction: deleting what is not there
+                # would fail
                 rules = "table ip kube-proxy\ndelete table ip kube-proxy\n"
                 rules += kubeproxy.nftables(mine)
             self.place(node.name).run(argv, stdin=rules, timeout_s=600, check=True)
@@ -248,6 +250,7 @@ class Control:
             TopologyError: the pod is impossible; nothing has changed.
             LabError: the agent could not attach it; the pod's namespace is taken back.
         """
+        # those that were given without address keep theirs when the list of pods changes
         kept = settled(self._facts)
         following = replace(kept, pods=(*kept.pods, pod))
         facts = inventory(following, self._facts.identities)

@@ -130,6 +130,7 @@ class Keeper:
             receive(self.control)
 
     def _refuse_to_work_for_nobody(self) -> None:
+        # a look without taking: an empty answer means that the other end is closed
         with contextlib.suppress(BlockingIOError):
             if not self.control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 raise Closed("the caller went away while the lab was being built")
@@ -180,9 +181,11 @@ class Keeper:
         wake, alarm = socket.socketpair()
         wake.setblocking(False)
         alarm.setblocking(False)
+        # Python runs handlers between bytecodes only: the descriptor is what ends the wait
         signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "running", False))
+        # Ctrl-C at the caller's terminal is the caller's to handle
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.selector.register(wake, selectors.EVENT_READ, self._woken)
         self._reap()  # whoever ended before there was somebody to wake
@@ -285,6 +288,7 @@ class Keeper:
 
     def _fork_agent(self) -> Child:
         """Start the control plane; requests wait in its socket until it has taken over."""
+        # the name of an agent that was killed is still bound
         Path(steps.AGENT_SOCKET).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(steps.AGENT_SOCKET)
@@ -351,6 +355,7 @@ class Keeper:
             with contextlib.suppress(Closed):
                 send(connection, defect_message(error))
         finally:
+            # without atexit handlers and buffers: those belong to the keeper it was forked from
             os._exit(status)
 
     def _leave_the_keeper_alone(self) -> None:
@@ -366,6 +371,7 @@ class Keeper:
             os.close(self.agent.child.connection)
 
     def _enter_place(self, netns: str, node: str | None, group: str) -> None:
+        # while the host's control groups are still in view: the next step changes the mounts
         cgroup.move_self(Path(group))
         bpffs = steps.bpffs(node) if node else None
         state = str(Path(steps.NODES_DIR, node, "cilium")) if node else None
@@ -396,6 +402,7 @@ class Keeper:
                 os._exit(0)
         for fd in (tell, done):
             os.close(fd)
+        # an empty answer: the child ended before it could write
         ok = os.read(ready, 1)
         try:
             if not ok:
@@ -413,6 +420,7 @@ class Keeper:
     def close(self) -> None:
         """End every child, then let go of everything the lab consists of."""
         with contextlib.suppress(ProcessLookupError):
+            # -1 reaches only this PID namespace: whatever was ever started inside the lab
             os.kill(-1, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -454,6 +462,7 @@ def main() -> None:
     request, fds = receive(control)
     listener = socket.socket(fileno=fds[0])
     unshare(CLONE_NEWPID | CLONE_NEWNS)
+    # the fork is what enters the new PID namespace, as its init
     if os.fork():
         os._exit(0)
     os.setsid()

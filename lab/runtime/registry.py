@@ -46,6 +46,8 @@ def run_dir() -> Path:
 def start_time(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 if it is gone or a zombie."""
     try:
+        # the name stands in parentheses and may hold spaces and parentheses: cut behind the last
+        # one
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
@@ -70,6 +72,7 @@ def reserve(record: Record) -> None:
     try:
         draft.mkdir(parents=True, exist_ok=True)
         write(record, draft)
+        # renaming a directory onto one that is not empty fails: of two that try at once, one wins
         draft.rename(target)
     except FileExistsError:
         shutil.rmtree(draft)

@@ -131,6 +131,7 @@ def _wait_for_end(pidfd: int) -> None:
 
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
+    # five seconds for an orderly end; then the kernel does the same work
     if not poll.poll(5000):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll.poll(5000)
@@ -257,6 +258,7 @@ def _launch(
         cwd="/",
         env={**os.environ, "PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)])},
     )
+    # our copy would keep the connection open after the keeper has ended
     theirs.close()
     send(control, request, (listener.fileno(), *terminal))
     listener.close()
@@ -315,6 +317,7 @@ def _last_words(keeper: KeeperProcess) -> str:
 
 def _abort(keeper: KeeperProcess) -> None:
     """Take back a half-built lab: the kernel removes it with its keeper."""
+    # until the keeper has introduced itself the record carries this process's own pid
     if keeper.record.pid != os.getpid() and (pid := _pidfd(keeper.record)) is not None:
         signal.pidfd_send_signal(pid, signal.SIGKILL)
         _wait_for_end(pid)

@@ -81,6 +81,7 @@ class Supervisor:
         self._due = None
         if self.child is not None:
             os.kill(self.child.pid, signal.SIGKILL)
+            # waited for here, so that the keeper's own reaping does not take it for a crash
             os.waitpid(self.child.pid, 0)
             os.close(self.child.connection)
             self.child = None
