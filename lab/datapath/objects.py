@@ -107,6 +107,7 @@ def program_type(path: Path) -> ProgramType:
 
 def _fits(existing: BpfMap, wanted: MapSpec) -> bool:
     entries = wanted.max_entries
+    # libbpf gives a perf array without capacity one slot per possible CPU
     if wanted.type == MapType.PERF_EVENT_ARRAY and entries == 0:
         entries = possible_cpus()
     spec = existing.spec
@@ -236,6 +237,7 @@ def ensure_maps(
         KernelError: ``bpffs`` is no bpffs, or the kernel refused a map.
     """
     folder, own = globals_folder(bpffs), frozenset(private)
+    # two loaders that both find a map missing would make two, and pin one
     with _locks[str(bpffs)]:
         for path in paths:
             shared = {n: s for n, s in sized_maps(path, config or {}).items() if n not in own}

@@ -305,6 +305,7 @@ class Datapath:
         program = self.program(hook, instance)
         xdp = self._is_xdp(program)
         before = self._counters()
+        # what came before this run belongs to others: the ring is emptied first
         self._reader().read()
         raw = self._run_raw(program, bytes(packet), xdp, cb, tunnel, tc_index, context)
         names = vocabulary()

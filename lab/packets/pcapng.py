@@ -125,6 +125,7 @@ def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _padded(data: bytes) -> bytes:
+    # blocks and options begin at multiples of four bytes; their lengths do not count the padding
     return data + bytes(-len(data) % 4)
 
 
@@ -138,11 +139,13 @@ def _options(*pairs: tuple[int, bytes]) -> bytes:
 
 
 def _block(kind: int, body: bytes) -> bytes:
+    # the length stands at both ends, so that a reader can go backwards
     total = 12 + len(body)
     return struct.pack("<II", kind, total) + body + struct.pack("<I", total)
 
 
 def _section(comment: str) -> bytes:
+    # version 1.0; -1: the section's length is not given, it ends with the file
     fixed = struct.pack("<IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
     options = _options((_COMMENT, comment.encode()), (_SHB_USER_APPLICATION, b"lab"))
     return _block(_SECTION, fixed + options)

@@ -46,6 +46,7 @@ def round_trips(
         sock.settimeout(2.0)
         sock.connect((address, port))
         if protocol == "tcp":
+            # Nagle's algorithm would hold a byte back until the one before it is acknowledged
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         found = []
         for _ in range(count):

@@ -42,6 +42,7 @@ def tcp_connect(
         sock.settimeout(timeout_s)
         begun = time.monotonic_ns()
         try:
+            # a chosen source port may still be in TIME_WAIT from the connection before
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("", source_port))
             local = sock.getsockname()[1]
@@ -101,6 +102,7 @@ def ping(
     address: str, count: int = 1, payload: str = "", timeout_s: float = 1.0, ttl: int = 64
 ) -> dict[str, Any]:
     """Send ICMP echo requests one after the other, each waiting for its reply or error."""
+    # raw sockets get everybody's echo replies: identifier and sequence tell ours
     identifier = os.getpid() & 0xFFFF
     rtt_us: list[float] = []
     errors: list[tuple[int, int, str]] = []
@@ -146,10 +148,12 @@ def _await_echo(
         if not select.select([sock], [], [], left / 1e9)[0]:
             return None
         packet, (sender, _) = sock.recvfrom(65536)
+        # a raw socket of IPv4 delivers the IP header too; its length is in words of four bytes
         message = packet[(packet[0] & 15) * 4 :]
         kind, code, _, theirs, number = struct.unpack("!BBHHH", message[:8])
         if kind == ECHO_REPLY and (theirs, number) == (identifier, sequence):
             return True
+        # an ICMP error quotes the packet it is about: header and eight bytes at least (RFC 792)
         if kind not in (ECHO_REPLY, ECHO_REQUEST) and _quotes(message[8:], identifier, sequence):
             return kind, code, sender
     return None
@@ -170,9 +174,11 @@ def inject(
     With ``past_egress`` neither queue nor programs of the device's own egress see it.
     """
     frames: list[str] = []
+    # 3 is ETH_P_ALL: also what leaves, which is sorted out below
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sock:
         sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, int(past_egress))
         sock.bind((device, 0))
+        # between opening and binding the socket hears every device
         while select.select([sock], [], [], 0)[0]:
             sock.recv(65536)
         try:
@@ -192,6 +198,7 @@ def source_of(address: str) -> dict[str, Any]:
     """Say which address this place sends from to a destination; empty without a route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
+            # connecting a UDP socket looks up the route and sends nothing; 9 is the discard port
             sock.connect((address, 9))
         except OSError:
             return {"address": ""}

@@ -93,6 +93,7 @@ class _Prober:
                     assert isinstance(key.fileobj, socket.socket)
                     key.data[0](key.fileobj, key.data[1])
         finally:
+            # a probe that is still silent is closed here; nobody waits for its answer
             for key in list(self.selector.get_map().values()):
                 assert isinstance(key.fileobj, socket.socket)
                 key.fileobj.close()
@@ -101,6 +102,7 @@ class _Prober:
             self.selector.close()
         return self.answers
 
+    # counted before it is sent: an error at once is an answer, too
     def _send(self, probe: _Probe) -> None:
         self.missing += 1
         if probe.protocol == "tcp":
@@ -108,6 +110,7 @@ class _Prober:
             sock.setblocking(False)
             # an open connection must not linger: thousands of them are made
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # registered before the connection begins: an answer in between is not lost
             self.selector.register(sock, selectors.EVENT_WRITE, (self._connected, probe))
             code = sock.connect_ex((probe.address, probe.port))
             if code not in (0, errno.EINPROGRESS):
@@ -116,6 +119,7 @@ class _Prober:
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sock.setblocking(False)
             self.selector.register(sock, selectors.EVENT_READ, (self._datagram, probe))
+            # connected, so that an ICMP "port unreachable" comes back as an error of this socket
             sock.connect((probe.address, probe.port))
             sock.send(b"probe")
         else:
@@ -171,6 +175,7 @@ class _Prober:
         self._settle(probe.number, word)
 
     def _settle(self, number: int, word: str) -> None:
+        # the first answer counts: a duplicate, or an error after it, changes nothing
         if self.answers[number] == SILENT:
             self.answers[number] = word
             self.missing -= 1
@@ -232,6 +237,7 @@ def _init(port: int) -> bytes:
     return packet[:8] + struct.pack("<I", _crc32c(packet)) + packet[12:]
 
 
+# bit by bit with Castagnoli's reversed polynomial (RFC 9260, appendix A): packets are short
 def _crc32c(data: bytes) -> int:
     value = 0xFFFFFFFF
     for byte in data:

@@ -50,6 +50,7 @@ def _be_server(connection: socket.socket, protocol: str, port: int, reply: str) 
     """Listen, say so, and answer until the caller goes; counts what came."""
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     listener = socket.socket(socket.AF_INET, kind)
+    # a server that ended a moment ago leaves connections in TIME_WAIT: its port is free anyway
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if protocol == "udp":
         listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
@@ -93,6 +94,8 @@ class _Server:
             self._count(len(data), peer)
             # Answer from the address that was asked: a node has several (in_pktinfo, ip(7)).
             answer_from = [
+                # in_pktinfo: interface, the address that was asked, the header's; no interface on
+                # the way out
                 (level, kind, bytes(4) + info[4:8] + bytes(4)) for level, kind, info in ancillary
             ]
             sock.sendmsg([self.reply or data], answer_from, 0, peer)

@@ -207,6 +207,7 @@ class Host:
         values: list[tuple[str, int]] = []
         for text in texts:
             lines = [line.split() for line in text.splitlines()]
+            # these files come in pairs of lines: names, then numbers
             for names, numbers in zip(lines[::2], lines[1::2], strict=True):
                 prefix = "" if names[0] == "TcpExt:" else names[0].rstrip(":")
                 values += [

@@ -68,6 +68,8 @@ class IngressPrograms:
         self._rules = script.packet_rules
         table = self._loaded.maps["rules"]
         for slot in range(_MAX_RULES):
+            # slots that are left over are cleared: rules of an earlier, longer script must not go
+            # on
             value = bytes(_RULE.size)
             if slot < len(self._rules):
                 rule = self._rules[slot]
@@ -134,6 +136,7 @@ def check_supported(script: Script) -> None:
 def encode_rule(rule: PacketRule, ifindex: int) -> bytes:
     """Return the ``struct rule`` of a drop or duplicate at the device ``ifindex``."""
     match = rule.match
+    # bit n-1 of a map of 1024 bits, so that the program needs no loop over ordinals
     bits = sum(1 << (n - 1) for n in match.nth)
     words = [(bits >> (64 * word)) & 0xFFFFFFFFFFFFFFFF for word in range(16)]
     return _RULE.pack(

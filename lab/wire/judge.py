@@ -128,6 +128,7 @@ class Judge:
         side = self._sides[way]
         header = parse(frame)
         acting = [rule for rule, counter in self._rules if self._chosen(rule, counter, way, header)]
+        # after the choice: a window update is judged by what came before it
         self._remember(side, header)
         fate, deliveries = self._apply(acting, way, number, frame, now_ns)
         if fate is not Fate.REORDERED and not fate.lost:
@@ -154,6 +155,7 @@ class Judge:
     ) -> tuple[Fate, list[Delivery]]:
         if any(isinstance(rule, Drop) for rule in acting):
             return Fate.DROPPED, []
+        # what a rule drops does not occupy the link
         leaves_ns = self._through_queue(way, len(frame), now_ns)
         if leaves_ns is None:
             return Fate.QUEUE_FULL, []
@@ -181,6 +183,7 @@ class Judge:
         side = self._sides[way]
         while side.waiting and side.waiting[0] <= now_ns:
             side.waiting.popleft()
+        # the first of them is being sent and does not wait
         if len(side.waiting) > rate.queue_packets:
             return None
         start = max(now_ns, side.busy_until_ns)

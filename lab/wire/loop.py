@@ -114,6 +114,7 @@ class Wire:
         return max(0.0, (min(deadlines) - time.monotonic_ns() - _SPIN_NS) / 1e9)
 
     def _take(self, way: Way) -> None:
+        # a limit, so that one busy direction does not keep the other, and what is due, waiting
         for _ in range(_BURST):
             try:
                 frame = os.read(self._taps[way], _FRAME_ROOM)
@@ -127,6 +128,7 @@ class Wire:
 
     def _push(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
+            # the running number keeps the order of frames that are due at the same time
             self._pushed += 1
             heapq.heappush(self._heap, (delivery.due_ns, self._pushed, delivery))
 
@@ -139,6 +141,7 @@ class Wire:
             now_ns = time.monotonic_ns()
             try:
                 os.write(self._taps[delivery.way.back], delivery.frame)
+            # counted, and the wire goes on: the device may be down, or gone already
             except OSError:
                 self._refused += 1
             else:
@@ -176,6 +179,7 @@ def _claim_real_time() -> bool:
 def main(arguments: list[str]) -> None:
     """Be the wire between the two TAP descriptors given as numbers."""
     client, server, control = map(int, arguments)
+    # a collection in the middle of a burst would be a delay that no rule asked for
     gc.disable()
     Wire((client, server), Connection(control)).run()
 

@@ -291,6 +291,7 @@ def _check_pair(one: PacketRule, other: PacketRule) -> None:
     if not _same_packets(one.match, other.match):
         return
     exclusive = (Drop, Reorder)
+    # delay, duplicate and corrupt go together; lost or held back, nothing else can happen to it
     if type(one) is type(other) or isinstance(one, exclusive) or isinstance(other, exclusive):
         raise InputError(
             f"contradiction: {describe(one)}, and {describe(other)}",

@@ -35,6 +35,7 @@ class Tun:
 
     def write(self, packet: bytes) -> None:
         """Hand an IP packet to the kernel as if it had arrived at the device."""
+        # without IFF_NO_PI four bytes would come first; the device was made with it
         os.write(self._fd, packet)
 
     def close(self) -> None:
