@@ -131,10 +131,11 @@ class Driver(Arrival):
             verdict, reason = "drop", f"redirecting failed ({errno_name(record.verdict)})"
         index = walk.last("xdp")
         if index is None:
+            # a kernel that runs the program on the sender's own buffer shows nothing before this
             self.add(
                 record, walk, "xdp", probe, step=Step.XDP_DRIVER, verdict=verdict, reason=reason
             )
-            return
+            index = len(walk.hops) - 1
         hop = walk.hops[index]
         walk.hops[index] = replace(
             hop, verdict=verdict, evidence=Evidence.TRACEPOINT, object=self.names.object(probe),

@@ -290,6 +290,8 @@ class Ladder(Driver):
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
         if reason == "TC_EGRESS" and record.ifindex:
             walk = self.walk(record, Side.SEND)  # a program redirected it into that device
+        if location == Step.XDP_DRIVER.function and record.ifindex:
+            walk = self.walk(record, Side.RECEIVE)  # the first that is seen of its reception
         # the stack says whose chain freed it; where it does not, the hook met last is taken
         entered = chain_of(self.names.frames(record.stack)) or next(
             (hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), ""
