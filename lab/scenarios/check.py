@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.kernel import probe
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -31,3 +33,17 @@ class Sentences:
         """Take down a sentence and whether it holds; the scenario goes on either way."""
         self.checks.append(Check(statement=statement, holds=bool(holds), detail=detail))
         return bool(holds)
+
+    def needs(self, ability: str) -> None:
+        """Return if the kernel can what the sentences from here on are about.
+
+        What was stated before stays in the report, which then says what is missing.
+
+        Args:
+            ability: as ``lab doctor -o json`` names it.
+
+        Raises:
+            UnsupportedError: it cannot; the scenario ends here, and has not passed.
+            InputError: there is no such ability.
+        """
+        probe.require(ability)

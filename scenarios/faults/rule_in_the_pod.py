@@ -10,10 +10,10 @@ from lab.trace import Step
 from topologies.two_nodes import topology
 
 PLACES = (
-    ("client", "ip", "output", "nf_output", None),
     ("server", "netdev", "ingress device eth0", "nf_ingress", Step.NETFILTER_INGRESS),
     ("server", "ip", "prerouting", "nf_prerouting", Step.NETFILTER_PREROUTING),
     ("server", "ip", "input", "nf_input", Step.IP_LOCAL_DELIVER),
+    ("client", "ip", "output", "nf_output", None),
 )
 
 
@@ -21,6 +21,8 @@ PLACES = (
 def rule_in_the_pod(lab: Lab) -> None:
     """The same rule in four hooks."""
     for place, family, hook, name, step in PLACES:
+        if hook == "output":
+            lab.needs("netfilter_link")  # before that hook nothing else knows the packet
         chain = f"{{ type filter hook {hook} priority 0 ; policy drop ; }}"
         rule = Switch(
             place,
