@@ -10,6 +10,7 @@ halves the start of a Python program).
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import re
 import shlex
@@ -214,7 +215,8 @@ def run_inside(
 
         # virtme-run looks for helpers of its own next to itself and in the system's folders.
         path = os.pathsep.join([str(_virtme().parent), os.environ.get("PATH", ""), *process.SBIN])
-        process.relay(command, tick=tick, env={**os.environ, "PATH": path, "TMPDIR": folder})
+        environment = {**os.environ, "PATH": path, "TMPDIR": folder, **_without_blanks(control)}
+        process.relay(command, tick=tick, env=environment)
         try:
             return int((control / "code").read_text())
         except (FileNotFoundError, ValueError):
@@ -277,6 +279,20 @@ def _virtme() -> Path:
             "virtme-ng is not installed", hint="pip install virtme-ng, or let ./lab.sh do it"
         )
     return Path(found)
+
+
+def _without_blanks(control: Path) -> dict[str, str]:
+    # virtme-run puts the path of its own init on the kernel's command line, which ends words at
+    # blanks and knows no quotes: where the environment's path has some, it is reached by a link.
+    found = importlib.util.find_spec("virtme")
+    if found is None or not found.submodule_search_locations:
+        return {}
+    packages = Path(found.submodule_search_locations[0]).parent
+    if not re.search(r"\s", str(packages)):
+        return {}
+    link = control / "packages"
+    link.symlink_to(packages)
+    return {"PYTHONPATH": os.pathsep.join([str(link), os.environ.get("PYTHONPATH", "")])}
 
 
 def _dies_with_us() -> list[str]:

@@ -24,10 +24,11 @@ def odd_frames(lab: Lab) -> None:
     """The same frame with one field changed, and unchanged."""
     client, server = lab.pod("client"), lab.pod("server")
     for change, key in CASES:
-        source = change.pop("src", str(client.address))
+        changed = dict(change)
+        source = changed.pop("src", str(client.address))
         frame = frames.udp(
             (client.facts.mac, client.facts.lxc_mac), (source, str(server.address)), (4000, 5000),
-            with_cookie(b"hello", new_cookie()), **change,
+            with_cookie(b"hello", new_cookie()), **changed,
         )  # fmt: skip
         frame_lesson(lab, "client", frame, key)
     lab.check("unchanged it arrives", lab.follow("client", "server").packets[0].delivered)

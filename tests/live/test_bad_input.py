@@ -1,6 +1,7 @@
 """Bad input and a bad machine get one clear line, the right exit code, and leave nothing."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -49,7 +50,7 @@ def test_without_clang_the_package_is_named(tmp_path):
             "--mount",
             "sh",
             "-c",
-            f"mount -t tmpfs t /usr/lib/llvm-14/bin; {' '.join(UP)}",
+            f"mount -t tmpfs t /usr/lib/llvm-14/bin; {shlex.join(UP)}",
         ],
         LAB_CACHE_DIR=str(tmp_path),
     )
@@ -57,7 +58,7 @@ def test_without_clang_the_package_is_named(tmp_path):
 
 
 def test_a_full_build_cache_is_named(tmp_path):
-    inside = f"mount -t tmpfs -o size=64k t {tmp_path}; {' '.join(UP)}"
+    inside = f"mount -t tmpfs -o size=64k t {tmp_path}; {shlex.join(UP)}"
     done = run(["unshare", "--mount", "sh", "-c", inside], LAB_CACHE_DIR=str(tmp_path))
     refused(done, 2, str(tmp_path), "LAB_CACHE_DIR")
 
@@ -84,16 +85,15 @@ def test_a_broken_datapath_is_shown_with_its_c_line(tmp_path, line, cause, where
     text = source.read_text()
     assert entry in text
     source.write_text(text.replace(entry, entry + line))
-    inside = f"mount --bind {tmp_path / 'bpf'} {ROOT / 'bpf'}; {' '.join(UP)}"
+    inside = f"mount --bind {tmp_path / 'bpf'} {shlex.quote(str(ROOT / 'bpf'))}; {shlex.join(UP)}"
     done = run(["unshare", "--mount", "sh", "-c", inside], LAB_CACHE_DIR=str(tmp_path))
     refused(done, 2, cause, "hint: ")
     assert where in done.stderr
 
 
 def test_without_control_groups_the_mount_is_named():
-    inside = (
-        f"umount -l /sys/fs/cgroup/unified 2>/dev/null || umount -l /sys/fs/cgroup; {' '.join(UP)}"
-    )
+    without = "umount -l /sys/fs/cgroup/unified 2>/dev/null || umount -l /sys/fs/cgroup"
+    inside = f"{without}; {shlex.join(UP)}"
     done = run(["unshare", "--mount", "sh", "-c", inside])
     refused(done, 2, "cgroup version 2 is not mounted", "mount -t cgroup2")
 

@@ -125,7 +125,7 @@ def scripted(topology, tmp_path, places):
     lines = [line for step in plan(topology) for line in commands(step, paths)]
     lab = tmp_path / "lab"
     root = Path(__file__).resolve().parents[2]
-    lab.write_text(f'#!/bin/sh\nPYTHONPATH={root} exec {sys.executable} -m lab "$@"\n')
+    lab.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -m lab "$@"\n')
     lab.chmod(0o755)
     script = tmp_path / "plan.sh"
     script.write_text(

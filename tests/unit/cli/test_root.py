@@ -123,7 +123,7 @@ def test_every_registered_command_loads_and_has_help(
 
 
 def test_output_to_a_closed_pipe_is_not_an_error() -> None:
-    line = f"{sys.executable} -m lab --help | true; echo ${{PIPESTATUS[0]}}"
+    line = f"'{sys.executable}' -m lab --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=REPO)
     assert (done.stdout.strip(), done.stderr) == ("0", "")
 
