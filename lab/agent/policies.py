@@ -39,6 +39,7 @@ def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
     with BpfMap.from_pin(pin) as policy:
         have = {key: unpack_value(value)[0] for key, value in policy.items()}
         keep = {key.pack() for key in wanted}
+        # no room for old and new side by side: allowing entries go first, denying ones stay
         if len(keep | have.keys()) > policy.spec.max_entries:
             for key in [key for key, deny in have.items() if not deny and key not in keep]:
                 policy.delete(key)

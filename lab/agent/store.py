@@ -86,6 +86,7 @@ class State:
             "revisions": self.revisions,
         }
         staged = path.with_suffix(".next")
+        # texts that are kept ready are pasted in: encoding them again is what costs
         parts = ", ".join(f'"{name}": {text}' for name, text in large.items())
         staged.write_text(json.dumps(data)[:-1] + f", {parts}}}")
         staged.replace(path)

@@ -28,6 +28,7 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     try:
         sent = sock.sendmsg([packet], ancillary)
+        # the descriptors went with the first byte: the rest is ordinary data
         if sent < len(packet):
             sock.sendall(packet[sent:])
     except OSError as error:
@@ -60,6 +61,7 @@ def _read(sock: socket.socket, size: int, fds: list[int]) -> bytes:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds += array.array("i", payload[: len(payload) // 4 * 4])
         if not data:
+            # nobody would own the descriptors of half a message
             for fd in fds:
                 os.close(fd)
             raise Closed("end of file")

@@ -125,7 +125,7 @@ def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _padded(data: bytes) -> bytes:
-    # blocks and options begin at multiples of four bytes; their lengths do not count the padding
+    # blocks and options begin at multiples of four bytes; an option's length leaves padding out
     return data + bytes(-len(data) % 4)
 
 
