@@ -2,7 +2,7 @@
 
 Expired entries are deleted; so are NAT entries whose flow conntrack no longer knows. The interval
 follows Cilium's: five minutes at first, shorter when much was found, longer when little was.
-Source: facts 5.4.
+Source: Cilium's ``pkg/maps/ctmap/gc``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Services -> frontends and backends with their numbers, node by node; nothing is written here.
 
 A service has one frontend per address and port: cluster IP, external and load-balancer addresses
-on every node, node ports on each node's own addresses. Source: facts 2.3, 4.3, 4.5.
+on every node, node ports on each node's own addresses. Source: Cilium's ``pkg/maps/lbmap``.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ HOST_SYSCTLS = (
     ("ipv4.conf.all.send_redirects", "0"),
     ("ipv4.conf.default.send_redirects", "0"),
 )
-"""What Cilium's ``init.sh`` sets on a node's devices (facts: cilium.md §1.2)."""
+"""What Cilium's ``init.sh`` sets on a node's devices (seed 004, 2.2)."""
 
 POD_SYSCTLS = (("ipv4.tcp_congestion_control", "reno"),)
 """A namespace inherits the machine's congestion control; a lab must not depend on it."""
