@@ -60,8 +60,11 @@ def run_command(
 
 def _print_sum(done: list[Tally], repeat: int) -> None:
     reports = [report for tally in done for report in tally.reports]
-    failed = sum(not report.passed for report in reports)
-    text = f"{len(reports) - failed} passed, {failed} failed"
+    needing = sum(_only_needs(report) for report in reports)
+    failed = sum(not report.passed for report in reports) - needing
+    text = f"{len(reports) - failed - needing} passed, {failed} failed"
+    if needing:
+        text += f", {needing} not shown to the end: they need what this kernel lacks"
     if repeat > 1:
         same = sum(len(tally.outcomes) == 1 for tally in done)
         text += f"; {same} of {len(done)} scenarios came out the same all {repeat} times"
@@ -102,7 +105,20 @@ def exit_code(reports: list[Report]) -> int:
     failed = [report for report in reports if not report.passed]
     if not failed:
         return 0
-    return 3 if all(report.unsupported for report in failed) else 1
+    return 3 if all(map(_only_needs, failed)) else 1
+
+
+def _only_needs(report: Report) -> bool:
+    # what was checked before the need was met still counts: a sentence that fell is a failure
+    return report.unsupported and all(check.holds for check in report.checks)
+
+
+def _mark(report: Report) -> str:
+    if report.passed:
+        return typer.style("ok  ", fg="green")
+    if _only_needs(report):
+        return typer.style("NEED", fg="yellow")
+    return typer.style("FAIL", fg="red")
 
 
 def _row(report: Report) -> dict[str, object]:
@@ -123,14 +139,13 @@ def _row(report: Report) -> dict[str, object]:
 
 
 def _print(report: Report) -> None:
-    mark = typer.style("ok  ", fg="green") if report.passed else typer.style("FAIL", fg="red")
     late = report.lateness
     wire = (
         f", wire late by {late.p50_us / 1e3:.2f} ms, at most {late.max_us / 1e3:.2f}"
         if late
         else ""
     )
-    typer.echo(f"{mark} {report.scenario}: {report.claim} ({report.seconds:.2f} s{wire})")
+    typer.echo(f"{_mark(report)} {report.scenario}: {report.claim} ({report.seconds:.2f} s{wire})")
     for check in report.checks:
         sign = "  ✓" if check.holds else "  ✗"
         detail = f"  [{check.detail}]" if check.detail and not check.holds else ""

@@ -2,13 +2,18 @@
 
 import pytest
 
-from lab.cli.run import exit_code
+from lab.cli.run import _print_sum, exit_code
 from lab.scenarios import Check, Report
 from lab.scenarios.tally import Tally, fingerprint
 
 
 def report(
-    *, holds: bool = True, outcome=(("order", (1, 2)),), error: str = "", name="x"
+    *,
+    holds: bool = True,
+    outcome=(("order", (1, 2)),),
+    error: str = "",
+    name="x",
+    unsupported: bool = False,
 ) -> Report:
     return Report(
         scenario=name,
@@ -16,6 +21,7 @@ def report(
         checks=(Check(statement="it holds", holds=holds, detail="seen"),),
         seconds=1.0,
         error=error,
+        unsupported=unsupported,
         outcome=outcome,
     )
 
@@ -53,3 +59,23 @@ def test_a_fingerprint_depends_on_the_outcome_alone() -> None:
 
 def test_different_outcomes_alone_are_no_failed_run() -> None:
     assert exit_code([report(), report(outcome=OTHER)]) == 0
+
+
+NEED = {"error": "this kernel lacks netem", "unsupported": True}
+CODES = {
+    "all held": ([report()], 0),
+    "one did not hold": ([report(), report(holds=False)], 1),
+    "the kernel cannot do something": ([report(), report(**NEED)], 3),
+    "one fell, another needs more": ([report(holds=False), report(**NEED)], 1),
+    "a sentence fell before the need was met": ([report(holds=False, **NEED)], 1),
+}
+
+
+@pytest.mark.parametrize(("reports", "code"), CODES.values(), ids=CODES.keys())
+def test_the_exit_code_tells(reports, code) -> None:
+    assert exit_code(reports) == code
+
+
+def test_a_need_is_not_told_as_a_failure(capsys) -> None:
+    _print_sum([Tally((report(),)), Tally((report(**NEED),))], 1)
+    assert capsys.readouterr().out.startswith("1 passed, 0 failed, 1 not shown to the end")
