@@ -96,7 +96,8 @@ class _Server:
             answer_from = [
                 # in_pktinfo: interface, the address that was asked, the header's; no interface on
                 # the way out
-                (level, kind, bytes(4) + info[4:8] + bytes(4)) for level, kind, info in ancillary
+                (level, kind, bytes(4) + info[4:8] + bytes(4))
+                for level, kind, info in ancillary
             ]
             sock.sendmsg([self.reply or data], answer_from, 0, peer)
         else:

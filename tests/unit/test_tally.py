@@ -1,5 +1,7 @@
 """Runs of one scenario counted: all held, all the same, or what was not."""
 
+from typing import Any
+
 import pytest
 
 from lab.cli.run import _print_sum, exit_code
@@ -61,7 +63,7 @@ def test_different_outcomes_alone_are_no_failed_run() -> None:
     assert exit_code([report(), report(outcome=OTHER)]) == 0
 
 
-NEED = {"error": "this kernel lacks netem", "unsupported": True}
+NEED: dict[str, Any] = {"error": "this kernel lacks netem", "unsupported": True}
 CODES = {
     "all held": ([report()], 0),
     "one did not hold": ([report(), report(holds=False)], 1),
