@@ -13,6 +13,7 @@ from pathlib import Path
 from lab import Lab, Options
 from lab.kernel import process
 from lab.plan import steps
+from lab.plan.inventory import PodFacts
 from lab.plot.cost import Bar, Series
 from topologies.two_nodes import topology
 
@@ -89,19 +90,46 @@ def add_floor(lab: Lab, section: str) -> str:
         section: of ``_floor.c``: ``veth`` or ``peer``.
     """
     client, web = (pod for pod in lab.facts.pods if pod.name in ("client", "web"))
-    node, router = lab.node(client.node), lab.facts.node(client.node).router
     for pod, other in ((client, web), (web, client)):
-        with tempfile.TemporaryDirectory() as folder:
-            path = f"{folder}/floor.o"
-            build = f"clang -O2 -g -target bpf -I/usr/include/x86_64-linux-gnu -o {path}"
-            process.run([*build.split(), f"-DTO_IFINDEX={other.lxc_index}", "-c", str(FLOOR)])
-            node.run(["tc", "qdisc", "add", "dev", pod.lxc, "clsact"], check=True)
-            attach = f"tc filter add dev {pod.lxc} ingress bpf da obj {path} sec {section}"
-            node.run(attach.split(), check=True)
-        # nothing rewrites the frame on its way: the sender must address it to the other pod
-        neighbour = f"ip neigh replace {router} lladdr {other.mac} dev eth0"
-        lab.pod(pod.name).run(neighbour.split(), check=True)
+        _attach_floor(lab, pod.node, pod.lxc, section, other.lxc_index)
+        _address_directly(lab, pod, other)
     return str(web.address)
+
+
+def add_tunnel_floor(lab: Lab) -> str:
+    """Let empty programs carry client's and server's packets through VXLAN; return its address."""
+    client, server = (pod for pod in lab.facts.pods if pod.name in ("client", "server"))
+    for pod, other in ((client, server), (server, client)):
+        make = "ip link add fvx0 index 70 mtu 1450 type vxlan external dstport 4789"
+        lab.node(pod.node).run(make.split(), check=True)
+        lab.node(pod.node).run("ip link set fvx0 up".split(), check=True)
+        remote = int(lab.node(other.node).address)
+        _attach_floor(lab, pod.node, pod.lxc, "encap", 70, remote)
+        _attach_floor(lab, pod.node, "fvx0", "peer", pod.lxc_index)
+        _address_directly(lab, pod, other)
+        lab.pod(pod.name).run("ip link set eth0 mtu 1450".split(), check=True)
+    return str(server.address)
+
+
+def _attach_floor(
+    lab: Lab, where: str, device: str, section: str, to: int, remote: int = 0
+) -> None:
+    node = lab.node(where)
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/floor.o"
+        build = f"clang -O2 -g -target bpf -I/usr/include/x86_64-linux-gnu -o {path}"
+        numbers = [f"-DTO_IFINDEX={to}", f"-DREMOTE={remote:#x}"]
+        process.run([*build.split(), *numbers, "-c", str(FLOOR)])
+        node.run(["tc", "qdisc", "add", "dev", device, "clsact"], check=True)
+        attach = f"tc filter add dev {device} ingress bpf da obj {path} sec {section}"
+        node.run(attach.split(), check=True)
+
+
+def _address_directly(lab: Lab, pod: PodFacts, other: PodFacts) -> None:
+    # nothing rewrites the frame on its way: the sender must address it to the other pod
+    router = lab.facts.node(pod.node).router
+    neighbour = f"ip neigh replace {router} lladdr {other.mac} dev eth0"
+    lab.pod(pod.name).run(neighbour.split(), check=True)
 
 
 def trips(lab: Lab, server: str, address: str, port: int = PORT, count: int = TRIPS) -> float:

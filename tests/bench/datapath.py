@@ -24,6 +24,7 @@ from tests.bench._measure import (
     add_bare_veth,
     add_floor,
     add_kernel_overlay,
+    add_tunnel_floor,
     bars,
     in_turns,
     lab_with,
@@ -126,10 +127,12 @@ def compare_paths(report: Report) -> None:
         lab_with(PLAIN) as plain,
         lab_with(PLAIN) as floor,
         lab_with(PLAIN) as peer_floor,
+        lab_with(PLAIN) as tunnel_floor,
     ):
         bare, overlay = add_bare_veth(plain), add_kernel_overlay(plain)
         add_floor(floor, "veth")
         add_floor(peer_floor, "peer")
+        add_tunnel_floor(tunnel_floor)
         ours.apply(Service(name="one", ports=(port,), backends=("web",)))
         service = ours.service("one").address
         web, server = str(ours.pod("web").address), str(ours.pod("server").address)
@@ -161,6 +164,7 @@ def compare_paths(report: Report) -> None:
             "us",
             {
                 "kernel bridge and VXLAN": lambda: trips(plain, "server", overlay),
+                "floor of the tunnel": lambda: trips(tunnel_floor, "server", server),
                 "pod to pod, tunnel": lambda: trips(ours, "server", server),
                 "pod to pod, native": lambda: trips(native, "server", server),
                 "pod to pod, native, host routing": lambda: trips(short, "server", server),
@@ -185,6 +189,7 @@ def compare_paths(report: Report) -> None:
             "Gbit/s",
             {
                 "kernel bridge and VXLAN": lambda: stream(plain, "server", overlay),
+                "floor of the tunnel": lambda: stream(tunnel_floor, "server", server),
                 "pod to pod, tunnel": lambda: stream(ours, "server", server),
             },
             {"pod to pod, tunnel": SAME_MTU_TUNNEL},
