@@ -102,12 +102,12 @@ def add_tunnel_floor(lab: Lab) -> str:
     for pod, other in ((client, server), (server, client)):
         make = "ip link add fvx0 index 70 mtu 1450 type vxlan external dstport 4789"
         lab.node(pod.node).run(make.split(), check=True)
-        lab.node(pod.node).run("ip link set fvx0 up".split(), check=True)
+        lab.node(pod.node).run(["ip", "link", "set", "fvx0", "up"], check=True)
         remote = int(lab.node(other.node).address)
         _attach_floor(lab, pod.node, pod.lxc, "encap", 70, remote)
         _attach_floor(lab, pod.node, "fvx0", "peer", pod.lxc_index)
         _address_directly(lab, pod, other)
-        lab.pod(pod.name).run("ip link set eth0 mtu 1450".split(), check=True)
+        lab.pod(pod.name).run(["ip", "link", "set", "eth0", "mtu", "1450"], check=True)
     return str(server.address)
 
 
