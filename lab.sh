@@ -4,8 +4,8 @@
 #   sudo ./lab.sh demo        everything that follows goes to `lab` as it is
 #
 # What it installs: Debian 12 packages (root or sudo needed) and a Python environment in .venv with
-# the versions of requirements.lock. Later runs only compare a checksum. An interrupted run is
-# taken up again by the next one.
+# the versions of requirements.lock; a file whose hash is not in it is refused. Later runs only
+# compare a checksum. An interrupted run is taken up again by the next one.
 set -eu
 
 here=${BASH_SOURCE[0]}
@@ -165,8 +165,8 @@ build_environment() {
             /usr/bin/python3 -m venv --system-site-packages "$venv" || return 1
     fi
     local pip=("$python" -m pip --disable-pip-version-check --no-input)
-    quietly "installing $(grep -c == "$root/requirements.lock") Python packages (requirements.lock)" \
-        "${pip[@]}" install --no-deps -r "$root/requirements.lock" || return 1
+    quietly "installing $(grep -c '^[^#].*==' "$root/requirements.lock") Python packages (requirements.lock)" \
+        "${pip[@]}" install --no-deps --require-hashes -r "$root/requirements.lock" || return 1
     quietly "installing the lab itself (editable)" \
         "${pip[@]}" install --no-deps --no-build-isolation -e "$root" || return 1
 }
