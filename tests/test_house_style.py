@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAB = ROOT / "lab"
 
 LAYERS = {
-    0: {"model", "layouts", "policy", "names", "waiting", "errors", "trace"},
+    0: {"codec", "model", "layouts", "policy", "names", "waiting", "errors", "trace"},
     1: {"plan", "packets"},
     2: {"kernel"},
     3: {"agent", "datapath", "engines"},

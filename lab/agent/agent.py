@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.agent import endpoints, garbage, policies, tables
-from lab.agent.codec import Description
+from lab.agent.descriptions import Description
 from lab.agent.services import Frontend, Realiser, on_node
 from lab.agent.status import AgentStatus, Collected
 from lab.agent.store import State

@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.agent import codec, nodeconfig, tables, views
+from lab import codec
+from lab.agent import nodeconfig, tables, views
 from lab.agent.agent import Agent
+from lab.agent.descriptions import Description
 from lab.agent.store import State
 from lab.errors import InputError, LabError
 from lab.kernel.bpfmap import BpfMap
@@ -145,7 +147,7 @@ class Loop:
 
 
 def _apply(agent: Agent, request: Mapping[str, Any]) -> object:
-    agent.apply(codec.decode(request["items"]))
+    agent.apply(codec.decode(tuple[Description, ...], request["items"]))
     return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.agent import codec
+from lab import codec
 from lab.model import Namespace, Service
 from lab.plan.steps import NODES_DIR
 from lab.policy.objects import Cluster, Policy
@@ -78,8 +78,8 @@ class State:
             "started": self.started,
             "semantics": self.semantics,
             "policy_revision": self.policy_revision,
-            "services": [codec.encode(item) for item in self.services.values()],
-            "namespaces": [codec.encode(item) for item in self.namespaces.values()],
+            "services": codec.encode(list(self.services.values())),
+            "namespaces": codec.encode(list(self.namespaces.values())),
             "identities": [[list(key), number] for key, number in self.identities.items()],
             "networks": self.networks,
             "numbers": asdict(self.numbers),
@@ -94,8 +94,7 @@ class State:
     def _policy_text(self) -> str:
         # a thousand policies take longer to write down than all else that a label change needs
         if self._policies is None or self._policies[0] != self.policies:
-            rows = [[name, codec.encode(item)] for name, item in self.policies.items()]
-            self._policies = dict(self.policies), json.dumps(rows)
+            self._policies = dict(self.policies), json.dumps(codec.encode(self.policies))
         return self._policies[1]
 
     def _cluster_text(self) -> str:
@@ -110,18 +109,18 @@ class State:
             data: Mapping[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
             return cls()
-        services = [codec.decode(item) for item in data["services"]]
-        namespaces = [codec.decode(item) for item in data["namespaces"]]
+        services = codec.decode(tuple[Service, ...], data["services"])
+        namespaces = codec.decode(tuple[Namespace, ...], data["namespaces"])
         return cls(
             started=data["started"],
             semantics=data["semantics"],
             policy_revision=data["policy_revision"],
             services={item.title: item for item in services},
             namespaces={item.name: item for item in namespaces},
-            policies={name: codec.decode(item) for name, item in data["policies"]},
+            policies=codec.decode(dict[str, tuple[Policy, ...]], data["policies"]),
             identities={tuple(key): number for key, number in data["identities"]},
             networks=dict(data["networks"]),
             numbers=Numbers(**data["numbers"]),
-            cluster=codec.decode(data["cluster"]),
+            cluster=codec.decode(Cluster | None, data["cluster"]),
             revisions=dict(data["revisions"]),
         )

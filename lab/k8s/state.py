@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lab.codec import decode, encode
 from lab.errors import InputError
 from lab.k8s.objects import ClusterNode, Container, Meta, Namespace, Objects, PodObject, PodSpec
 from lab.k8s.place import World, place
 from lab.model import Topology
-from lab.policy.codec import decode, encode
 from lab.policy.objects import Semantics
 from lab.runtime import Lab, registry
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab.errors import KernelError, PrerequisiteError
+from lab.errors import KernelError, PrerequisiteError, UnsupportedError
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -22,13 +23,16 @@ MNT_DETACH = 2
 
 PR_SET_NAME = 15
 
+_BUILT_BY = {"bpf": "CONFIG_BPF_SYSCALL", "cgroup2": "CONFIG_CGROUPS"}
+"""Kernel options without which mount(2) does not know a file system."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _check(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        if number == 1:
+        if number == errno.EPERM:
             raise PrerequisiteError(
                 f"{what}: not permitted",
                 hint="run as root (sudo), outside an unprivileged container",
@@ -60,12 +64,29 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
     """Mount ``source`` at ``target`` (``mount(2)``) in the caller's mount namespace.
 
     Raises:
-        KernelError: with source, target and errno.
+        PrerequisiteError: not root, or a container that must not mount.
+        UnsupportedError: the kernel was built without this file system.
+        KernelError: any other refusal, with source, target and errno.
     """
     result = _libc.mount(
         source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), data.encode()
     )
-    _check(result, f"mount {fstype or source} at {target}")
+    what, number = f"mount {fstype or source} at {target}", ctypes.get_errno()
+    # EPERM: no capability, or seccomp; EACCES: a security module such as a container's AppArmor
+    # profile, which refuses root as well
+    if result < 0 and number in (errno.EPERM, errno.EACCES):
+        raise PrerequisiteError(
+            f"{what}: not permitted",
+            hint="run as root (sudo); inside a container, one that may mount (--privileged)",
+        )
+    if result < 0 and number == errno.ENODEV and fstype:
+        option = _BUILT_BY.get(fstype)
+        raise UnsupportedError(
+            f"{what}: this kernel has no file system {fstype}"
+            + (f" ({option} is off)" if option else ""),
+            hint="run the same on Debian's kernel: lab vm -- COMMAND",
+        )
+    _check(result, what)
 
 
 def unmount(target: str) -> None:

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab import codec
 from lab.errors import InputError, KernelError, UnsupportedError
 from lab.kernel import probe as abilities
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import raise_error
-from lab.trace.own import At, OwnEvent, Probe, as_message
+from lab.trace.own import At, OwnEvent, Probe
 
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
@@ -93,7 +94,7 @@ class OwnProbe:
         self.events: list[OwnEvent] = []
         self.lost = 0
         self._lab = lab
-        self._connection: socket.socket = lab.keeper.spawn(SERVICE, "", probe=as_message(probe))
+        self._connection: socket.socket = lab.keeper.spawn(SERVICE, "", probe=codec.encode(probe))
         try:
             answer = self._receive()
         # Ctrl-C as well: as long as the connection lives, so does the probe

@@ -11,12 +11,13 @@ import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lab import codec
 from lab.errors import InputError, TopologyError
 from lab.kernel.bcc import Device, Output, OwnProgram, writers
 from lab.kernel.headers import find_headers
 from lab.names import did_you_mean
 from lab.runtime.messages import receive, send
-from lab.trace.own import Attach, Probe, probe_of
+from lab.trace.own import Attach, Probe
 
 if TYPE_CHECKING:
     from lab.runtime.keeper import Context
@@ -34,7 +35,7 @@ class Holder:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.probe: Probe = probe_of(context.arguments["probe"])
+        self.probe: Probe = codec.decode(Probe, context.arguments["probe"])
         self.events: list[Output] = []
         self.dropped = 0
         self.headers = find_headers()

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lab.agent import codec, kubeproxy, views
-from lab.agent.codec import Description, describe
+from lab import codec
+from lab.agent import kubeproxy, views
+from lab.agent.descriptions import Description, describe
 from lab.agent.services import Realiser, on_node
 from lab.agent.status import (
     AgentStatus,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from lab.runtime.live import Place
 
 T = TypeVar("T")
+_NOTHING = type(None)
+"""What a request answers that only changes something."""
 
 
 class AgentClient:
@@ -42,8 +45,8 @@ class AgentClient:
         self._keeper = keeper
         self._socket: socket.socket | None = None
 
-    def ask(self, op: str, **arguments: Any) -> Any:
-        """Send one request and return the decoded result.
+    def ask(self, op: str, kind: type[T], /, **arguments: Any) -> T:
+        """Send one request and return its result, which is a ``kind``.
 
         Raises:
             LabError: what the agent answered.
@@ -63,7 +66,7 @@ class AgentClient:
                 "one is coming, lab.agent.start() starts one",
             ) from None
         raise_error(answer)
-        return codec.decode(answer["result"])
+        return cast(T, codec.decode(kind, answer["result"]))
 
     @property
     def running(self) -> bool:
@@ -94,23 +97,23 @@ class AgentClient:
 
     def status(self) -> AgentStatus:
         """Return what the agent says of itself."""
-        return cast(AgentStatus, self.ask("status"))
+        return self.ask("status", AgentStatus)
 
     def endpoints(self) -> tuple[EndpointStatus, ...]:
         """Return every endpoint of every node."""
-        return cast(tuple[EndpointStatus, ...], self.ask("endpoints"))
+        return self.ask("endpoints", tuple[EndpointStatus, ...])
 
     def services(self) -> tuple[ServiceStatus, ...]:
         """Return the services, in the order they were applied."""
-        return cast(tuple[ServiceStatus, ...], self.ask("services"))
+        return self.ask("services", tuple[ServiceStatus, ...])
 
     def identities(self) -> tuple[IdentityStatus, ...]:
         """Return the security identities, reserved ones first."""
-        return cast(tuple[IdentityStatus, ...], self.ask("identities"))
+        return self.ask("identities", tuple[IdentityStatus, ...])
 
     def policies(self) -> tuple[Policy, ...]:
         """Return the policies in force."""
-        return cast(tuple[Policy, ...], self.ask("policies"))
+        return self.ask("policies", tuple[Policy, ...])
 
     def close(self) -> None:
         """Drop the connection; idempotent."""
@@ -137,16 +140,15 @@ class NodeAgent:
             endpoint: its id, or the pod's or node's name.
             why: for the endpoint's log.
         """
-        return int(self.client.ask("regenerate", node=self.node, endpoint=endpoint, why=why))
+        return self.client.ask("regenerate", int, node=self.node, endpoint=endpoint, why=why)
 
     def log(self, endpoint: str | int) -> tuple[str, ...]:
         """Return the lines of an endpoint's log: monotonic clock in seconds, then what happened."""
-        text: str = self.client.ask("log", node=self.node, endpoint=endpoint)
-        return tuple(text.splitlines())
+        return tuple(self.client.ask("log", str, node=self.node, endpoint=endpoint).splitlines())
 
     def config(self) -> tuple[Parameter, ...]:
         """Return the node's parameters under ``init.sh``'s names."""
-        return cast(tuple[Parameter, ...], self.client.ask("config", node=self.node))
+        return self.client.ask("config", tuple[Parameter, ...], node=self.node)
 
     def prefilter(self, *networks: str) -> int:
         """Turn exactly these sources away in XDP (``Options(prefilter=True)``); return how many.
@@ -154,11 +156,11 @@ class NodeAgent:
         Raises:
             InputError: one of them is no IPv4 network.
         """
-        return int(self.client.ask("prefilter", node=self.node, networks=list(networks)))
+        return self.client.ask("prefilter", int, node=self.node, networks=list(networks))
 
     def collect(self) -> Collected:
         """Remove expired conntrack and orphaned NAT entries now."""
-        return cast(Collected, self.client.ask("gc", node=self.node))
+        return self.client.ask("gc", Collected, node=self.node)
 
 
 class Control:
@@ -189,7 +191,7 @@ class Control:
             InputError: one of them is impossible.
             KernelError: no agent is running.
         """
-        self.agent.ask("apply", items=[codec.encode(item) for item in items])
+        self.agent.ask("apply", _NOTHING, items=[codec.encode(item) for item in items])
 
     def delete(self, *items: Description | str) -> None:
         """Take services, policies and namespaces back, given as such or by title.
@@ -197,7 +199,7 @@ class Control:
         Raises:
             InputError: one of them is not there; then nothing has been deleted.
         """
-        self.agent.ask("delete", names=[describe(item) for item in items])
+        self.agent.ask("delete", _NOTHING, names=[describe(item) for item in items])
 
     def kube_proxy(self, flavour: str, *services: Service) -> tuple[ServiceStatus, ...]:
         """Realise services as kube-proxy would, in the nodes' netfilter, and return them.
@@ -259,7 +261,7 @@ class Control:
         todo = pod_steps(facts, facts.node(pod.node), added)
         self.keeper.ask(op="run", steps=[steps.to_json(step) for step in todo])
         try:
-            self.agent.ask("pods", topology=following.to_json())
+            self.agent.ask("pods", _NOTHING, topology=following.to_json())
         except BaseException:
             self.keeper.ask(op="remove", netns=added.netns)
             self._tell_keeper(kept)
@@ -282,7 +284,7 @@ class Control:
         pods = tuple(replace(p, labels=pod.labels) if p == old else p for p in kept.pods)
         following = replace(kept, pods=pods)
         data = following.to_json()
-        self.agent.ask("pods", topology=data)
+        self.agent.ask("pods", _NOTHING, topology=data)
         self.keeper.ask(op="topology", topology=data)
         self._take_over(following, inventory(following, self._facts.identities))
 
@@ -297,7 +299,7 @@ class Control:
         pods = tuple(pod for pod in kept.pods if pod.full_name != gone.name)
         following = replace(kept, pods=pods)
         self._let_go(gone.name)
-        self.agent.ask("pods", topology=following.to_json())
+        self.agent.ask("pods", _NOTHING, topology=following.to_json())
         self.keeper.ask(op="remove", netns=gone.netns)
         self._tell_keeper(following)
         self._take_over(following, inventory(following, self._facts.identities))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from lab.errors import InputError
 from lab.names import did_you_mean
@@ -148,16 +147,3 @@ class OwnEvent:
     places: tuple[tuple[int, int], ...] = ()
     values: tuple[tuple[str, int | str], ...] = ()
     object: str = ""
-
-
-def probe_of(value: dict[str, Any]) -> Probe:
-    """Return the probe that `as_message` described."""
-    attach = tuple(Attach(*row) for row in value["attach"])
-    return Probe(value["text"], attach, value["name"], value["first_line"])
-
-
-def as_message(probe: Probe) -> dict[str, Any]:
-    """Return a probe as plain values, for another process."""
-    attach = [[one.kind, one.target, one.function] for one in probe.attach]
-    rest = {"name": probe.name, "first_line": probe.first_line}
-    return {"text": probe.text, "attach": attach, **rest}
