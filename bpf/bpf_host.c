@@ -29,22 +29,6 @@
 #include "lib/trace.h"
 #include "lib/unused.h"
 
-/*
- * Who a packet without a mark is from: whoever its address belongs to. Two things it cannot be:
- * the host, whose address NAT may have put there, and a pod behind the tunnel, whose packets come
- * out of the tunnel and nowhere else.
- */
-static __always_inline __u32 identity_of_address(struct __sk_buff *ctx, __be32 addr)
-{
-	const struct remote_endpoint_info *info = ipcache_lookup4(ctx, addr);
-
-	if (!info || !info->sec_identity || info->sec_identity == IDENTITY_HOST)
-		return IDENTITY_WORLD;
-	if (enable_tunnel && info->tunnel_endpoint)
-		return IDENTITY_WORLD;
-	return info->sec_identity;
-}
-
 /* From cilium_host into the cluster: a pod here, a pod behind the tunnel, or the stack again.
  * A verdict or a DROP_*. */
 static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_info *drop)
@@ -62,7 +46,7 @@ static __always_inline int route_from_host(struct __sk_buff *ctx, struct drop_in
 
 	/* 1. Who is it from, if the mark did not say? */
 	if (drop->src_label == IDENTITY_WORLD)
-		drop->src_label = identity_of_address(ctx, ip4->saddr);
+		drop->src_label = ipcache_sender4(ctx, ip4->saddr);
 	from.src_label = drop->src_label;
 	trace.src_label = drop->src_label;
 
@@ -104,7 +88,7 @@ static __always_inline int route_from_netdev(struct __sk_buff *ctx, struct drop_
 	ep = endpoint_lookup4(ctx, ip4->daddr);
 	if (!ep || ep->flags & ENDPOINT_F_HOST)
 		return TC_ACT_OK;
-	from.src_label = identity_of_address(ctx, saddr);
+	from.src_label = ipcache_sender4(ctx, saddr);
 	drop->src_label = from.src_label;
 	return deliver_local4(ctx, ep, &from);
 }

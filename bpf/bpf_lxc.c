@@ -566,7 +566,7 @@ SEC("to-container") int cil_to_container(struct __sk_buff *ctx)
 	else if (magic == MARK_MAGIC_HOST || !ctx->ingress_ifindex)
 		drop.src_label = IDENTITY_HOST;
 	else
-		drop.src_label = ipcache_identity4(ctx, ip4->saddr);
+		drop.src_label = ipcache_sender4(ctx, ip4->saddr);
 
 	/* 3. Policy, in the pod's own programs; it has judged the pod's own answer already. */
 	cb_set(ctx, CB_SRC_LABEL, drop.src_label);

@@ -109,7 +109,7 @@ struct ct_buffer4 {
 	__u8 has_l4;
 	__u8 monitor; /* something new: worth telling in spite of aggregation */
 	__u8 error; /* an ICMP error: makes no entry */
-	__u8 pad;
+	__u8 answer; /* the entry was found as answers find it */
 };
 
 _Static_assert(sizeof(struct ct_buffer4) == 40, "cilium_tail_call_buffer4 value");
@@ -230,14 +230,22 @@ static __always_inline void ct_account(struct ct_entry *entry, __u32 bytes, enum
 	}
 }
 
-/* Is the flow's entry changed by this packet? true when it is opened again. */
-VERIFIED_ONCE int ct_advance(struct ct_entry *entry, const struct flow4 *flow, enum ct_dir dir)
+/* A packet that asks for a connection, and does not answer one that asked. */
+static __always_inline bool ct_opens(const struct flow4 *flow)
+{
+	return (flow->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+}
+
+/* Is the flow's entry changed by this packet? true when it is opened again, which an answer does
+ * not. */
+VERIFIED_ONCE int ct_advance(struct ct_entry *entry, const struct flow4 *flow, enum ct_dir dir,
+			     bool answer)
 {
 	if (!entry || !flow)
 		return false;
 	if (flow->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_RST)) {
 		ct_close(entry, flow, dir);
-	} else if (flow->tcp_flags & TCP_FLAG_SYN && entry->flags & CT_CLOSING) {
+	} else if (!answer && ct_opens(flow) && entry->flags & CT_CLOSING) {
 		entry->flags &= ~(CT_CLOSING | CT_F_SEEN_NON_SYN);
 		entry->tx_flags_seen = 0;
 		entry->rx_flags_seen = 0;
@@ -277,10 +285,41 @@ VERIFIED_ONCE int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry, const st
 	ct_read_state(entry, &result->state, dir);
 	if (flow->related)
 		return CT_RELATED;
-	reopened = ct_advance(entry, flow, dir);
+	reopened = ct_advance(entry, flow, dir, result->answer);
 	result->monitor = ct_touch(entry, flow, dir) || reopened;
 	ct_account(entry, ctx->len, dir);
-	return reopened ? CT_REOPENED : CT_ESTABLISHED;
+	if (reopened)
+		return CT_REOPENED;
+	return result->answer ? CT_REPLY : CT_ESTABLISHED;
+}
+
+/* No such entry any more, and counted as if it had never been made: what was removed is the agent's
+ * to count. */
+static __always_inline void ct_forget(const struct ipv4_ct_tuple *tuple)
+{
+	struct ipv4_ct_tuple key IN_WORDS;
+
+	tuple_copy(&key, tuple);
+	if (key.nexthdr == IPPROTO_TCP) {
+		if (!bpf_map_delete_elem(&cilium_ct4_global, &key))
+			runtime_add(RUNTIME_CONFIG_CT_TCP_CREATED, -1);
+	} else if (!bpf_map_delete_elem(&cilium_ct_any4_global, &key)) {
+		runtime_add(RUNTIME_CONFIG_CT_ANY_CREATED, -1);
+	}
+}
+
+/*
+ * When both sides have closed, a SYN from the one that used to answer is no answer: it opens a flow
+ * of its own, which policy has to judge by the port it goes to. The old entry would take the rest of
+ * that flow for answers; it goes. true when it did.
+ */
+static __always_inline bool ct_answered_anew(const struct ct_entry *entry,
+					     const struct flow4 *flow)
+{
+	if (likely(!ct_opens(flow)) || (entry->flags & CT_CLOSING) != CT_CLOSING)
+		return false;
+	ct_forget(&flow->tuple);
+	return true;
 }
 
 /* An enum ct_status; `flow->tuple` and `result` are filled for what follows. */
@@ -289,23 +328,21 @@ VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_
 {
 	struct ct_entry *entry;
 	int status = CT_NEW;
-	bool answer;
 
 	if (!flow || !result)
 		return DROP_INVALID_TC_BUFFER;
 	result->monitor = 1;
 	tuple_set_flags(&flow->tuple, ct_answer_flags(dir));
 	entry = ct_find(&flow->tuple);
-	answer = entry && dir != CT_SERVICE;
+	if (entry && dir != CT_SERVICE && ct_answered_anew(entry, flow))
+		entry = NULL;
+	result->answer = entry && dir != CT_SERVICE;
 	if (!entry && dir != CT_SERVICE) {
 		tuple_turn(&flow->tuple);
 		entry = ct_find(&flow->tuple);
 	}
-	if (entry) {
+	if (entry)
 		status = ct_hit(ctx, entry, flow, dir, result);
-		if (answer && status == CT_ESTABLISHED)
-			status = CT_REPLY;
-	}
 	ct_note(ctx, flow, &result->state, dir, status);
 	return status;
 }

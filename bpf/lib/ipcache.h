@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common.h"
+#include "config.h"
 #include "identity.h"
 #include "mind.h"
 
@@ -71,4 +72,20 @@ static __always_inline __u32 ipcache_identity4(struct __sk_buff *ctx, __be32 add
 	const struct remote_endpoint_info *info = ipcache_lookup4(ctx, addr);
 
 	return info && info->sec_identity ? info->sec_identity : IDENTITY_WORLD;
+}
+
+/*
+ * Who a packet without a mark is from: whoever its address belongs to. Two things it cannot be:
+ * the host, whose address NAT may have put there, and a pod behind the tunnel, whose packets come
+ * out of the tunnel and nowhere else.
+ */
+static __always_inline __u32 ipcache_sender4(struct __sk_buff *ctx, __be32 addr)
+{
+	const struct remote_endpoint_info *info = ipcache_lookup4(ctx, addr);
+
+	if (!info || !info->sec_identity || info->sec_identity == IDENTITY_HOST)
+		return IDENTITY_WORLD;
+	if (enable_tunnel && info->tunnel_endpoint)
+		return IDENTITY_WORLD;
+	return info->sec_identity;
 }

@@ -45,9 +45,16 @@ static __always_inline int nodeport_track(struct __sk_buff *ctx, __be16 rev_nat_
 	if (ret < 0)
 		return ret;
 	ret = ct_lookup4(ctx, &flow, CT_EGRESS, &ct);
-	if (ret != CT_NEW)
+	if (ret < 0 || ret == CT_REPLY || ret == CT_RELATED)
 		return ret < 0 ? ret : 0;
-	return ct_create4(ctx, &flow, CT_EGRESS, &state);
+	if (ret != CT_NEW && ct.state.rev_nat_index == rev_nat_index && ct.state.flags & flag)
+		return 0;
+	ret = ct_create4(ctx, &flow, CT_EGRESS, &state);
+	/* The client has reached this backend by another service before: what the backend's end
+	 * remembers of that is no longer true. */
+	tuple_set_flags(&flow.tuple, TUPLE_F_IN);
+	ct_forget(&flow.tuple);
+	return ret;
 }
 
 /* Is the packet for a service that may be used from outside? Then it is translated: an enum

@@ -70,6 +70,24 @@ STATUS = {
         "established",
     ),
     "a SYN on a refused flow: reopened": ([out(SYN), back(RST), out(SYN)], "reopened"),
+    "a SYN from who answered a closed flow: new": (
+        CLOSED := [
+            out(SYN),
+            back(SYNACK),
+            out(FIN),
+            back(FIN_BACK),
+            back(tcp(REMOTE, CLIENT, 80, 40000)),
+        ],
+        "new",
+    ),
+    "what it goes on with: established": (
+        [*CLOSED, back(tcp(REMOTE, CLIENT, 80, 40000, "A"))],
+        "established",
+    ),
+    "a late SYN and ACK on a closed flow: reply": (
+        [out(SYN), back(SYNACK), out(FIN), back(FIN_BACK), back(SYNACK)],
+        "reply",
+    ),
     "UDP's answer: reply": ([out(ASK), back(ANSWER)], "reply"),
     "UDP from another port: new": ([out(ASK), back(udp(REMOTE, CLIENT, 54, 40000))], "new"),
     "a pong: reply": ([out(PING), back(PONG)], "reply"),

@@ -196,6 +196,26 @@ def test_the_nodes_own_backend_answers_from_the_service(uplink):
     assert (back.verdict, answer[IP].src, answer[TCP].sport) == (PASS, NODE, PORT)
 
 
+EARLIER = {
+    "by another service": lambda scene: arrive(scene, tcp(WORLD, NODE, 2000, PORT)),
+    "directly": lambda scene: None,
+}
+
+
+@pytest.mark.parametrize("reach", EARLIER.values(), ids=EARLIER)
+def test_a_backend_reached_anew_answers_from_the_service_asked_last(uplink, reach):
+    scene = uplink()
+    scene.service(NODE, PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
+    scene.service(NODE, PORT + 1, [(CLIENT, 80)], 2, flags=NODEPORT)
+    reach(scene)
+    scene.run(Hook.FROM_HOST, tcp(WORLD, CLIENT, 2000, 80), ingress_ifindex=1)
+    arrive(scene, tcp(WORLD, NODE, 2000, PORT + 1))
+    scene.run(Hook.FROM_HOST, tcp(WORLD, CLIENT, 2000, 80), ingress_ifindex=1)
+    result = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, WORLD, 80, 2000, "SA"))
+    answer = Ether(result.packet)
+    assert (answer[IP].src, answer[TCP].sport) == (NODE, PORT + 1)
+
+
 def test_a_client_the_stack_does_not_know_is_answered_where_it_came_from(uplink):
     scene = uplink()
     service(scene)

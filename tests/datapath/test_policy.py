@@ -107,6 +107,17 @@ def test_an_error_about_an_allowed_flow_passes(enforced):
     assert incoming(enforced, unreachable(REMOTE, CLIENT, sent)).drop_reason is None
 
 
+def test_an_old_answers_port_is_no_way_in(enforced):
+    """Whoever answered from port 80 may not, later, connect from it to any port."""
+    enforced.allow(0, egress=OUT)
+    enforced.allow(258, egress=IN, protocol=6, port=80)
+    outgoing(enforced)
+    incoming(enforced, tcp(REMOTE, CLIENT, 80, 40000, "SA"))
+    outgoing(enforced, tcp(CLIENT, REMOTE, flags="FA"))
+    incoming(enforced, tcp(REMOTE, CLIENT, 80, 40000, "FA"))
+    assert incoming(enforced, tcp(REMOTE, CLIENT, 80, 40000, "S")).drop_reason == MISSED
+
+
 def test_a_policy_taken_back_ends_an_established_flow(enforced):
     enforced.allow(0, egress=OUT)
     outgoing(enforced)

@@ -12,6 +12,8 @@ from tests.datapath.scene import (
     CLIENT,
     CLIENT_LXC,
     CLIENT_MAC,
+    NEIGHBOUR,
+    NODE,
     REMOTE,
     ROUTER,
     VIP,
@@ -26,7 +28,10 @@ SENDERS = {
     "the mark names the identity": ({"mark": 300 << 16 | 0x0F00}, 300),
     "the mark names the host": ({"mark": 0x0C00, "ingress_ifindex": 1}, 1),
     "born on the node: the host": ({}, 1),
-    "forwarded: whoever the address belongs to": ({"ingress_ifindex": 1}, 258),
+    "forwarded: not a pod behind the tunnel, whose packets come out of it": (
+        {"ingress_ifindex": 1},
+        2,
+    ),
 }
 
 
@@ -40,6 +45,23 @@ def test_who_sent_it(routed, context, identity):
     result = routed.run(Hook.TO_CONTAINER, udp(REMOTE, CLIENT), **context)
     told = result.event(TraceEvent)
     assert (result.verdict, told.name, told.src_identity) == (Verdict.PASS, "TO_LXC", identity)
+
+
+FORWARDED = {
+    "a neighbour": ({}, NEIGHBOUR, 257),
+    "a pod elsewhere, where pods are routed": ({"enable_tunnel": False}, REMOTE, 258),
+    "a stranger": ({}, WORLD, 2),
+    "whoever pretends to be the node": ({}, NODE, 2),
+    "whoever pretends to be it where pods are routed": ({"enable_tunnel": False}, NODE, 2),
+    "whoever pretends to be a pod behind the tunnel": ({}, REMOTE, 2),
+}
+
+
+@pytest.mark.parametrize(("config", "source", "identity"), FORWARDED.values(), ids=FORWARDED)
+def test_whose_a_forwarded_packet_without_a_mark_is(scenes, config, source, identity):
+    scene = scenes(enable_endpoint_routes=True, **config)
+    result = scene.run(Hook.TO_CONTAINER, udp(source, CLIENT), ingress_ifindex=1)
+    assert result.event(TraceEvent).src_identity == identity
 
 
 OTHERS = {
@@ -56,10 +78,10 @@ def test_what_is_no_sane_ipv4(routed, packet, reason):
 
 def test_policy_is_enforced(scenes):
     scene = scenes(enable_endpoint_routes=True, enable_policy=True)
-    refused = scene.run(Hook.TO_CONTAINER, udp(REMOTE, CLIENT), ingress_ifindex=1)
+    refused = scene.run(Hook.TO_CONTAINER, udp(NEIGHBOUR, CLIENT), ingress_ifindex=1)
     assert refused.drop_reason == "DROP_POLICY"
-    scene.allow(258, egress=False)
-    allowed = scene.run(Hook.TO_CONTAINER, udp(REMOTE, CLIENT), ingress_ifindex=1)
+    scene.allow(257, egress=False)
+    allowed = scene.run(Hook.TO_CONTAINER, udp(NEIGHBOUR, CLIENT), ingress_ifindex=1)
     assert allowed.verdict is Verdict.PASS
 
 
