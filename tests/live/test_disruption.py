@@ -27,7 +27,7 @@ def allow(port):
 
 def counters(lab, pod):
     """Every counter of /proc/net/snmp and netstat, by name."""
-    text = lab.pod(pod).run(["cat", "/proc/net/snmp", "/proc/net/netstat"], check=True).stdout
+    text = lab.pod(pod).run(["cat", "/proc/net/netstat", "/proc/net/snmp"], check=True).stdout
     found = {}
     for names, values in zip(text.splitlines()[::2], text.splitlines()[1::2], strict=True):
         kind = names.split(":")[0]
@@ -37,9 +37,33 @@ def counters(lab, pod):
 
 
 def resent(lab):
-    """TcpRetransSegs of both ends, without those whose first copy had arrived (DSACK)."""
+    """TcpRetransSegs of both ends, without those whose first copy had arrived (DSACK).
+
+    A sender that the scheduler moves to another CPU overtakes itself, with nothing disturbing it
+    too: what it then sends again is taken back by a DSACK, but a moment later. A loss is not.
+    """
     ends = [counters(lab, pod) for pod in ENDS]
     return sum(end["TcpRetransSegs"] - end["TcpExtTCPDSACKRecvSegs"] for end in ends)
+
+
+def losses(lab):
+    """Segments lost and packets dropped so far, as two readings in a row agree on."""
+    seen = []
+
+    def settled():
+        seen.append((resent(lab), dropped(lab)))
+        return len(seen) > 1 and seen[-1] == seen[-2]
+
+    eventually(settled, what="two equal readings of the counters")
+    return seen[-1]
+
+
+def check_no_loss_since(lab, before):
+    first = resent(lab), dropped(lab)
+    eventually(
+        lambda: (resent(lab), dropped(lab)) == before,
+        what=f"taking back what was sent again since {before}, at first {first},",
+    )
 
 
 def dropped(lab):
@@ -118,19 +142,19 @@ def stream(lab):
 
 @pytest.mark.parametrize(("disturb", "times"), DISTURBANCES.values(), ids=DISTURBANCES.keys())
 def test_a_long_transfer_does_not_notice(lab, stream, disturb, times):
-    before = resent(lab), dropped(lab)
+    before = losses(lab)
     for turn in range(times):
         moved = stream.report().received
         disturb(lab, turn)
         eventually(lambda m=moved: stream.report().received > m + MEGABYTE, what="progress")
     assert stream.report().error == ""
-    assert (resent(lab), dropped(lab)) == before
+    check_no_loss_since(lab, before)
 
 
 def test_killed_in_the_middle_of_an_exchange(lab, stream):
     """Whenever the agent dies, no packet is lost, and the next one finishes the work."""
     node = lab.node("alpha").agent
-    before = resent(lab), dropped(lab)
+    before = losses(lab)
     for turn in range(12):
         asked = threading.Thread(target=give_up_quietly, args=(node.regenerate, "client"))
         asked.start()
@@ -143,7 +167,7 @@ def test_killed_in_the_middle_of_an_exchange(lab, stream):
         assert lab.agent.status().endpoints == 6
         names = lab.node("alpha").run(["ls", "/sys/fs/bpf/tc/globals"], check=True).stdout
         assert "_next" not in names
-    assert (resent(lab), dropped(lab)) == before
+    check_no_loss_since(lab, before)
 
 
 def give_up_quietly(call, *arguments):
@@ -153,7 +177,7 @@ def give_up_quietly(call, *arguments):
 
 def test_the_measure_can_fail(lab):
     """A drop on purpose moves both counters: the test above would see one."""
-    before = resent(lab), dropped(lab)
+    before = losses(lab)
     closed = lab.pod("other").connect(lab.pod("server"), 8080, timeout_s=0.5)
     assert not closed.ok
     assert dropped(lab) > before[1]
@@ -161,4 +185,4 @@ def test_the_measure_can_fail(lab):
         lab.apply(NetworkPolicy(name="guard", pod_selector=Selector.of(app="server")))
         with pytest.raises(Exception, match="timed out"):
             session.echo(b"lost")
-    assert resent(lab) > before[0]
+    assert losses(lab)[0] > before[0]
