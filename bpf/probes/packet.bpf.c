@@ -405,28 +405,51 @@ int BPF_PROG(on_xdp_exception, const struct net_device *dev, const void *program
 	return 0;
 }
 
-SEC("tp_btf/xdp_redirect")
-int BPF_PROG(on_xdp_redirect, const struct net_device *dev, const void *program,
-	     const void *target, int error)
+/* Where to: the type of the map above bit 32, the place in it below; the device if there is none. */
+static __always_inline int redirected(const struct net_device *dev, int error, u32 map_type,
+				      u32 map_id, u32 index)
 {
 	struct record *record = xdp_record(KIND_XDP_REDIRECT, dev);
 
 	if (!record)
 		return 0;
 	record->verdict = error;
+	record->arg = (u64)map_type << 32 | index;
+	record->hash = map_id;
 	record_end(record);
 	return 0;
 }
 
+SEC("tp_btf/xdp_redirect")
+int BPF_PROG(on_xdp_redirect, const struct net_device *dev, const void *program,
+	     const void *target, int error, u32 map_type, u32 map_id, u32 index)
+{
+	return redirected(dev, error, map_type, map_id, index);
+}
+
 SEC("tp_btf/xdp_redirect_err")
 int BPF_PROG(on_xdp_redirect_err, const struct net_device *dev, const void *program,
-	     const void *target, int error)
+	     const void *target, int error, u32 map_type, u32 map_id, u32 index)
 {
-	struct record *record = xdp_record(KIND_XDP_REDIRECT, dev);
+	return redirected(dev, error, map_type, map_id, index);
+}
 
+/* A redirected frame leaves in bulk when the poll ends: only here the device says that it did not
+ * take it. Told of the device that redirected.
+ */
+SEC("tp_btf/xdp_devmap_xmit")
+int BPF_PROG(on_xdp_devmap_xmit, const struct net_device *from, const struct net_device *to,
+	     int sent, int drops, int error)
+{
+	struct record *record;
+
+	if (!drops)
+		return 0;
+	record = xdp_record(KIND_XDP_TRANSMIT, from);
 	if (!record)
 		return 0;
 	record->verdict = error;
+	record->arg = (u64)sent << 32 | drops;
 	record_end(record);
 	return 0;
 }

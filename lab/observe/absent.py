@@ -36,6 +36,7 @@ class Why(StrEnum):
     """Every cause of a step not taken. Each has a test that turns it and sees the step taken."""
 
     NO_POLL = "no poll: a system call handed the packet in"
+    OTHER_CPU = "no poll: the thread of a cpumap took the packet from its processor's queue"
     REDIRECTED = "redirected into {device} behind this point (bpf_redirect_peer)"
     NO_XDP = "no XDP program in the driver of {device}"
     HANDED_OVER = "{device} hands over the buffer it was given: none is built"
@@ -54,7 +55,7 @@ class Why(StrEnum):
     CHECKED_LATER = "{protocol} makes its IPsec check later, when it knows the ports"
     NO_POLICY = "no IPsec policy in {place}"
     NO_POLICY_L4 = "no IPsec policy in {place}: the check returns at once"
-
+    CUT_OUT = "packet {packet} took it: this one was cut out of it behind, in the transport"
     NO_DATA = "nothing to queue: the connection that it completes waits to be accepted"
 
     def told(self, reason: str) -> bool:
@@ -73,6 +74,7 @@ class Untold(StrEnum):
     NO_EVIDENCE = "no evidence: nothing reported it and nothing explains its absence"
 
 
+_CPUMAP = "cpu_map_kthread_run"
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP"}
 # net_protocol.no_policy: ip_protocol_deliver_rcu() leaves the check to them
 _CHECK_LATER = frozenset(_PROTOCOLS)
@@ -91,8 +93,11 @@ def fill(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
     if walk.config & Config.RX_HANDLER and last < Step.NETFILTER_INGRESS and walk.drop is None:
         last = Step.NETFILTER_INGRESS  # a bridge takes frames behind this step
     lines = list(walk.hops)
+    if walk.cut_from is not None:
+        # its call stacks are those of the large packet, which came this way before it was cut
+        lines = [hop for hop in lines if not (hop.step and hop.step < Step.L4_RECEIVE)]
     for step in Step:
-        if any(hop.step is step for hop in walk.hops):
+        if any(hop.step is step for hop in lines):
             continue
         lines.append(absent(walk, step, reason(walk, step, last, ended_by)))
     return in_order(lines)
@@ -219,6 +224,8 @@ def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
     """
     if step > last and ended_by and not (step is Step.XFRM_POLICY_L4 and _unchecked(walk)):
         return ended_by
+    if walk.cut_from is not None and step < Step.L4_RECEIVE:
+        return Why.CUT_OUT.format(packet=walk.cut_from)
     why = _early_reason(walk, step) or _late_reason(walk, step)
     if why is None:
         if ended_by:
@@ -279,6 +286,8 @@ def _early_reason(walk: Walk, step: Step) -> Why | Untold | None:
     if step <= Step.RECEIVE_SKB and not walk.taken(Step.RECEIVE_SKB) and _entered_late(walk):
         return Why.REDIRECTED
     match step:
+        case Step.NAPI_POLL if any(_CPUMAP in hop.stack for hop in walk.hops):
+            return Why.OTHER_CPU
         case Step.NAPI_POLL:
             return Why.NO_POLL if any(hop.stack for hop in walk.hops) else Untold.NO_STACK
         case Step.XDP_DRIVER if walk.config & Config.XDP_DRIVER:

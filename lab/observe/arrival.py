@@ -212,6 +212,8 @@ class Arrival(Builder):
 
 def end_inside(walk: Walk) -> str:
     """Say what becomes of a packet that was not seen again."""
+    if walk.cut_into:
+        return f"the transport cut it into packets {walk.cut_into}, which go on for it"
     if walk.taken(Step.L4_RECEIVE) and walk.protocol == ICMP:
         return "ICMP answers an echo request itself: no socket's queue is involved"
     if walk.taken(Step.L4_RECEIVE) and walk.protocol == TCP:

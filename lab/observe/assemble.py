@@ -141,6 +141,8 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
     if following is None:
         return end_inside(walk)
     to = following.place.device or following.place.namespace
+    if following.place == walk.place:
+        to = "another processor"
     if tunnel:
         return f"the tunnel's socket took the packet: unpacked, it comes in again at {to}"
     if walk.taken(Step.IP_ROUTING):

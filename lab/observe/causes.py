@@ -105,6 +105,13 @@ XDP = {
     ),
 }
 
+XDP_NOT_TAKEN = Cause(
+    "an XDP program redirected it, and the device did not take the frame: it is longer than the "
+    "other end's MTU, or its queue is full",
+    "Raise the other end's MTU (ip link set DEVICE mtu ...), or send less.",
+)
+"""A device that says no more than that it took fewer frames than it was given."""
+
 # The datapath's own reasons (names of enum drop_reason in bpf/lib/drop_reasons.h).
 DATAPATH = {
     "POLICY": Cause(

@@ -95,6 +95,8 @@ def classify(location: str, reason: str, *, side: Side, entered: str) -> Drop | 
         return _XFRM.get(location, Drop(Step.XFRM_POLICY_L4, "xfrm_policy_l4"))
     if reason == "NETFILTER_DROP":
         return _netfilter(side, entered)
+    if location == "do_xdp_generic":
+        return _BY_FUNCTION[location]  # with the same reason as the driver's
     known = _BY_REASON.get(reason) or _BY_FUNCTION.get(location)
     return known or Drop(None, location or "kfree_skb")
 

@@ -43,7 +43,7 @@ class Packet:
         vni: network identifier of the VXLAN header it came out of, None without one.
         quoted: the packet that an ICMP error quotes.
         total: length that its IP header states, bytes.
-        size: bytes of TCP payload in it; 0 for others.
+        size: bytes of TCP or UDP payload in it; 0 for others.
         payload: of UDP and ICMP, as far as captured, at most ``PAYLOAD_BYTES``.
     """
 
@@ -155,13 +155,19 @@ def parse(data: bytes, *, through: bool = True, vni: int | None = None) -> Packe
         vni,
         quoted,
         total,
-        _tcp_size(total - header, body) if protocol == TCP else 0,
+        _size(protocol, total - header, body),
         body[8 : 8 + PAYLOAD_BYTES] if protocol in (UDP, ICMP) else b"",
     )
 
 
-def _tcp_size(length: int, body: bytes) -> int:
-    return max(length - (body[12] >> 4) * 4, 0) if len(body) > 12 else 0
+def _size(protocol: int, length: int, body: bytes) -> int:
+    """Bytes of payload, given those behind the IP header; 0 for a fragment of a datagram."""
+    if protocol == UDP and len(body) >= 8:
+        (stated,) = struct.unpack_from("!H", body, 4)
+        return stated - 8 if stated == length else 0
+    if protocol == TCP and len(body) > 12:
+        return max(length - (body[12] >> 4) * 4, 0)
+    return 0
 
 
 def _transport(

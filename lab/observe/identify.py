@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from lab.observe.headers import ESP, TCP, Packet, innermost, outermost
+from lab.observe.headers import ESP, TCP, UDP, Packet, innermost, outermost
+from lab.observe.pieces import cut_from, follows, grown_to
 from lab.observe.records import Kind, Record
 from lab.trace import Relation, Tie
 from lab.trace.own import OwnEvent
@@ -39,14 +40,17 @@ _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
 # what SOCKET_READ carries instead is the reader's name
 _NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
 _LATE = frozenset(
-    {Kind.NAPI_POLL, Kind.SOCKET_READ, Kind.XDP_EXCEPTION, Kind.XDP_REDIRECT, Kind.XDP_TX}
-)
+    {Kind.NAPI_POLL, Kind.SOCKET_READ, Kind.XDP_EXCEPTION, Kind.XDP_REDIRECT, Kind.XDP_TX,
+     Kind.XDP_TRANSMIT}
+)  # fmt: skip
 _PASSING = frozenset(
     {Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB,
      Kind.TC_INGRESS, Kind.TC_EGRESS, Kind.NETFILTER_FIRST}
 )  # fmt: skip
 """A copy that is met here goes its own way; others only say that somebody got one."""
 _BORN = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.NETIF_RX, Kind.GRO_RECEIVE})
+IN_TRANSPORT = frozenset({Kind.CGROUP_INGRESS, Kind.DATA_READY, Kind.QUEUE_FULL, Kind.FREE})
+"""Where a datagram is met first that UDP cut out of a large one for a socket without UDP_GRO."""
 # enum gro_result (GRO_MERGED and GRO_MERGED_FREE, GRO_HELD); NF_INET_* hook numbers
 _MERGED, _HELD = (0, 1), 2
 _PREROUTING, _LOCAL_OUT = 0, 3
@@ -68,7 +72,8 @@ class Journey:
         relations: to other packets.
         fingerprints: of everything it has been: translations change it.
         live: buffers that hold it now, and their storage.
-        grown: bytes of TCP payload in it since GRO held it, 0 if it did not.
+        grown: bytes of payload in it since GRO held it, 0 if it did not.
+        pieces: datagrams that were cut out of it: place in it -> bytes of payload.
     """
 
     number: int
@@ -80,6 +85,7 @@ class Journey:
     fingerprints: set[tuple[object, ...]] = field(default_factory=set)
     live: dict[int, int] = field(default_factory=dict)
     grown: int = 0
+    pieces: dict[int, int] = field(default_factory=dict)
 
     @property
     def last_ns(self) -> int:
@@ -177,7 +183,11 @@ class _Identifier:
             return known or self._new()
         # the buffer's address proves nothing alone: contents must confirm it, or overrule it
         offered = self.offered.get(record.cpu)
-        if known is not None and (_still(known, record, packet) or _grown(known, packet, offered)):
+        last = offered.packet if offered is not None else None
+        if known is not None and (
+            _still(known, record, packet)
+            or (known.packet is not None and grown_to(known.packet, known.grown, last, packet))
+        ):
             return known
         same = [
             journey
@@ -206,18 +216,15 @@ class _Identifier:
         return copy
 
     def _segment(self, record: Record, packet: Packet) -> Journey | None:
-        """A new journey for a piece of a large TCP packet that was just cut into segments."""
-        if packet.protocol != TCP or record.kind not in _BORN:
+        """A new journey for a piece of a large packet that was just cut into segments."""
+        born = record.kind in _BORN or (packet.protocol == UDP and record.kind in IN_TRANSPORT)
+        if packet.protocol not in (TCP, UDP) or not born:
             return None
         for parent in reversed(self.by_flow.get(packet.flow, [])[-_LONGEST_LIST:]):
-            whole = parent.packet
-            if whole is None or record.ns - parent.last_ns > SPLIT_NS or not packet.size:
+            if parent.packet is None or record.ns - parent.last_ns > SPLIT_NS:
                 continue
-            # sequence numbers are counted modulo 2^32 (RFC 9293, 3.4)
-            offset = (packet.serial[0] - whole.serial[0]) & 0xFFFFFFFF
-            if whole.size > packet.size and offset + packet.size <= whole.size:
+            if reason := cut_from(parent.packet, packet, parent.pieces):
                 piece = self._new()
-                reason = f"its sequence numbers are bytes {offset} to {offset + packet.size}"
                 _relate(piece, Tie.SEGMENT_OF, parent, reason)
                 return piece
         return None
@@ -284,12 +291,11 @@ class _Identifier:
             journey.grown = packet.size
         elif record.verdict in _MERGED:
             whole = self.held.get(place)
-            if whole is not None and whole.packet is not None and whole is not journey:
-                offset = (packet.serial[0] - whole.packet.serial[0]) & 0xFFFFFFFF
-                if offset == whole.grown:
-                    whole.grown += packet.size
-                    reason = f"its {packet.size} bytes follow the {offset} that GRO held"
-                    _relate(journey, Tie.MERGED_INTO, whole, reason)
+            first = whole.packet if whole is not None and whole is not journey else None
+            if whole is not None and first is not None and follows(first, whole.grown, packet):
+                reason = f"its {packet.size} bytes follow the {whole.grown} that GRO held"
+                whole.grown += packet.size
+                _relate(journey, Tie.MERGED_INTO, whole, reason)
             # GRO_MERGED_FREE fires no tracepoint: the address is free from here on
             self._let_go(journey, record.skb)
 
@@ -389,23 +395,6 @@ def _still(known: Journey, record: Record, packet: Packet) -> bool:
     again = first is not None and _begins(record, packet) and _place(first) == _place(record)
     alike = known.packet is None or _prefix(known.packet.payload, packet.payload)
     return packet.fingerprint in known.fingerprints and alike and not again
-
-
-def _grown(held: Journey, packet: Packet, offered: Journey | None) -> bool:
-    """Whether this is the packet that GRO held, with exactly what it merged into it.
-
-    The last piece may complete it before GRO has said that it merged it.
-    """
-    first = held.packet
-    if first is None or not held.grown or packet.flow != first.flow:
-        return False
-    if packet.serial[0] != first.serial[0]:
-        return False
-    last = offered.packet if offered is not None else None
-    follows = last is not None and last.flow == first.flow and held.grown == (
-        (last.serial[0] - first.serial[0]) & 0xFFFFFFFF
-    )  # fmt: skip
-    return packet.size in (held.grown, held.grown + last.size if follows and last else 0)
 
 
 def _begins(record: Record, packet: Packet) -> bool:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from lab.observe.arrival import ARRIVALS
-from lab.observe.driver import XDP, XDP_COPY, Driver
 from lab.observe.drops import chain_of, classify
 from lab.observe.headers import icmp_words
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
 from lab.observe.walk import Walk, step_of
-from lab.trace import Evidence, LookUp, SendHook, Side, Step
+from lab.observe.xdp import XDP, XDP_COPY, Xdp
+from lab.trace import Evidence, Hop, LookUp, SendHook, Side, Step
 from lab.trace.own import OwnEvent
 
 PREROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POSTROUTING = range(5)
@@ -36,7 +36,7 @@ _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC
 _SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
 
 
-class Ladder(Driver):
+class Ladder(Xdp):
     """Turns one journey's records into walks.
 
     Args:
@@ -48,12 +48,15 @@ class Ladder(Driver):
     def __init__(self, journey: Journey, names: Names, polls: Sequence[Record] = ()) -> None:
         super().__init__(journey, names)
         own = sorted(journey.own, key=lambda pair: pair[0])
+        if (first := journey.first_seen) is not None:
+            self._cut_out(first)
         for record in journey.records:
             while own and own[0][0] < record.ns:
                 self._own(own.pop(0)[1])
             self._take(record)
         for _, event in own:
             self._own(event)
+        self._sent_back(self.walks)
         for walk in self.walks:
             self._poll_over(walk, polls)
 
@@ -91,6 +94,7 @@ class Ladder(Driver):
         self.add_own(event, walk, step_of(event, walk))
 
     def _receive(self, record: Record, walk: Walk) -> None:
+        walk = self._again(record, walk)
         if record.config & Config.KNOWN:
             walk.config = record.config
         stack = self.names.frames(record.stack)
@@ -99,8 +103,6 @@ class Ladder(Driver):
         if record.kind is Kind.NETIF_RX:
             self.add(record, walk, "netif_rx", "on_netif_rx", reason="queued on the processor")
         elif record.kind is Kind.GRO_RECEIVE:
-            if Step.RECEIVE_SKB in {hop.step for hop in walk.hops}:
-                walk = self.walk(replace(record, ifindex=record.ifindex), Side.RECEIVE)
             self._built(record, walk)
             self.add(record, walk, "gro_receive", "on_gro_receive", step=Step.GRO_RECEIVE)
         elif record.kind is Kind.RECEIVE_SKB:
@@ -311,7 +313,7 @@ class Ladder(Driver):
                 verdict="drop",
                 # XDP's errno, if there is one, says more than the free behind it
                 drop_reason=walk.hops[index].drop_reason or reason,
-                reason=f"freed in {location}",
+                reason=_freed(walk.hops[index], location),
             )
             return
         self.add(
@@ -329,7 +331,10 @@ class Ladder(Driver):
         elif walk.side is Side.SEND:
             self._cut(record, walk, location)
         elif not walk.taken(Step.DATA_READY):
-            self._used_up(record, walk, location, stack)
+            if self._cut(record, walk, location):
+                self._deliver_by_stack(record, walk, stack)
+            else:
+                self._used_up(record, walk, location, stack)
 
     def _answer(self, record: Record) -> None:
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
@@ -348,3 +353,9 @@ class Ladder(Driver):
                 record, walk, "socket_queue", "on_queue_full", step=Step.RECEIVE_QUEUE,
                 verdict="drop", reason=f"the receive queue of port {record.arg} is full",
             )  # fmt: skip
+
+
+def _freed(hop: Hop, location: str) -> str:
+    """What freed the packet; behind what XDP said of its failure, if it did."""
+    told = f"{hop.reason}; " if hop.drop_reason or hop.verdict == "aborted" else ""
+    return f"{told}freed in {location}"

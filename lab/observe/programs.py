@@ -105,6 +105,12 @@ PROBES = (
     _tracepoint("on_xdp_exception", Kind.XDP_EXCEPTION, "xdp_exception", "aborted XDP programs"),
     _tracepoint("on_xdp_redirect", Kind.XDP_REDIRECT, "xdp_redirect", "XDP redirects"),
     _tracepoint("on_xdp_redirect_err", Kind.XDP_REDIRECT, "xdp_redirect_err", "failed redirects"),
+    _tracepoint(
+        "on_xdp_devmap_xmit",
+        Kind.XDP_TRANSMIT,
+        "xdp_devmap_xmit",
+        "redirected frames that no device took",
+    ),
     _tracepoint("on_xdp_bulk_tx", Kind.XDP_TX, "xdp_bulk_tx", "what XDP sends back"),
     Probe(
         "netfilter_first",

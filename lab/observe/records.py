@@ -53,6 +53,7 @@ class Kind(IntEnum):
     TCP_SEGMENT = 32
     TCP_STATE = 33
     XDP_TX = 34
+    XDP_TRANSMIT = 35
     FUNCTION_RETURN = 40
 
 

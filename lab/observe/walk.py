@@ -40,6 +40,8 @@ class Walk:
             seconds since 1970; None if that was not seen.
         head: the buffer's storage when it entered the stack.
         poll: name of the poll function it came with, empty if unknown.
+        cut_from: number of the large packet that it was cut out of here, in the transport.
+        cut_into: numbers of the packets that it was cut into here, in words.
     """
 
     place: Place
@@ -59,6 +61,8 @@ class Walk:
     destination: int = 0
     policy_used: int | None = None
     head: int = 0
+    cut_from: int | None = None
+    cut_into: str = ""
 
     def last(self, *hooks: str) -> int | None:
         """Index of the newest line of one of these hooks, None if there is none."""
@@ -81,6 +85,12 @@ class Walk:
             if went_on or followed:
                 verdict = "pass" if went_on else "redirect"
                 self.hops[index] = replace(hop, verdict=verdict)
+
+    @property
+    def generic(self) -> bool:
+        """Whether generic XDP is asked about the packet here (skb->redirected is not)."""
+        asked = Config.XDP_GENERIC in self.config and Config.REDIRECTED not in self.config
+        return asked and self.taken(Step.RECEIVE_SKB)
 
     def taken(self, step: Step) -> bool:
         """Whether a line proves this step."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lab.observe.causes import DATAPATH, ERRNO, KERNEL, XDP, Cause
+from lab.observe.causes import DATAPATH, ERRNO, KERNEL, XDP, XDP_NOT_TAKEN, Cause
 from lab.observe.recording import Recording, Shot, follow
+from lab.observe.xdp import NOT_TAKEN
 from lab.trace import Hop, Met, Side, Step, Trace
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _where(hop: Hop) -> str:
 
 def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
     cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
-    cause = cause or (XDP.get(hop.drop_reason) if hop.hook == "xdp" else None)
+    cause = cause or (_by_xdp(hop) if hop.hook in ("xdp", "generic_xdp") else None)
     cause = cause or KERNEL.get(hop.drop_reason) or _by_place(hop)
     if cause is None:
         return Diagnosis(
@@ -147,6 +148,15 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
         hop=hop,
         trace=trace,
     )
+
+
+def _by_xdp(hop: Hop) -> Cause | None:
+    """What became of the frame that a program sent on."""
+    # before Linux 6.3 only the bulk that leaves later finds the other end without NAPI
+    late = hop.reason.startswith("redirecting") and hop.drop_reason == "ENXIO"
+    if hop.drop_reason == NOT_TAKEN:
+        return XDP_NOT_TAKEN
+    return XDP.get("ENOTSUP" if late else hop.drop_reason)
 
 
 def _rule(hop: Hop) -> Met | None:

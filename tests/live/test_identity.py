@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,6 +16,7 @@ from lab.observe.tracer import Flow
 from lab.packets import new_cookie, with_cookie
 from lab.trace import Step, Tie
 from lab.waiting import eventually
+from tests.live.following import buffers, changed, facts, host_device, one_packet
 
 pytestmark = pytest.mark.live
 
@@ -36,8 +36,6 @@ PROGRAMS = """
 #define SEC(name) __attribute__((section(name), used))
 static long (*redirect)(__u32, __u64) = (void *)23;
 static long (*clone_redirect)(void *, __u32, __u64) = (void *)13;
-static long (*redirect_map)(void *, __u64, __u64) = (void *)51;
-struct bpf_elf_map { __u32 type, key, value, entries, flags; };
 SEC("pass") int do_pass(struct xdp_md *ctx) { return XDP_PASS; }
 SEC("back") int do_back(struct xdp_md *ctx) { return XDP_TX; }
 SEC("onward") int do_onward(struct xdp_md *ctx) { return redirect(TO, 0); }
@@ -68,35 +66,6 @@ def compiled(tmp_path_factory):
         return str(target)
 
     return build
-
-
-@contextmanager
-def changed(*steps):
-    """Run each place's first command now, and its second when the block is over."""
-    with ExitStack() as stack:
-        for place, do, undo in steps:
-            place.run(do.split(), check=True)
-            stack.callback(place.run, undo.split(), check=True)
-        yield
-
-
-def facts(lab, pod):
-    return next(facts for facts in lab.facts.pods if facts.name == pod)
-
-
-def host_device(lab, pod):
-    return facts(lab, pod).lxc
-
-
-def one_packet(lab, **shot):
-    """The trace of one followed datagram, after a look at whether anything was mixed up or lost."""
-    recording = lab.follow("client", shot.pop("to", "server"), **shot)
-    assert recording.lost == 0
-    return recording.packets[0]
-
-
-def buffers(trace):
-    return [hop.skb for hop in trace.taken if hop.skb]
 
 
 def test_equal_datagrams_of_equal_flows_are_as_many_packets_as_tcpdump_counts(lab, tmp_path):
