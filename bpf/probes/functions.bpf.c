@@ -6,7 +6,9 @@
  * stack but one, no program in a hook. Each program can be left out where the running kernel has
  * no such function to attach to. A record names its function by address.
  */
+#define __TARGET_ARCH_x86 /* for PT_REGS_PARM1() and its like */
 #include "sight.h"
+#include <linux/ptrace.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -370,7 +372,14 @@ int BPF_PROG(f_netfilter_over, struct sk_buff *skb, struct nf_hook_state *state,
 SEC("fentry/ip_rcv_core")
 int BPF_PROG(f_ip_rcv, struct sk_buff *skb)
 {
-	return at_layer3(ctx, skb);
+	struct record *record = at_device(ctx, skb, false);
+
+	if (!record)
+		return 0;
+	/* what a program redirected into the device is met here first */
+	record->config = receive_config(skb);
+	record_end(record);
+	return 0;
 }
 
 /* The compiler leaves it whole on some kernels only. */
@@ -380,7 +389,34 @@ int BPF_PROG(f_ip_rcv_finish, struct net *net, struct sock *sk, struct sk_buff *
 	return at_layer3(ctx, skb);
 }
 
-/* With its callers: step 12 is inlined into them on most kernels. */
+/* The same where the compiler left a version of it that takes other arguments than its types say
+ * (.constprop): the one that is a buffer seen before is the packet.
+ */
+SEC("kprobe")
+int k_ip_rcv_finish(struct pt_regs *regs)
+{
+	u64 arguments[] = { PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), PT_REGS_PARM3(regs) };
+	struct sk_buff *skb = NULL;
+	struct record *record;
+	int i;
+
+	if (!may_be_wanted(false))
+		return 0;
+	for (i = 0; i < 3 && !skb; i++)
+		if (known(arguments[i]))
+			skb = (void *)arguments[i];
+	if (!skb)
+		return 0;
+	record = without_buffer(KIND_FUNCTION, bpf_get_func_ip(regs), (u64)skb);
+	if (!record)
+		return 0;
+	record->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	record->ifindex = BPF_CORE_READ(skb, dev, ifindex);
+	record_end(record);
+	return 0;
+}
+
+/* With its callers: step 12 is inlined into them on some kernels. */
 SEC("fentry/ip_route_input_noref")
 int BPF_PROG(f_ip_routing, struct sk_buff *skb, __be32 destination)
 {

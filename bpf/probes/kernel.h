@@ -141,6 +141,7 @@ struct napi_struct {
 };
 
 struct flowi_common {
+	int flowic_iif;
 	__u8 flowic_proto;
 };
 
@@ -190,6 +191,7 @@ struct bpf_nf_ctx {
 };
 
 struct dst_entry {
+	struct net_device *dev;
 	void *input;
 	void *output;
 };

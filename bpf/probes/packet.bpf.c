@@ -178,10 +178,24 @@ int BPF_PROG(on_dev_xmit, const struct sk_buff *skb, const struct net_device *de
 	return 0;
 }
 
+/* On the way out of a socket a packet has no device yet: the socket says where it is. */
+static __always_inline u32 netns_of_freed(const struct sk_buff *skb)
+{
+	const struct net_device *dev = skb->dev;
+	const struct sock *sk = skb->sk;
+
+	if (dev || !sk)
+		return netns_of(dev);
+	return sk->__sk_common.skc_net.net->ns.inum;
+}
+
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(on_free, struct sk_buff *skb, void *location, u32 reason)
 {
-	struct record *record = sight(KIND_FREE, skb, skb->dev);
+	struct record *record = NULL;
+
+	if (may_be_wanted(true))
+		record = sight_in(KIND_FREE, skb, skb->dev, netns_of_freed(skb));
 
 	if (!record)
 		return 0;
@@ -244,6 +258,8 @@ int BPF_PROG(on_route, u32 table, const struct flowi4 *flow, const struct fib_nh
 	record->arg = table;
 	record->hash = flow->daddr;
 	record->head = flow->saddr;
+	/* of a packet that comes in; the loopback's where a socket asks */
+	record->state = flow->__fl_common.flowic_iif;
 	if (next) {
 		record->netns = netns_of(next->nhc_dev);
 		record->ifindex = next->nhc_dev ? next->nhc_dev->ifindex : 0;
@@ -529,24 +545,21 @@ static __always_inline u32 netfilter_state(const struct sk_buff *skb)
 	return state;
 }
 
-/* One netfilter program before and one behind every chain of a hook: what passes the first and
- * not the last was judged by a rule in between.
- */
-static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
+/* The packet in a netfilter hook: in front of its chains, or behind them. */
+static __always_inline struct record *netfilter_seen(const struct nf_hook_state *state,
+						     struct sk_buff *skb, u16 kind)
 {
-	const struct nf_hook_state *state = ctx->state;
 	const struct net_device *dev = state->hook < NF_LOCAL_OUT ? state->in : state->out;
 	/* elsewhere the device told first */
 	bool entry = kind == KIND_NETFILTER_FIRST && state->hook == NF_LOCAL_OUT;
 	u32 netns = state->net->ns.inum;
-	struct sk_buff *skb = ctx->skb;
 	struct record *record;
 
 	if (!may_be_wanted(entry) || !wanted(skb, netns, entry))
-		return NF_ACCEPT;
+		return NULL;
 	record = record_begin(kind);
 	if (!record)
-		return NF_ACCEPT;
+		return NULL;
 	record->netns = netns;
 	record->ifindex = dev ? dev->ifindex : 0;
 	record->arg = state->hook;
@@ -558,9 +571,25 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 	if (kind == KIND_NETFILTER_FIRST) {
 		if (state->hook == NF_LOCAL_IN)
 			record->reason = policy_used(state->net);
-		record->cookie = record->cookie ?: paged_cookie(skb);
 		netfilter_route(record, skb);
 	}
+	return record;
+}
+
+#include "standin.h"
+
+/* One netfilter program before and one behind every chain of a hook: what passes the first and
+ * not the last was judged by a rule in between.
+ */
+static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
+{
+	struct sk_buff *skb = ctx->skb;
+	struct record *record = netfilter_seen(ctx->state, skb, kind);
+
+	if (!record)
+		return NF_ACCEPT;
+	if (kind == KIND_NETFILTER_FIRST)
+		record->cookie = record->cookie ?: paged_cookie(skb);
 	finish(record);
 	return NF_ACCEPT;
 }

@@ -89,7 +89,7 @@ struct record {
 	u16 captured;	/* bytes valid in packet[] */
 	u16 stack_bytes; /* bytes valid in stack[] */
 	u16 link;	/* enum record_link */
-	u32 state;	/* netfilter: conntrack's word for the packet, type of its route */
+	u32 state;	/* netfilter: conntrack's word, type of the route; look-up: device it came by */
 	u8 packet[RECORD_PACKET_BYTES];
 	u64 stack[RECORD_STACK_FRAMES];
 };

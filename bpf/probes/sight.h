@@ -48,19 +48,19 @@ static __always_inline void fill_buffer(struct record *record, const struct sk_b
 	copy_packet(skb, record);
 }
 
-/* A record about a buffer at a device, unless nobody wants it. */
-static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
-					    const struct net_device *dev)
+/* A program on the way out may drop a packet before anything else reports it. */
+static __always_inline bool may_begin(u16 kind)
 {
-	/* a program on the way out may drop a packet before anything else reports it */
-	bool entry = kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE;
-	struct record *record;
-	u32 netns;
+	return kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE;
+}
 
-	if (!may_be_wanted(entry))
-		return NULL;
-	netns = netns_of(dev);
-	if (!wanted(skb, netns, entry))
+/* A record about a buffer in a namespace that the caller knows, unless nobody wants it. */
+static __always_inline struct record *sight_in(u16 kind, const struct sk_buff *skb,
+					       const struct net_device *dev, u32 netns)
+{
+	struct record *record;
+
+	if (!wanted(skb, netns, may_begin(kind)))
 		return NULL;
 	record = record_begin(kind);
 	if (!record)
@@ -69,6 +69,13 @@ static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
 	record->ifindex = dev ? dev->ifindex : 0;
 	fill_buffer(record, skb);
 	return record;
+}
+
+/* The same where the buffer's device says in which namespace it is. */
+static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
+					    const struct net_device *dev)
+{
+	return may_be_wanted(may_begin(kind)) ? sight_in(kind, skb, dev, netns_of(dev)) : NULL;
 }
 
 static __always_inline u32 tc_config(const struct net_device *dev)

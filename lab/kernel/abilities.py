@@ -65,6 +65,13 @@ PROGRAMS = (
     _required("cgroup_connect4", "hooks", "cgroup connect4 link", "services at the socket", _VM),
     _required("xdp_generic", "hooks", "XDP generic", "from-netdev in XDP", _VM),
     Subject("xdp_native", "hooks", "XDP native (veth)", "XDP in the driver", "generic XDP is used"),
+    Subject(
+        "xdp_features",
+        "hooks",
+        "XDP features of devices",
+        "a redirect refused at once",
+        "the loss is told at the end of the poll",
+    ),  # fmt: skip
     Subject("tcx", "hooks", "tcx link", "the newer tc attachment", "clsact is used"),
     Subject("netfilter_link", "hooks", "netfilter BPF link", "steps 9, 11, 14", _NEWER),
     Subject("cgroup_skb", "hooks", "cgroup skb link", "packets of a pod", _VM),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 
-from lab.kernel import libbpf
+from lab.kernel import libbpf, rawbpf
 from lab.kernel.bpf import Program
 from lab.kernel.bpfmap import Owned
 from lab.kernel.libbpf import TcHook as _Hook
@@ -71,6 +71,7 @@ class AttachType(IntEnum):
     CGROUP_INET6_GETSOCKNAME = 32
     CGROUP_INET_SOCK_RELEASE = 34
     XDP = 37
+    PERF_EVENT = 41
 
 
 class Link(Owned):
@@ -245,6 +246,27 @@ def attach_tracing(program: Program, kind: AttachType = AttachType.TRACE_RAW_TP)
     """
     code = lib().bpf_link_create(program.fd, 0, kind, None)
     return Link(check(code, f"attaching {program.name} to the kernel"))
+
+
+def attach_kprobe(program: Program, function: str) -> Link:
+    """Attach a ``kprobe`` program to the entry of a kernel function, for as long as the link lives.
+
+    Args:
+        program: loaded as ``ProgramType.KPROBE``.
+        function: name as in /proc/kallsyms, with whatever the compiler appended.
+
+    Raises:
+        KernelError: the kernel has no kprobes, or not on this function.
+    """
+    what = f"attaching {program.name} to {function}"
+    try:
+        event = rawbpf.kprobe_event(function)
+    except OSError as error:
+        raise libbpf.failure(-(error.errno or 0), what) from error
+    # the link holds the event
+    with Owned(event) as held:
+        code = lib().bpf_link_create(program.fd, held.fd, AttachType.PERF_EVENT, None)
+        return Link(check(code, what))
 
 
 def _open_folder(path: Path | str) -> int:

@@ -23,6 +23,15 @@ def _functions() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def version(name: str) -> str:
+    """Return the one version that the compiler left of a function in the kernel, empty if none.
+
+    A kprobe can be put there, though nothing says which arguments that version takes.
+    """
+    left = [v for v, _ in _functions().get(name, []) if not v.endswith(".cold")]
+    return left[0] if len(left) == 1 else ""
+
+
 def why_not(name: str) -> str:
     """Return why no probe can be put on entry of a kernel function; empty if one can.
 

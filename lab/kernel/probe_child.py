@@ -73,6 +73,11 @@ def _kprobe() -> None:
         rawbpf.kprobe(fd, "ip_rcv")
 
 
+def _xdp_features() -> None:
+    # net/core/dev.c has them where the enum of them is
+    rawbpf.kernel_type("netdev_xdp_act", rawbpf.BTF_ENUM)
+
+
 def _kern_ctx() -> None:
     wanted = rawbpf.kernel_type("bpf_cast_to_kern_ctx", rawbpf.BTF_FUNC)
     with loaded(3, rawbpf.calling_kfunc(wanted)):
@@ -88,6 +93,7 @@ def tracing_probes() -> Mapping[str, Callable[[], None]]:
         "kprobe": _kprobe,
         "lsm": _lsm,
         "kern_ctx": _kern_ctx,
+        "xdp_features": _xdp_features,
     }
 
 

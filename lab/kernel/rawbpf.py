@@ -21,13 +21,14 @@ from lab.kernel.libbpf import lib
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
 
-BTF_TYPEDEF, BTF_FUNC = 8, 12
+BTF_ENUM, BTF_TYPEDEF, BTF_FUNC = 6, 8, 12
 MAP_SOCKMAP = 15
 
 _MAP_CREATE, _PROG_LOAD, _PROG_ATTACH, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 8, 17, 28
 _SYS_BPF, _SYS_PERF_EVENT_OPEN = 321, 298
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_ATTR_BYTES = 120
+_PERF_FLAG_FD_CLOEXEC = 1 << 3
 _LICENSE = b"GPL\0"
 _ATTR_BYTES = 128
 _PSEUDO_KFUNC_CALL = 2
@@ -128,8 +129,11 @@ def attach_to_sockmap(program: int, attach: int) -> None:
         os.close(sockets)
 
 
-def kprobe(program: int, function: str) -> None:
-    """Attach a kprobe program to the entry of a kernel function and take it off again.
+def kprobe_event(function: str) -> int:
+    """Return the descriptor of a new perf event: the entry of a kernel function.
+
+    Args:
+        function: its name with whatever the compiler appended (``ip_rcv_finish_core.constprop.0``).
 
     Raises:
         OSError: the kernel has no kprobes or refused it.
@@ -142,10 +146,20 @@ def kprobe(program: int, function: str) -> None:
         "<IIQQQQQIIQ", kind, _PERF_ATTR_BYTES, *[0] * 7, ctypes.addressof(name)
     )
     buffer = ctypes.create_string_buffer(attributes, _PERF_ATTR_BYTES)
-    fd: int = _libc.syscall(_SYS_PERF_EVENT_OPEN, buffer, -1, 0, -1, 0)
+    fd: int = _libc.syscall(_SYS_PERF_EVENT_OPEN, buffer, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return fd
+
+
+def kprobe(program: int, function: str) -> None:
+    """Attach a kprobe program to the entry of a kernel function and take it off again.
+
+    Raises:
+        OSError: the kernel has no kprobes or refused it.
+    """
+    fd = kprobe_event(function)
     try:
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, program)
     finally:

@@ -107,7 +107,8 @@ class Collector:
         """
         arguments = self.context.arguments
         light = not arguments.get("stacks", True)
-        self.probes = usable(tracing.kernel_knows, light=light)
+        alone = arguments.get("alone", True)
+        self.probes = usable(tracing.kernel_knows, light=light, alone=alone)
         wanted = [probe.name for probe in self.probes]
         path = arguments["object"]
         config = {"take_stacks": int(not light)}
@@ -152,7 +153,7 @@ class Collector:
         if probe.where is Where.TRACEPOINT:
             links.append(attach_tracing(program))
         elif probe.where is Where.FENTRY:
-            links.append(attach_tracing(program, AttachType.TRACE_FENTRY))
+            links.append(attach_function(program))
         elif probe.where in _CGROUP_TYPES:
             group = self.context.arguments["cgroup"]
             links.append(attach_cgroup(program, group, _CGROUP_TYPES[probe.where]))
@@ -363,6 +364,16 @@ class Collector:
             with contextlib.suppress(LabError):
                 self.set_filter(0)
         self.stack.close()
+
+
+def attach_function(program: Program) -> Link:
+    """Attach an ``fentry`` or ``fexit`` program where its section says.
+
+    Raises:
+        KernelError: the kernel lets this function not be probed.
+    """
+    at_exit = program.section.startswith("fexit/")
+    return attach_tracing(program, AttachType.TRACE_FEXIT if at_exit else AttachType.TRACE_FENTRY)
 
 
 def _name_of(program_id: int) -> str:

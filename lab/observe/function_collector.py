@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.errors import KernelError, UnsupportedError, VerifierError
-from lab.kernel.bpf import Loaded, ProgramType, load_object
-from lab.kernel.bpfattach import AttachType, attach_tracing
-from lab.kernel.functions import why_not
-from lab.observe.collector import Collector, answer_requests
+from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
+from lab.kernel.bpfattach import Link, attach_kprobe
+from lab.kernel.functions import version, why_not
+from lab.observe.collector import Collector, answer_requests, attach_function
 from lab.observe.functions import FUNCTIONS, Function
 from lab.observe.programs import Probe, Where
 from lab.observe.records import Kind
@@ -31,7 +32,7 @@ class FunctionCollector(Collector):
             UnsupportedError: it takes none.
         """
         path = self.context.arguments["object"]
-        usable = [function for function in FUNCTIONS if not self._left_out(function)]
+        usable = [found for function in FUNCTIONS if (found := self._usable(function))]
         loaded = self._load(path, usable)
         self.watch(loaded, path)
         self.probes = tuple(probe for function in usable for probe in self._attached(function))
@@ -41,11 +42,14 @@ class FunctionCollector(Collector):
             )
         self.lost_before = self.lost()
 
-    def _left_out(self, function: Function) -> bool:
-        reason = why_not(function.name)
-        if reason:
-            self.refused.append(f"{function.name}: {reason}")
-        return bool(reason)
+    def _usable(self, function: Function) -> Function | None:
+        """The function with the program that fits what the compiler left of it."""
+        if not (reason := why_not(function.name)):
+            return function
+        if function.version and version(function.name):
+            return replace(function, program=function.version)
+        self.refused.append(f"{function.name}: {reason}")
+        return None
 
     def _load(self, path: str, usable: list[Function]) -> Loaded:
         """Load all; a program that the verifier refuses is left out and the others tried again."""
@@ -69,11 +73,8 @@ class FunctionCollector(Collector):
     def _attached(self, function: Function) -> list[Probe]:
         probes = []
         for name in filter(None, (function.program, function.over)):
-            program = self.loaded.programs[name]
-            at_exit = program.section.startswith("fexit/")
-            kind = AttachType.TRACE_FEXIT if at_exit else AttachType.TRACE_FENTRY
             try:
-                link = attach_tracing(program, kind)
+                link = _attach(self.loaded.programs[name], function)
             except KernelError as error:
                 # what loads may still not attach; the others are worth having all the same
                 self.refused.append(f"{function.name}: {error.message}")
@@ -82,6 +83,12 @@ class FunctionCollector(Collector):
             self.links.setdefault(name, []).append(link)
             probes.append(Probe(name, Kind.FUNCTION, Where.FENTRY, function.name, function.hook))
         return probes
+
+
+def _attach(program: Program, function: Function) -> Link:
+    if program.section == "kprobe":
+        return attach_kprobe(program, version(function.name))
+    return attach_function(program)
 
 
 def serve(connection: socket.socket, context: Context) -> None:

@@ -33,6 +33,8 @@ class Function:
         step: of the receiving side that it proves; None for the others.
         side: what the packet is doing there.
         over: program that tells of its return, empty if none.
+        version: program for a kprobe where the compiler left only a version of the function that
+            takes other arguments; empty if none.
     """
 
     program: str
@@ -41,6 +43,7 @@ class Function:
     step: Step | None = None
     side: Side = Side.RECEIVE
     over: str = ""
+    version: str = ""
 
 
 def _sends(program: str, name: str, hook: str) -> Function:
@@ -63,7 +66,13 @@ FUNCTIONS = (
     Function("f_netfilter", "nf_hook_slow", "nf_prerouting", over="f_netfilter_over"),
     # ip_rcv is not called for the packets of a list (NAPI, GRO); ip_rcv_core checks both
     Function("f_ip_rcv", "ip_rcv_core", "ip_rcv", Step.IP_RCV),
-    Function("f_ip_rcv_finish", "ip_rcv_finish_core", "ip_rcv_finish", Step.IP_RCV_FINISH),
+    Function(
+        "f_ip_rcv_finish",
+        "ip_rcv_finish_core",
+        "ip_rcv_finish",
+        Step.IP_RCV_FINISH,
+        version="k_ip_rcv_finish",
+    ),  # fmt: skip
     Function("f_ip_routing", "ip_route_input_noref", "ip_routing", Step.IP_ROUTING),
     Function("f_ip_forward", "ip_forward", "ip_forward"),
     Function("f_ip_local_deliver", "ip_local_deliver", "ip_local_deliver", Step.IP_LOCAL_DELIVER),

@@ -12,8 +12,9 @@ from lab.observe.headers import icmp_words
 from lab.observe.identify import Journey
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
+from lab.observe.standin import StandIn
 from lab.observe.walk import Walk, step_of
-from lab.observe.xdp import XDP, XDP_COPY, Xdp
+from lab.observe.xdp import XDP, XDP_COPY
 from lab.trace import Evidence, Hop, LookUp, SendHook, Side, Step
 from lab.trace.own import OwnEvent
 
@@ -36,7 +37,7 @@ _RECEIVE = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB, Kind.TC
 _SEND = frozenset({Kind.DEV_QUEUE, Kind.DEV_XMIT, Kind.TC_EGRESS, Kind.QDISC_ENQUEUE})
 
 
-class Ladder(Xdp):
+class Ladder(StandIn):
     """Turns one journey's records into walks.
 
     Args:
@@ -70,6 +71,8 @@ class Ladder(Xdp):
             self._send(record, self.walk(record, Side.SEND))
         elif kind in (Kind.NETFILTER_FIRST, Kind.NETFILTER_LAST):
             self._netfilter(record)
+        elif kind is Kind.FUNCTION:
+            self._entered(record)
         elif kind is Kind.ROUTE:
             self._route(record)
         elif kind in ARRIVALS:
@@ -195,21 +198,23 @@ class Ladder(Xdp):
         if not walk.config & Config.KNOWN:
             walk.config = record.config
         self._storage(record, walk)
+        grade = Evidence.PROBE if self._by_function() else Evidence.PROGRAM
         if record.arg == LOCAL_IN:
             walk.policy_used = record.reason
         if record.arg in (LOCAL_IN, FORWARD):
-            self._route_attached(record, walk)
-        if record.arg == PREROUTING:
+            self._route_attached(record, walk, grade)
+        if record.arg == PREROUTING and not (self._by_function() and walk.taken(Step.IP_RCV)):
             self.add(
-                record, walk, "ip_rcv", "netfilter_first", step=Step.IP_RCV,
-                evidence=Evidence.PROGRAM, reason="ip_rcv calls the hook that was entered next",
+                record, walk, "ip_rcv", "netfilter_first", step=Step.IP_RCV, evidence=grade,
+                reason="ip_rcv calls the hook that was entered next",
             )  # fmt: skip
+        if record.arg == LOCAL_IN and walk.last("ip_local_deliver") == len(walk.hops) - 1:
+            walk.hops.pop()  # it has called the hook: one line tells of both
         self.add(
-            record, walk, hook, "netfilter_first", step=step, evidence=Evidence.PROGRAM,
-            reason="entered the hook; verdict by whether its last program saw it too",
-        )  # fmt: skip
+            record, walk, hook, "netfilter_first", step=step, evidence=grade, reason=self._chain()
+        )
 
-    def _route_attached(self, record: Record, walk: Walk) -> None:
+    def _route_attached(self, record: Record, walk: Walk, grade: Evidence) -> None:
         """Behind prerouting a packet carries a route: ip_rcv_finish gave it one."""
         # ip_rcv_core orphans the sender's socket: one that is there again was found early
         walk.early = bool(record.verdict)
@@ -218,7 +223,7 @@ class Ladder(Xdp):
             route = self.names.symbol(record.location)
             self.add(
                 record, walk, "ip_rcv_finish", "netfilter_first", step=Step.IP_RCV_FINISH,
-                evidence=Evidence.PROGRAM,
+                evidence=grade,
                 reason=f"a route to {route} was attached since prerouting let it pass",
             )  # fmt: skip
 
@@ -233,6 +238,7 @@ class Ladder(Xdp):
         if not incoming or walk is None or walk.side is not Side.RECEIVE:
             self._route_out(record, stack)
             return
+        walk = self._redirected(record, walk)
         for step, hook, functions in (
             (Step.IP_RCV, "ip_rcv", _IP_RCV),
             (Step.IP_RCV_FINISH, "ip_rcv_finish", _FINISH),
@@ -249,6 +255,19 @@ class Ladder(Xdp):
             record, walk, "ip_routing", "on_route", step=Step.IP_ROUTING, lookups=answer,
             reason="fib_table_lookup, called on the way of this packet",
         )  # fmt: skip
+
+    def _redirected(self, record: Record, walk: Walk) -> Walk:
+        """A look-up in another namespace's tables: a program has moved the packet there.
+
+        After bpf_redirect_peer this is the first that is seen of it on a kernel without programs
+        in netfilter's hooks; the flow names the device that the packet came in by.
+        """
+        if record.netns in (0, walk.netns):
+            return walk
+        there = self._another(replace(record, ifindex=record.state or record.ifindex), walk.side)
+        there.protocol, there.ports = walk.protocol, walk.ports
+        there.destination = record.hash
+        return there
 
     def _route_answer(self, record: Record) -> LookUp:
         destination = IPv4Address(record.hash.to_bytes(4, "little"))
@@ -289,13 +308,15 @@ class Ladder(Xdp):
     def _free(self, record: Record) -> None:
         location = self.names.symbol(record.location)
         reason = self.names.drop_reasons.get(record.reason, f"reason {record.reason}")
-        walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
+        # the stack says whose chain freed it; where it does not, the hook met last is taken
+        entered = chain_of(self.names.frames(record.stack))
+        side = Side.SEND if entered == SendHook.NF_OUTPUT else Side.RECEIVE
+        walk = self.walks[-1] if self.walks else self.walk(record, side)
         if reason == "TC_EGRESS" and record.ifindex:
             walk = self.walk(record, Side.SEND)  # a program redirected it into that device
         if location == Step.XDP_DRIVER.function and record.ifindex:
             walk = self.walk(record, Side.RECEIVE)  # the first that is seen of its reception
-        # the stack says whose chain freed it; where it does not, the hook met last is taken
-        entered = chain_of(self.names.frames(record.stack)) or next(
+        entered = entered or next(
             (hop.hook for hop in reversed(walk.hops) if hop.hook.startswith("nf_")), ""
         )
         if location == "ping_rcv" and walk.taken(Step.DATA_READY):

@@ -78,7 +78,12 @@ class Names:
 # frames of the probe itself: its program, and what calls programs at a tracepoint or function
 _OBSERVER = re.compile(r"bpf_prog_[0-9a-f]{16}|bpf_trace_run\d|bpf_trampoline_")
 _PROGRAM = re.compile(r"^bpf_prog_[0-9a-f]{16}_")
-REPLACED = {"on_data_ready": "on_readable"}
+REPLACED = {
+    "on_data_ready": "on_readable",
+    "netfilter_first": "on_chain",
+    "netfilter_last": "on_chain_over",
+    "f_ip_rcv_finish": "k_ip_rcv_finish",
+}
 
 
 def full_program_name(name: str) -> str:

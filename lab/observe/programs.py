@@ -14,6 +14,7 @@ class Where(Enum):
 
     TRACEPOINT = auto()
     FENTRY = auto()
+    """Entry of a function, or return from it: the program's section says which."""
     NETFILTER = auto()
     TC_INGRESS = auto()
     TC_EGRESS = auto()
@@ -53,6 +54,12 @@ def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str, *, light: bo
 _CAST = "bpf_cast_to_kern_ctx"
 # netfilter programs exist since Linux 6.4
 _NETFILTER = "bpf_nf_ctx"
+
+
+def _stand_in(name: str, kind: Kind, function: str, gives: str) -> Probe:
+    """Return a probe of a function that calls netfilter, where no program can be called by it."""
+    return Probe(name, kind, Where.FENTRY, function, gives, unless=_NETFILTER, light=False)
+
 
 PROBES = (
     _tracepoint(
@@ -128,6 +135,11 @@ PROBES = (
         "chain verdicts",
         light=False,
     ),
+    _stand_in("on_local_out", Kind.FUNCTION, "__ip_local_out", "where a packet begins"),
+    _stand_in("on_ip_rcv", Kind.FUNCTION, "ip_rcv_core", "step 10"),
+    _stand_in("on_local_deliver", Kind.FUNCTION, "ip_local_deliver", "step 14"),
+    _stand_in("on_chain", Kind.NETFILTER_FIRST, "nf_hook_slow", "netfilter hooks with chains"),
+    _stand_in("on_chain_over", Kind.NETFILTER_LAST, "nf_hook_slow", "chain verdicts"),
     _tracepoint(
         "on_neighbour",
         Kind.NEIGHBOUR,
@@ -156,12 +168,16 @@ PROBES = (
 )
 
 
-def usable(kernel_knows: Callable[[str], bool], *, light: bool = False) -> tuple[Probe, ...]:
+def usable(
+    kernel_knows: Callable[[str], bool], *, light: bool = False, alone: bool = True
+) -> tuple[Probe, ...]:
     """Return the probes that a kernel can load; ``kernel_knows`` answers for its BTF.
 
     Args:
         kernel_knows: whether the kernel's BTF has something of this name.
         light: only the few that a packet's way cannot be told without.
+        alone: also those that stand in for netfilter programs by probing functions; another
+            witness that probes functions must not be told the same by this one.
     """
     return tuple(
         probe
@@ -169,6 +185,7 @@ def usable(kernel_knows: Callable[[str], bool], *, light: bool = False) -> tuple
         if kernel_knows(probe.needs)
         and not (probe.unless and kernel_knows(probe.unless))
         and (probe.light or not light)
+        and (alone or probe.unless != _NETFILTER)
     )
 
 
@@ -183,5 +200,7 @@ def missing(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:
     return tuple(
         f"{probe.gives}: this kernel has no {probe.needs.removeprefix('btf_trace_')}"
         for probe in PROBES
-        if not kernel_knows(probe.needs) and probe.kind not in given
+        if not kernel_knows(probe.needs)
+        and not (probe.unless and kernel_knows(probe.unless))
+        and probe.kind not in given
     )

@@ -73,6 +73,8 @@ class Tracer:
         stacks: take call stacks (steps known only by stack cost microseconds per packet).
         most_bytes: of records held for a slow reader before they count as lost; 0 for the
             collector's own bound.
+        alone: nobody watches functions beside it: it probes some itself where the kernel has no
+            programs in netfilter's hooks.
 
     Raises:
         UnsupportedError: the kernel has no BTF.
@@ -88,7 +90,9 @@ class Tracer:
     source = "packet.bpf.c"
     reading = TRACEPOINTS
 
-    def __init__(self, lab: Lab, *, stacks: bool = True, most_bytes: int = 0) -> None:
+    def __init__(
+        self, lab: Lab, *, stacks: bool = True, most_bytes: int = 0, alone: bool = True
+    ) -> None:
         self._lab = lab
         self._stacks = stacks
         path = build([SOURCES / "probes" / self.source], root=SOURCES / "probes")[0]
@@ -98,6 +102,7 @@ class Tracer:
             object=str(path),
             stacks=stacks,
             most_bytes=most_bytes,
+            alone=alone,
             cgroup=lab.keeper.record.cgroup,
         )
         answer = self._receive()

@@ -46,7 +46,7 @@ class BothTracers:
         with ExitStack() as stack:
             # first the one that a kernel may refuse: then nothing else was loaded in vain
             self._functions = stack.enter_context(FunctionTracer(lab))
-            self._tracepoints = stack.enter_context(Tracer(lab))
+            self._tracepoints = stack.enter_context(Tracer(lab, alone=False))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> BothTracers:

@@ -34,16 +34,13 @@ class Sentences:
         self.checks.append(Check(statement=statement, holds=bool(holds), detail=detail))
         return bool(holds)
 
-    def needs(self, ability: str) -> None:
-        """Return if the kernel can what the sentences from here on are about.
-
-        What was stated before stays in the report, which then says what is missing.
+    def can(self, ability: str) -> bool:
+        """Tell whether the kernel can something, where kernels do it in different ways.
 
         Args:
             ability: as ``lab doctor -o json`` names it.
 
         Raises:
-            UnsupportedError: it cannot; the scenario ends here, and has not passed.
             InputError: there is no such ability.
         """
-        probe.require(ability)
+        return probe.has(ability)

@@ -21,8 +21,6 @@ PLACES = (
 def rule_in_the_pod(lab: Lab) -> None:
     """The same rule in four hooks."""
     for place, family, hook, name, step in PLACES:
-        if hook == "output":
-            lab.needs("netfilter_link")  # before that hook nothing else knows the packet
         chain = f"{{ type filter hook {hook} priority 0 ; policy drop ; }}"
         rule = Switch(
             place,
