@@ -77,7 +77,8 @@ class TcpInfo:
 
     ``state`` is the number of ``TCP_ESTABLISHED`` ... (1 to 12), ``ca_state`` 0 Open, 1 Disorder,
     2 CWR, 3 Recovery, 4 Loss. Windows and ``ssthresh`` of the sender count segments, ``snd_wnd``
-    and ``rcv_wnd`` bytes; times are microseconds.
+    and ``rcv_wnd`` bytes; times are microseconds. ``rcv_wnd`` is None where the kernel's structure
+    ends before it (Linux 6.1).
     """
 
     time_ns: int
@@ -98,7 +99,7 @@ class TcpInfo:
     busy_us: int
     rwnd_limited_us: int
     snd_wnd: int
-    rcv_wnd: int
+    rcv_wnd: int | None
 
 
 def read_info(raw: socket.socket) -> TcpInfo:
@@ -106,7 +107,9 @@ def read_info(raw: socket.socket) -> TcpInfo:
     data = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512)
     word = struct.unpack_from("<24I", data, 8)
     busy_us, rwnd_limited_us = struct.unpack_from("<2Q", data, 168)
-    snd_wnd, rcv_wnd = struct.unpack_from("<2I", data, 228)
+    (snd_wnd,) = struct.unpack_from("<I", data, 228)
+    # the kernel gives as much of the structure as it has
+    rcv_wnd = struct.unpack_from("<I", data, 232)[0] if len(data) >= 236 else None
     return TcpInfo(
         time_ns=time.monotonic_ns(),
         state=data[0],

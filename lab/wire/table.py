@@ -144,7 +144,7 @@ def _sample(host: str, info: TcpInfo) -> Row:
         ssthresh=_threshold(info.ssthresh),
         in_flight=info.unacked,
         snd_wnd=info.snd_wnd,
-        rcv_wnd=info.rcv_wnd,
+        rcv_wnd="" if info.rcv_wnd is None else info.rcv_wnd,
         srtt_us=info.rtt_us,
         what=TcpState(info.state).name,
     )

@@ -33,7 +33,10 @@ def test_both_witnesses_tell_the_same_and_leave_no_step_unexplained(lab: Lab) ->
         assert {hop.step for hop in lines} == set(Step)
         assert not [hop for hop in lines if hop.reason.startswith(NO_EVIDENCE)]
         proven = {hop.step for hop in lines if hop.evidence is Evidence.PROBE}
-        assert proven >= {Step.RECEIVE_SKB, Step.IP_RCV, Step.IP_LOCAL_DELIVER, Step.L4_RECEIVE}
+        assert proven >= {
+            Step.RECEIVE_SKB, Step.IP_RCV, Step.IP_RCV_FINISH, Step.IP_LOCAL_DELIVER,
+            Step.L4_RECEIVE,
+        }  # fmt: skip
 
 
 def test_both_witnesses_name_the_chain_that_drops_a_packet(lab: Lab) -> None:
