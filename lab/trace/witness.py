@@ -220,7 +220,9 @@ def _join_sending(runs: list[list[Hop]], hops: list[Hop]) -> None:
         if not near:
             _insert_run(runs, [hop])
             continue
-        run = min(near, key=lambda run: min(abs(own.ns - hop.ns) for own in run))
+        # the two have seen it a moment apart: the same hook counts for more than the nearest line
+        same = [run for run in near if any(_plain(own) == _plain(hop) for own in run)]
+        run = min(same or near, key=lambda run: min(abs(own.ns - hop.ns) for own in run))
         index = next((i for i, own in enumerate(run) if _plain(own) == _plain(hop)), None)
         if index is None:
             _insert(run, hop)

@@ -134,6 +134,15 @@ def test_lines_that_functions_alone_have_stand_where_they_belong_in_time():
     assert [hop.hook for hop in merged.hops if hop.side is Side.SEND] == ["ip_output", "dev_queue"]
 
 
+def test_a_hook_that_both_have_seen_is_one_line_however_far_apart():
+    above = replace(sent("route_output", 1), device="")
+    chain = sent("nf_postrouting", 30, Evidence.PROBE)
+    ours = trace(above, sent("dev_queue", 90), seen(Step.RECEIVE_SKB, 95))
+    theirs = trace(chain, sent("dev_queue", 31, Evidence.PROBE), sources=THEIRS)
+    lines = [hop for hop in merge(ours, theirs).taken if hop.hook == "dev_queue"]
+    assert [hop.evidence for hop in lines] == [Evidence.PROBE]
+
+
 def test_losses_of_either_count():
     assert merge(OURS, replace(THEIR, lost=2)).lost == 2
 
