@@ -395,16 +395,13 @@ int BPF_PROG(f_ip_rcv_finish, struct net *net, struct sock *sk, struct sk_buff *
 SEC("kprobe")
 int k_ip_rcv_finish(struct pt_regs *regs)
 {
-	u64 arguments[] = { PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), PT_REGS_PARM3(regs) };
-	struct sk_buff *skb = NULL;
+	u64 one = PT_REGS_PARM1(regs), two = PT_REGS_PARM2(regs), three = PT_REGS_PARM3(regs);
+	const struct sk_buff *skb;
 	struct record *record;
-	int i;
 
 	if (!may_be_wanted(false))
 		return 0;
-	for (i = 0; i < 3 && !skb; i++)
-		if (known(arguments[i]))
-			skb = (void *)arguments[i];
+	skb = (void *)(known(one) ? one : known(two) ? two : known(three) ? three : 0);
 	if (!skb)
 		return 0;
 	record = without_buffer(KIND_FUNCTION, bpf_get_func_ip(regs), (u64)skb);

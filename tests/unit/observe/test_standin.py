@@ -1,4 +1,4 @@
-"""What a kernel without netfilter programs records: functions stand in, some words come late."""
+"""What a kernel without netfilter programs records: functions stand in for its hooks."""
 
 import socket
 import struct
@@ -8,13 +8,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from lab.observe.assemble import assemble
-from lab.observe.causes import REDIRECTED
 from lab.observe.names import Attached, Names, Place
 from lab.observe.records import Config, Kind, Link, Record
 from lab.trace import Evidence, Side, Step
 
 POD, NODE, SENDER = 1, 2, 3
-ETH0, LXC, OTHER = 2, 10, 11
+ETH0 = 2
 NETFILTER_DROP, CONSUMED = 7, 1
 SYMBOLS = dict(
     enumerate(
@@ -31,8 +30,6 @@ NAMES = Names(
     devices={
         (POD, ETH0): Place("beta", "server", "eth0"),
         (NODE, ETH0): Place("beta", "beta", "eth0"),
-        (NODE, LXC): Place("beta", "beta", "lxcserver"),
-        (NODE, OTHER): Place("beta", "beta", "lxcother"),
         (SENDER, ETH0): Place("alpha", "client", "eth0"),
     },
     programs={"on_chain": 7, "on_ip_rcv": 8, "on_local_deliver": 9, "on_free": 10},
@@ -157,29 +154,3 @@ def test_a_rule_in_output_ends_the_packet_on_its_way_out(before):
     (drop,) = trace.drops
     assert (drop.hook, drop.side, drop.namespace) == ("nf_output", Side.SEND, "client")
     assert {hop.side for hop in trace.taken} == {Side.SEND}
-
-
-# -- XDP redirects whose loss is told late ---------------------------------------------------------
-
-REDIRECT = replace(BLANK, ns=20, kind=Kind.XDP_REDIRECT, netns=NODE, ifindex=LXC, packet=b"")
-SEEN = replace(RECEIVED, ns=9, netns=NODE, ifindex=LXC, kind=Kind.NETIF_RX, stack=())
-NO_DEVICE = -6
-FLUSHES = {
-    "nothing sent": ((0, 1), "drop", "ENXIO"),
-    "all sent": ((1, 0), "redirect", ""),
-    "some sent, nobody says which": ((3, 1), "redirect", ""),
-}
-
-
-@pytest.mark.parametrize(("told", "verdict", "why"), FLUSHES.values(), ids=FLUSHES.keys())
-def test_a_redirected_frame_is_lost_when_its_device_takes_none(told, verdict, why):
-    sent, drops = told
-    flush = replace(
-        REDIRECT, ns=21, kind=Kind.XDP_FLUSH, arg=sent << 32 | drops, hash=OTHER,
-        verdict=NO_DEVICE if drops else 0,
-    )  # fmt: skip
-    (hop,) = (hop for hop in one([SEEN, REDIRECT, flush]).hops if hop.hook == "xdp" and hop.taken)
-    assert (hop.verdict, hop.drop_reason) == (verdict, why)
-    if why:
-        assert "lxcother took no frame" in hop.reason
-        assert "redirected" in REDIRECTED[why].what
