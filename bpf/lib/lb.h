@@ -407,7 +407,8 @@ lb4_local(struct __sk_buff *ctx, struct lb4_request *request, const struct lb4_s
 		if (status != CT_NEW)
 			lb4_set_backend(&flow->tuple, state);
 	}
-	if (svc->flags & SVC_F_AFFINITY)
+	/* a flow that a terminating backend keeps is no reason for others to go there */
+	if (svc->flags & SVC_F_AFFINITY && backend->flags == BACKEND_ACTIVE)
 		lb4_affinity_remember(svc, flow->tuple.saddr, state->backend_id);
 	return backend;
 }

@@ -246,6 +246,8 @@ class Endpoints:
         # the device may have gone with its pod's namespace already
         with contextlib.suppress(KernelError):
             link.delete(self.agent.namespaces[pod.node], pod.lxc_index)
+        for node in facts.nodes:
+            garbage.forget_address(node.name, pod.address)
         programs.forget_state(pod.node, pod.endpoint_id)
         self.agent.state.revisions.pop(_key(pod.node, pod.endpoint_id), None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from lab.kernel.bpfmap import BpfMap, get_pinned
@@ -64,6 +65,30 @@ def collect_conntrack(node: str, now_s: float) -> Sweep:
             expired = [key for key, value in rows if CtEntry.unpack(value).lifetime < now_s]
             total += Sweep(len(rows), _delete(node, table, expired))
     return total
+
+
+def forget_address(node: str, address: IPv4Address) -> Sweep:
+    """Delete what a node remembers of an address: the next pod that gets it is another one.
+
+    Else its peers could send it what passes for answers to its predecessor, past its policy.
+    """
+    total = Sweep()
+    for name in (*CT_MAPS, NAT_MAP):
+        fd = get_pinned(Path(globals_dir(node), name))
+        if fd is None:
+            continue
+        with BpfMap(fd, name=name) as table:
+            rows = table.items()
+            named = [key for key, value in rows if address in _addresses(name, key, value)]
+            total += Sweep(len(rows), _delete(node, table, named))
+    return total
+
+
+def _addresses(name: str, key: bytes, value: bytes) -> tuple[IPv4Address, ...]:
+    flow = Tuple4.unpack(key)
+    if name == NAT_MAP:
+        return flow.saddr, flow.daddr, NatEntry.unpack(value).to_addr
+    return flow.saddr, flow.daddr
 
 
 def _delete(node: str, table: BpfMap, keys: list[bytes]) -> int:

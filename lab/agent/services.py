@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from lab.agent.store import Numbers
@@ -27,6 +28,7 @@ from lab.plan.inventory import Inventory, NodeFacts
 FIRST_ADDRESS = 10
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 ANY_ADDRESS = IPv4Address(0)
+NUMBERS_END = 0x10000  # rev_nat_index has 16 bits
 
 T = TypeVar("T")
 
@@ -214,7 +216,11 @@ class Realiser:
         self._keys.add(key)
         taken: dict[str, int] = getattr(self.numbers, table)
         if key not in taken:
-            taken[key] = self._free(table, taken.values(), range(1, 0x10000)).take(key)
+            # flows remember the number of a backend or service that is gone: others come first
+            last = self.numbers.last.get(table, 0)
+            turns = chain(range(last + 1, NUMBERS_END), range(1, last + 1))
+            taken[key] = self._free(table, taken.values(), turns).take(key)
+            self.numbers.last[table] = taken[key]
         return taken[key]
 
     def _free(self, table: str, used: Iterable[object], candidates: Iterable[T]) -> _Free[T]:

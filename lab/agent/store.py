@@ -29,17 +29,23 @@ class Numbers:
         backends: ``address port protocol`` -> backend id.
         addresses: what an address was chosen for -> address.
         node_ports: service and port -> node port.
+        last: table -> the number given last; a number that was given back waits for its next turn.
     """
 
     frontends: dict[str, int] = field(default_factory=dict)
     backends: dict[str, int] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     node_ports: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> Numbers:
         """Return numbers of its own, equal to these."""
         return Numbers(
-            dict(self.frontends), dict(self.backends), dict(self.addresses), dict(self.node_ports)
+            dict(self.frontends),
+            dict(self.backends),
+            dict(self.addresses),
+            dict(self.node_ports),
+            dict(self.last),
         )
 
 

@@ -2,7 +2,8 @@
 
 What must be there is written before what points at it: backends, reverse NAT, source ranges,
 affinity and Maglev tables, then the rows of slots 1.., then the master row. Removal goes the other
-way. Every single write is atomic, so a packet meets either the old or the new backend, never none.
+way, once every program that may have read what pointed there has ended. Every single write is
+atomic, so a packet meets either the old or the new backend, never none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from lab.agent import maglev
 from lab.agent.services import ANY_ADDRESS, PROTOCOLS, BackendFacts, Frontend
 from lab.errors import InputError
+from lab.kernel.bpf import wait_for_readers
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
 from lab.layouts import flows
 from lab.layouts.core import CidrKey, Flag, Index
@@ -25,6 +27,7 @@ Rows = dict[bytes, bytes]
 
 SERVICES = "cilium_lb4_services_v2"
 BACKENDS = "cilium_lb4_backends"
+AFFINITY = "cilium_lb_affinity_match"
 MAGLEV = "cilium_lb4_maglev"
 ACTIVE, TERMINATING = 0, 1
 EXTERNAL, INTERNAL = 0, 1
@@ -34,7 +37,7 @@ IN_ORDER = (
     BACKENDS,
     "cilium_lb4_reverse_nat",
     "cilium_lb4_source_range",
-    "cilium_lb_affinity_match",
+    AFFINITY,
 )
 """Tables that service rows refer to, in the order they are written."""
 
@@ -78,6 +81,7 @@ def build(frontends: Iterable[Frontend], node: str, *, maglev_tables: bool) -> T
         for scope in _scopes(item):
             members = _members(item, node, scope)
             rows[SERVICES].update(_service_rows(item, scope, members))
+            rows[AFFINITY].update(_affinity_rows(item, members))
         members = _members(item, node, EXTERNAL)
         if maglev_tables and members:
             ids = tuple(member.id for member in members)
@@ -112,10 +116,12 @@ def _refer(item: Frontend, rows: dict[str, Rows]) -> None:
             addr=network.network_address,
         )
         rows["cilium_lb4_source_range"][lpm.pack()] = listed
-    if item.service.affinity_s:
-        for backend in item.backends:
-            match = flows.AffinityMatch(backend_id=backend.id, rev_nat_id=item.id)
-            rows["cilium_lb_affinity_match"][match.pack()] = listed
+
+
+def _affinity_rows(item: Frontend, members: Sequence[BackendFacts]) -> Rows:
+    # only who gets new flows: a client may come back to no other
+    matches = (flows.AffinityMatch(backend_id=member.id, rev_nat_id=item.id) for member in members)
+    return {match.pack(): Flag(value=1).pack() for match in matches if item.service.affinity_s}
 
 
 def _ranges(item: Frontend) -> tuple[IPv4Network, ...]:
@@ -217,12 +223,18 @@ def reconcile(node: str, wanted: Tables) -> int:
         masters = {key: value for key, value in services.items() if is_master(key)}
         changed += maps.write(SERVICES, present, slots)
         changed += maps.write(SERVICES, present, masters)
-        gone = [key for key in present if key not in services]
-        # masters first: without its master a service is not found, and its slots are not read
-        changed += maps.delete(SERVICES, sorted(gone, key=is_master, reverse=True))
-        for name in reversed(IN_ORDER):
-            stale = [key for key in have[name] if key not in wanted.rows[name]]
-            changed += maps.delete(name, stale)
+        gone = {
+            name: [key for key in have[name] if key not in wanted.rows[name]]
+            for name in (SERVICES, *reversed(IN_ORDER))
+        }
+        # nobody is led any more to what goes afterwards: without its master a service is not found
+        changed += maps.delete(SERVICES, filter(is_master, gone[SERVICES]))
+        changed += maps.delete(AFFINITY, gone[AFFINITY])
+        if any(gone.values()):
+            wait_for_readers()
+        gone[SERVICES] = [key for key in gone[SERVICES] if not is_master(key)]
+        for name in (SERVICES, *reversed(IN_ORDER)):
+            changed += maps.delete(name, gone[name])
         return changed
 
 

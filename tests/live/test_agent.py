@@ -1,9 +1,12 @@
 """The agent as a child of the keeper: it may go, the datapath stays, the next one takes over."""
 
+from dataclasses import replace
+
 import pytest
 
 from lab import Lab, Pod
 from lab.errors import InputError, KernelError, TopologyError
+from lab.policy.objects import NetworkPolicy, Selector
 from lab.waiting import eventually
 from topologies.two_nodes import topology
 
@@ -107,6 +110,24 @@ def test_pod_comes_and_goes():
         assert not reaches(lab.pod("client"), late.address)
         assert "lxclate" not in lab.node("beta").run(["ip", "-br", "link"]).stdout
         assert reaches(lab.pod("client"), lab.pod("server"))
+
+
+def test_a_successor_at_the_same_address_inherits_no_flow():
+    """What answered the pod before would pass the policy of the one that follows."""
+    port, source = 7001, 40001
+    first = Pod("late", node="beta", labels={"app": "late"})
+    closed = NetworkPolicy(name="closed", pod_selector=Selector.of(app="late"), ingress=())
+    with Lab(topology) as lab:
+        lab.add_pod(first)
+        lab.apply(closed)
+        address = lab.pod("late").address
+        with lab.pod("other").serve_udp(port):
+            assert lab.pod("late").send_udp(lab.pod("other"), port, source_port=source).ok
+        lab.remove_pod("late")
+        lab.add_pod(replace(first, name="next"))
+        assert lab.pod("next").address == address
+        with lab.pod("next").serve_udp(source):
+            assert not lab.pod("other").send_udp(address, source, source_port=port).ok
 
 
 def test_pod_added_after_restart_of_the_agent():

@@ -117,6 +117,21 @@ def test_terminating_backend_keeps_its_flow_and_gets_no_new_one(lab, servers, ap
         assert answers(client, service.address, 80, 8) == {"server": 8}
 
 
+def test_affinity_leads_to_no_terminating_backend(lab, servers, applied):
+    """Nor does the flow that the client still has there make it forget the other one."""
+    sticky = replace(WEB, affinity_s=60, backends=("web",))
+    service = applied(sticky)
+    client = lab.pod("client")
+    with client.session(service.address, 80) as session:
+        assert session.echo(b"one") == b"web"
+        leaving = Backend(pod="web", terminating=True)
+        applied(replace(sticky, backends=(leaving, "server", "other")))
+        (chosen,) = answers(client, service.address, 80, 1)
+        for _ in range(6):
+            assert session.echo(b"two") == b"web"
+            assert set(answers(client, service.address, 80, 2)) == {chosen} != {"web"}
+
+
 def test_a_change_of_backends_leaves_running_flows_alone(lab, servers, applied):
     service = applied(replace(WEB, backends=("web", "server", "other")))
     client = lab.pod("client")

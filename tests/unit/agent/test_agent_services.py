@@ -102,6 +102,14 @@ def test_terminating_backend_keeps_its_row_for_the_flows_it_has():
     assert states == {"10.0.1.11": tables.ACTIVE, "10.0.2.10": tables.TERMINATING}
 
 
+def test_no_client_comes_back_to_a_terminating_backend():
+    service = replace(WEB, affinity_s=60, backends=("web", Backend(pod="server", terminating=True)))
+    (frontend,) = realise(service)
+    matches = rows(service).rows[tables.AFFINITY]
+    (known,) = map(flows.AffinityMatch.unpack, matches)
+    assert known.backend_id == frontend.backends[0].id
+
+
 def test_source_ranges_belong_to_the_load_balancer_address_alone():
     service = replace(WEB, kind="LoadBalancer", source_ranges=("203.0.113.0/24",))
     built = rows(service)
@@ -125,6 +133,22 @@ def test_numbers_stay_while_other_services_come_and_go():
     (after,) = realise(WEB, numbers=numbers)
     assert after.id == before["web"]
     assert len(numbers.frontends) == 1
+
+
+def test_a_number_given_back_is_not_the_next_one_given():
+    """A flow that slept through the change would find another service's backend under it."""
+    numbers = Numbers()
+    gone = {item.id for item in realise(WEB, numbers=numbers)[0].backends}
+    realise(numbers=numbers)
+    (following,) = realise(replace(WEB, name="b", backends=("client", "other")), numbers=numbers)
+    assert gone.isdisjoint(item.id for item in following.backends)
+    assert following.id == 2
+
+
+def test_numbers_come_round_again():
+    numbers = Numbers(last={"frontends": 0xFFFF, "backends": 0xFFFF})
+    (found,) = realise(WEB, numbers=numbers)
+    assert (found.id, [item.id for item in found.backends]) == (1, [1, 2])
 
 
 def test_ten_thousand_services_get_different_numbers_and_addresses():
