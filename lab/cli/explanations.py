@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.datapath.build import SOURCES
-from lab.errors import InputError
+from lab.errors import InputError, UnsupportedError
+from lab.kernel.tracing import drop_reasons
 from lab.names import did_you_mean
+from lab.observe.causes import KERNEL
 from lab.trace import Evidence, Step
 
 TEXTS = Path(__file__).parent / "data" / "explanations.toml"
@@ -72,16 +74,19 @@ def find(word: str) -> tuple[Entry, ...]:
 
     Args:
         word: a hook, C function, map (also with its object's suffix), drop reason (name or
-            number), step (1 to 19), tail-call slot (``cilium_calls/7``), trace point or word.
+            number; of the kernel's own the name), step (1 to 19), tail-call slot
+            (``cilium_calls/7``), trace point or word.
 
     Raises:
         InputError: nothing has this name; the hint has the nearest.
     """
     names = index()
+    kernel = {_normal(entry.name): entry for entry in kernel_reasons()}
     for spelling in _spellings(word):
-        if found := names.get(spelling):
+        reason = kernel.get(spelling.removeprefix("skb-drop-reason-"))
+        if found := (*names.get(spelling, ()), *((reason,) if reason else ())):
             return found
-    known = {entry.name for entries in names.values() for entry in entries}
+    known = {entry.name for entries in (*names.values(), kernel.values()) for entry in entries}
     raise InputError(f"nothing is called {word!r}", hint=_nearest(word, known))
 
 
@@ -107,6 +112,27 @@ def entries() -> tuple[Entry, ...]:
         *_steps(texts["step"]),
         *(Entry("evidence", grade.word, f"{grade.means}.".capitalize()) for grade in Evidence),
         *(_plain("word", name, text) for name, text in texts["word"].items()),
+    )
+
+
+@cache
+def kernel_reasons() -> tuple[Entry, ...]:
+    """Return the running kernel's own drop reasons; none where the kernel carries no BTF."""
+    try:
+        numbers = drop_reasons()
+    except UnsupportedError:
+        return ()
+    return tuple(
+        Entry(
+            "kernel's drop reason",
+            name,
+            f"{known.what[:1].upper()}{known.what[1:]}. {known.change}"
+            if (known := KERNEL.get(name))
+            else "One of the kernel's own; its header include/net/dropreason-core.h describes it.",
+            number=str(number),
+            where="a ladder shows the function that freed the packet, and lab why what to change",
+        )
+        for number, name in sorted(numbers.items())
     )
 
 

@@ -31,14 +31,44 @@ KERNEL = {
         "Look at the program: tc filter show dev DEVICE egress; bpftool net.",
     ),
     "XFRM_POLICY": Cause(
-        "an IPsec policy forbids it", "Look at the policies: ip xfrm policy; ip -s xfrm state."
+        "an IPsec policy forbids it",
+        "Look at the policies: ip xfrm policy; ip xfrm policy getdefault; ip -s xfrm state.",
     ),
     "SOCKET_RCVBUFF": Cause(
         "the receiving socket's buffer is full: the application does not read",
         "Let the application read, or raise its SO_RCVBUF.",
     ),
     "SOCKET_FILTER": Cause(
-        "a filter attached to the receiving socket dropped it", "Look at the socket: ss -b."
+        "a filter on the receiving socket, or a program of its control group, dropped it",
+        "Look at both: ss -b; bpftool cgroup tree.",
+    ),
+    "BPF_CGROUP_EGRESS": Cause(
+        "a program of the sender's control group dropped it",
+        "Look at the program: bpftool cgroup tree.",
+    ),
+    "TCP_MINTTL": Cause(
+        "its time to live is below what the receiving socket asks for (IP_MINTTL)",
+        "Lower the socket's IP_MINTTL, or take hops out of the way.",
+    ),
+    "TCP_MD5NOTFOUND": Cause(
+        "it has no TCP MD5 signature, and the receiving socket asks for one (TCP_MD5SIG)",
+        "Give both sockets the same key, or none.",
+    ),
+    "TCP_MD5UNEXPECTED": Cause(
+        "it has a TCP MD5 signature, and the receiving socket has no key for it",
+        "Give both sockets the same key, or none.",
+    ),
+    "TCP_MD5FAILURE": Cause("its TCP MD5 signature is wrong", "Give both sockets the same key."),
+    "QDISC_OVERLIMIT": Cause(
+        "the device's queue is full", "Look at the queue: tc -s qdisc show dev DEVICE."
+    ),
+    "NEIGH_QUEUEFULL": Cause(
+        "too many packets wait for the answer to an ARP question",
+        "Look for the next hop: ip neigh; is the other end's device up?",
+    ),
+    "VXLAN_VNI_NOT_FOUND": Cause(
+        "no tunnel device here has the number (VNI) it carries",
+        "Look at the tunnel's device: ip -d link show type vxlan.",
     ),
     "IP_RPFILTER": Cause(
         "reverse path filtering: the source is not reached through this device",
@@ -171,7 +201,8 @@ ERRNO = {
     "ENETDOWN": Cause("the sender's device is down", "Set it up: ip link set eth0 up."),
     "EPERM": Cause(
         "the sender's own rules forbid it",
-        "Look at OUTPUT chains and IPsec policies of the sender.",
+        "Look at OUTPUT chains, IPsec policies and programs of the control group (bpftool cgroup "
+        "tree) of the sender.",
     ),
     "EMSGSIZE": Cause("it is larger than the sender's MTU allows", "Send less."),
     "EACCES": Cause(

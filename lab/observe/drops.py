@@ -30,6 +30,7 @@ _BY_REASON = {
     "TC_EGRESS": Drop(None, SendHook.TC_EGRESS.value),
     "SOCKET_RCVBUFF": Drop(Step.RECEIVE_QUEUE, "socket_queue"),
     "SOCKET_FILTER": Drop(Step.RECEIVE_QUEUE, "socket_filter"),
+    "BPF_CGROUP_EGRESS": Drop(None, SendHook.CGROUP.value),
     "NEIGH_FAILED": Drop(None, SendHook.NEIGHBOUR.value),
     "NEIGH_QUEUEFULL": Drop(None, SendHook.NEIGHBOUR.value),
     "NEIGH_DEAD": Drop(None, SendHook.NEIGHBOUR.value),

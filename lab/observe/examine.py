@@ -9,23 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Address, IPv4Network
 
-from lab.observe.headers import Packet, network_bytes_of, parse
-from lab.observe.machines import Link, Machines
-from lab.observe.recording import Recording
-from lab.observe.why import Diagnosis
-from lab.trace import Hop, Step, Trace
-
-if TYPE_CHECKING:
-    from lab.runtime.live import Lab
+from lab.observe.addressed import outside, redirecting
+from lab.observe.misled import TUNNEL, Misled
+from lab.observe.why import Diagnosis, change_of
+from lab.plan.inventory import WORLD
+from lab.trace import Hop, Step
 
 _FRAME_BYTES = 14
-_TUNNEL = "cilium_vxlan"
-_VXLAN_PORT = 8472
 
 
-class Examiner(Machines):
+class Examiner(Misled):
     """Rules about one lost packet.
 
     Args:
@@ -35,12 +30,6 @@ class Examiner(Machines):
         sender: where it was sent.
     """
 
-    def __init__(self, lab: Lab, recording: Recording, answer: Diagnosis, sender: str) -> None:
-        super().__init__(lab)
-        self.recording = recording
-        self.answer = answer
-        self.sender = sender
-
     def examine(self) -> Diagnosis:
         """Return a better answer, or the same."""
         rules: tuple[Callable[[], Diagnosis | None], ...] = (
@@ -49,11 +38,14 @@ class Examiner(Machines):
             self._device,
             self._address,
             self._route,
-            self._service,
-            self._nobody,
+            self.not_turned_back,
+            self.service,
+            self.nobody,
             self._lost_endpoint,
-            self._tunnel,
-            self._bound_elsewhere,
+            self.turned_away,
+            self.tunnel,
+            self.bound_elsewhere,
+            self.other_port,
             self._neighbour,
             self._way_out,
             self._way_back,
@@ -68,17 +60,10 @@ class Examiner(Machines):
     def _flooded(self) -> Diagnosis | None:
         """A bridge gives frames for an unknown address to everybody: that is nobody's fault."""
         hop, trace = self.answer.hop, self.answer.trace
-        packet = _outer(trace, hop)
+        packet = outside(trace, hop)
         if self.answer.reason != "OTHERHOST" or trace is None or packet is None:
             return None
-        owner = next(
-            (
-                node.name
-                for node in self.lab.facts.nodes
-                if node.address == packet.destination or packet.destination in node.pod_cidr
-            ),
-            None,
-        )
+        owner = self._behind(packet.destination)
         if owner is None or hop is None or hop.node == owner:
             return None
         meant = next((drop for drop in self.recording.drops if drop.namespace == owner), None)
@@ -88,7 +73,7 @@ class Examiner(Machines):
         for link in (self.link(owner, "eth0"), self.link("underlay", owner)):
             if link is not None and not link.up:
                 effect = f"the bridge knows nobody with {owner}'s MAC address"
-                return self._down(link, effect, where=f"on the way to {owner}")
+                return self.down(link, effect, where=f"on the way to {owner}")
         return Diagnosis(
             known=False,
             where=f"on the way to {owner}",
@@ -96,6 +81,15 @@ class Examiner(Machines):
             change=f"Look at {owner}'s eth0 and its port of the bridge.",
             trace=trace,
         )
+
+    def _behind(self, address: IPv4Address) -> str | None:
+        """Return the machine of the underlay that a frame for an address goes to."""
+        for node in self.lab.facts.nodes:
+            if address == node.address or address in node.pod_cidr:
+                return node.name
+        # whatever is not theirs goes to the gateway, which is the world
+        near = IPv4Network(self.lab.topology.underlay_cidr)
+        return None if address in near and address != self.lab.facts.gateway else WORLD
 
     def _device(self) -> Diagnosis | None:
         """A device takes nothing while it or its other end is down, or what is too large for it."""
@@ -107,7 +101,7 @@ class Examiner(Machines):
         ends = [self.link(hop.namespace, hop.device), self.peer(hop.namespace, hop.device)]
         for link in filter(None, ends):
             if not link.up:
-                return self._down(link, "it takes nothing")
+                return self.down(link, "it takes nothing")
         there = ends[1]
         if there is not None and hop.length > there.mtu + _FRAME_BYTES:
             return replace(
@@ -122,7 +116,7 @@ class Examiner(Machines):
     def _address(self) -> Diagnosis | None:
         """The packet came to its pod or node, which does not own the address."""
         hop = self.answer.hop
-        packet = _outer(self.answer.trace, hop)
+        packet = outside(self.answer.trace, hop)
         if hop is None or packet is None or hop.step is not Step.IP_ROUTING:
             return None
         address = str(packet.destination)
@@ -145,7 +139,7 @@ class Examiner(Machines):
         hop = self.answer.hop
         if hop is None or self.answer.reason != "OTHERHOST":
             return None
-        if hop.device == _TUNNEL or hop.device.startswith("lxc"):
+        if hop.device == TUNNEL or hop.device.startswith("lxc"):
             ways = ("tc", "filter", "show", "dev", hop.device, "ingress")
             if "cil_from_" in self.run(hop.namespace, *ways)[1]:
                 return None
@@ -155,7 +149,7 @@ class Examiner(Machines):
                 "left to the stack, and it is for somebody else",
                 entry="",
                 change="Build the lab anew: lab down, lab up."
-                if hop.device == _TUNNEL
+                if hop.device == TUNNEL
                 else "Load it again: lab endpoint regenerate.",
             )
         pod = next((pod for pod in self.lab.facts.pods if pod.netns == hop.namespace), None)
@@ -174,7 +168,7 @@ class Examiner(Machines):
 
     def _lost_endpoint(self) -> Diagnosis | None:
         """The node's own pod is missing in the node's map of endpoints."""
-        hop, packet = self.answer.hop, _outer(self.answer.trace, self.answer.hop)
+        hop, packet = self.answer.hop, outside(self.answer.trace, self.answer.hop)
         if hop is None or packet is None or self.answer.reason not in ("UNROUTABLE", "NO_FIB"):
             return None
         address = str(packet.destination)
@@ -188,47 +182,19 @@ class Examiner(Machines):
             change="Look at lab bpf endpoint list, and start the agent anew.",
         )
 
-    def _service(self) -> Diagnosis | None:
-        """A service's address answers on its ports only."""
-        trace = self.answer.trace
-        unknown = self.answer.reason in ("IP_INNOROUTES", "UNROUTABLE", "NO_SOCKET", "")
-        if trace is None or not unknown or not self.has_agent():
-            return None
-        address, asked = self.recording.destination, trace.packet
-        here = [
-            frontend
-            for service in self.lab.agent.services()
-            for frontend in service.frontends
-            if frontend.address == address and frontend.kind != "NodePort"
-        ]
-        wanted = (asked.destination_port, asked.protocol.upper())
-        if not here or wanted in {(one.port, one.protocol.upper()) for one in here}:
-            return None
-        ports = ", ".join(sorted({f"{one.protocol.upper()} {one.port}" for one in here}))
-        name = here[0].service
-        what = "does not answer echo requests" if asked.protocol == "icmp" else (
-            f"does not have {asked.protocol.upper()} port {asked.destination_port}"
-        )  # fmt: skip
-        return replace(
-            self.answer,
-            known=True,
-            cause=f"the service {name} {what}: it has {ports}",
-            entry="",
-            change="Use a port of the service, or add one to it: lab service list.",
-        )
-
     def _route(self) -> Diagnosis | None:
         """A place on the way does not route the packet onwards."""
         hop = self.answer.hop
-        packet = _outer(self.answer.trace, hop)
+        packet = outside(self.answer.trace, hop)
         if hop is None or hop.step is not Step.IP_ROUTING and hop.hook != "route_output":
             return None
         if hop.drop_reason in ("IP_RPFILTER", "IP_LOCAL_SOURCE") or hop.program.startswith("cil_"):
             return None
         address = str(packet.destination) if packet else ""
         if hop.step is None:  # it asks for itself, with outer addresses that no line shows yet
-            asked = [one.key for line in self._here(hop) for one in line.lookups]
-            address = asked[-1] if asked else ""
+            looked = (one for line in self._here(hop) for one in line.lookups)
+            asked = [one.key for one in looked if one.map.startswith("route")]
+            address = asked[-1] if asked else self._far_end(hop)
         if not address or not self.owned(address):
             return None
         refused = self.no_way(hop.namespace, address)
@@ -238,6 +204,14 @@ class Examiner(Machines):
                 known=True,
                 cause=f"{hop.namespace} {refused[0]} to {address}",
                 change=refused[1],
+            )
+        if hop.step and (rule := redirecting(self._here(hop), hop)) is not None:
+            return replace(
+                self.answer,
+                cause=f"{rule.name} ({rule.text}) sends it elsewhere, and {hop.namespace} does not "
+                "forward it there",
+                entry="",
+                change=change_of(rule),
             )
         setting = f"net.ipv4.conf.{hop.device}.forwarding"
         if hop.step and self.run(hop.namespace, "sysctl", "-n", setting)[1].strip() == "0":
@@ -249,42 +223,18 @@ class Examiner(Machines):
             )
         return None
 
-    def _nobody(self) -> Diagnosis | None:
-        """The address is nobody's."""
-        address = self.recording.destination
-        if self.answer.reason not in ("IP_INNOROUTES", "UNROUTABLE") or not address:
-            return None
-        if self.owned(address):
-            return None
-        return replace(
-            self.answer,
-            cause=f"nobody in the lab has the address {address}",
-            change="Correct the destination: lab get pods; lab service list.",
-        )
+    def _far_end(self, hop: Hop) -> str:
+        """Return the node that a tunnel packet without a line of its own must be for."""
+        nodes = self.lab.facts.nodes
+        if self.answer.trace is None or hop.namespace not in {node.name for node in nodes}:
+            return ""
+        asked = IPv4Address(self.answer.trace.packet.destination)
+        return next((str(n.address) for n in nodes if asked in n.pod_cidr), "")
 
     def _here(self, hop: Hop) -> list[Hop]:
         """Return the trace's lines in the namespace of one of them."""
         trace = self.answer.trace
         return [one for one in trace.taken if one.namespace == hop.namespace] if trace else []
-
-    def _bound_elsewhere(self) -> Diagnosis | None:
-        """There is a socket with that port, but it is none for this packet."""
-        hop, trace = self.answer.hop, self.answer.trace
-        packet = _outer(trace, hop)
-        if hop is None or self.answer.reason != "NO_SOCKET" or packet is None:
-            return None
-        sockets = self.sockets(hop.namespace, packet.name, packet.ports[1])
-        if not sockets:
-            return None
-        local, peer = sockets[0][3], sockets[0][4]
-        connected = not peer.endswith(":*")
-        return replace(
-            self.answer,
-            cause=f"the socket on that port is {f'connected to {peer}' if connected else 'bound'} "
-            f"at {local} and does not take packets "
-            + (f"from {packet.source}" if connected else f"for {packet.destination}"),
-            change="Bind it to 0.0.0.0.",
-        )
 
     def _neighbour(self) -> Diagnosis | None:
         """The packet still waits for an answer to an ARP question."""
@@ -304,33 +254,21 @@ class Examiner(Machines):
         # of several nobody knows which one this packet waits for
         if len(silent) != 1:
             return None
-        owner = next((n.name for n in self.lab.facts.nodes if str(n.address) == silent[0]), "")
-        for link in filter(None, (self.link(owner, "eth0"), self.link("underlay", owner))):
-            if owner and not link.up:
-                return self._down(link, f"nobody answers the ARP question for {silent[0]}")
+        owner = self.lab.facts.owner_of(IPv4Address(silent[0])) or ""
+        ends = (
+            self.peer(hop.namespace, hop.device),
+            self.link(owner, "eth0"),
+            self.link("underlay", owner),
+        )
+        for link in filter(None, ends):
+            if not link.up:
+                return self.down(link, f"nobody answers the ARP question for {silent[0]}")
         return replace(
             self.answer,
             known=True,
             cause=f"nobody answers the ARP question for {silent[0]}",
             entry="",
             change=f"Look for who should have {silent[0]}: ip neigh; is its device up?",
-        )
-
-    def _tunnel(self) -> Diagnosis | None:
-        """What nobody takes may be a whole tunnel packet."""
-        hop = self.answer.hop
-        packet = _outer(self.answer.trace, hop)
-        if hop is None or self.answer.reason != "NO_SOCKET" or packet is None:
-            return None
-        if packet.ports[1] != _VXLAN_PORT:
-            return None
-        link = self.link(hop.namespace, _TUNNEL)
-        if link is not None and not link.up:
-            return self._down(link, "nobody unpacks what comes through the tunnel")
-        return replace(
-            self.answer,
-            cause="nobody unpacks what comes through the tunnel",
-            change=f"Look at the tunnel's device: ip -d link show {_TUNNEL}.",
         )
 
     def _way_out(self) -> Diagnosis | None:
@@ -340,7 +278,7 @@ class Examiner(Machines):
         place = self.lab.place(self.sender)
         device = self.link(getattr(getattr(place, "facts", None), "netns", self.sender), "eth0")
         if device is not None and not device.up:
-            return self._down(device, "its routes are gone with it")
+            return self.down(device, "its routes are gone with it")
         destination = self.recording.destination
         if (way := self.no_way(self.sender, destination)) is not None:
             return replace(
@@ -358,7 +296,7 @@ class Examiner(Machines):
             return None
         ends = [hop for hop in trace.taken if hop.step is Step.L4_RECEIVE]
         place = ends[-1].namespace if ends else ""
-        packet = _outer(trace, ends[-1]) if ends else None
+        packet = outside(trace, ends[-1]) if ends else None
         if packet is None:
             return None
         found = self.no_way(place, str(packet.source))
@@ -382,32 +320,6 @@ class Examiner(Machines):
             hop=ends[-1],
             trace=trace,
         )
-
-    def _down(self, link: Link, effect: str, *, where: str = "") -> Diagnosis:
-        return replace(
-            self.answer,
-            known=True,
-            where=where or self.answer.where or f"in {link.place}",
-            entry="",
-            cause=f"{link.device} in {link.place} is down: {effect}",
-            change=f"Set it up there: ip link set {link.device} up.",
-        )
-
-
-def _outer(trace: Trace | None, hop: Hop | None) -> Packet | None:
-    """Return the outermost packet at a line: as shown there, or last before in its namespace."""
-    if trace is None or hop is None:
-        return None
-    shown = [
-        one
-        for one in trace.taken
-        if one.before and one.namespace == hop.namespace and one.ns <= hop.ns
-    ]
-    if not shown:
-        return None
-    last = shown[-1]
-    data = last.before or b""
-    return parse(network_bytes_of(data) if last.link_layer == "ethernet" else data, through=False)
 
 
 def _spot(hop: Hop) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,25 @@ class Machines:
         code, _, said = self.run(place, "ip", "route", "get", address)
         if not code:
             return None
-        return next((words for text, words in _ROUTES.items() if text in said), None)
+        found = next((words for text, words in _ROUTES.items() if text in said), None)
+        return found and (self._ruled_out(place, found) or found)
+
+    def _ruled_out(self, place: str, found: tuple[str, str]) -> tuple[str, str] | None:
+        """Name the rule of policy routing, where no route is of the kind that was met."""
+        kind = re.search(r"`(\w+)`", found[0])
+        if kind is None:
+            return None
+        routes = self.run(place, "ip", "route", "show", "table", "all", "type", kind[1])[1]
+        rules = [
+            line for line in self.run(place, "ip", "rule", "show")[1].splitlines()
+            if line.split()[-1] == kind[1]
+        ]  # fmt: skip
+        if routes.strip() or len(rules) != 1:
+            return None
+        number, _, text = rules[0].partition(":")
+        return f"has the rule `{text.strip()}`, which applies", (
+            f"Remove it there: ip rule del pref {number}."
+        )
 
     def endpoint(self, node: str, address: str) -> str:
         """Return the MAC address that a node's datapath knows for a pod, empty for none."""

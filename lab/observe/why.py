@@ -138,6 +138,8 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
             trace=trace,
         )
     answer = _answered(trace, "icmp_send")
+    if hop.hook == "ip_forward" and answer is not None and "time to live" in answer.reason:
+        cause = _looped(trace, hop)
     told = f": {answer.namespace} {answer.reason}" if answer is not None and answer.reason else ""
     return Diagnosis(
         where=_where(hop),
@@ -168,14 +170,24 @@ def _rule(hop: Hop) -> Met | None:
 
 def _change(cause: Cause, hop: Hop) -> str:
     rule = _rule(hop)
-    if rule is not None and rule.kind == "rule":
-        return f"Change that rule: nft delete rule {rule.name}; nft list ruleset shows all."
-    if rule is not None and rule.kind == "policy":
-        return (
-            f"Add a rule that accepts it: nft add rule {rule.name} ... accept, or change the "
-            "chain's policy; nft list ruleset shows all."
-        )
+    if rule is not None and rule.kind in ("rule", "policy"):
+        return change_of(rule)
     return cause.change.replace("DEVICE", hop.device).replace("DEV ", f"{hop.device} ")
+
+
+def change_of(rule: Met) -> str:
+    """Return how a netfilter rule, or a chain's policy, is changed with the tool that made it."""
+    if rule.source == "counter":  # only rules of iptables-legacy are known by their counters
+        tool, table, chain = rule.name.split()
+        command = f"{tool} -t {table}"
+        accept, policy = f"{command} -A {chain} ... -j ACCEPT", f": {command} -P {chain} ACCEPT"
+        delete, show = f"{command} -D {chain} {rule.text}", f"{command} -S"
+    else:
+        accept, policy = f"nft add rule {rule.name} ... accept", "; nft list ruleset shows all"
+        delete, show = f"nft delete rule {rule.name}", "nft list ruleset"
+    if rule.kind == "policy":
+        return f"Add a rule that accepts it: {accept}, or change the chain's policy{policy}."
+    return f"Change that rule: {delete}; {show} shows all."
 
 
 def _by_place(hop: Hop) -> Cause | None:
@@ -185,6 +197,10 @@ def _by_place(hop: Hop) -> Cause | None:
         "generic_xdp": KERNEL["XDP"],
         "tc_ingress": KERNEL["TC_INGRESS"],
         "neighbour": KERNEL["NEIGH_FAILED"],
+        "dst_discard_out": Cause(
+            "its route discards it: a blackhole route, or an IPsec policy that has no state for it",
+            "Look there: ip route show type blackhole; ip xfrm policy; ip xfrm state.",
+        ),
         "ip_forward": Cause(
             "it would have to be forwarded here, and may not",
             "Look at ip_forward, the TTL and the route behind it.",
@@ -195,6 +211,19 @@ def _by_place(hop: Hop) -> Cause | None:
         ),
     }
     return causes.get(hop.hook)
+
+
+def _looped(trace: Trace, hop: Hop) -> Cause:
+    """The time to live ran out: because it was short, or because the packet went in circles."""
+    known = DATAPATH["TTL_EXCEEDED"]
+    rounds = sum(one.hook == "nf_forward" and one.namespace == hop.namespace for one in trace.taken)
+    if rounds < 2:
+        return known
+    return Cause(
+        f"its time to live ran out, after {hop.namespace} had forwarded it {rounds} times: it "
+        "goes in circles",
+        "Look at the routes of those it came by: lab trace; ip route get.",
+    )
 
 
 def _entry(hop: Hop) -> str:

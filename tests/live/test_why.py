@@ -39,6 +39,7 @@ EGRESS = replace(
 )
 TABLE = "nft add table ip t"
 CHAIN = "nft add chain ip t c {{ type filter hook HOOK priority 0 ; policy drop ; }}"
+NAT = "nft add chain ip t c {{ type nat hook prerouting priority dstnat ; }}"
 NO_TABLE = ["nft delete table ip t"]
 UDP, TCP, ICMP = (Shot(protocol=name, timeout_s=0.3) for name in ("udp", "tcp", "icmp"))
 
@@ -220,6 +221,44 @@ FAULTS = {
         "server", ["ip xfrm policy add dir out src 0.0.0.0/0 dst 0.0.0.0/0 action block"],
         ["ip xfrm policy flush"], TCP, "in server", "", "ip xfrm policy",
     ),
+    "a rule of iptables-legacy": (
+        "server", ["iptables-legacy -t raw -A PREROUTING -p udp --dport 5000 -j DROP"],
+        ["iptables-legacy -t raw -F"], UDP, "server/eth0, step 11", "NETFILTER_DROP",
+        "iptables-legacy -t raw -D PREROUTING -p udp -m udp --dport 5000 -j DROP",
+    ),
+    "a policy of iptables-legacy": (
+        "server", ["iptables-legacy -P INPUT DROP"], ["iptables-legacy -P INPUT ACCEPT"], UDP,
+        "server/eth0, step 14", "NETFILTER_DROP", "iptables-legacy -t filter -P INPUT ACCEPT",
+    ),
+    "a rule that redirects to a closed port": (
+        "server", [TABLE, NAT, "nft add rule ip t c udp dport 5000 redirect to :6000"], NO_TABLE,
+        UDP, "server/eth0, step 16", "NO_SOCKET", "nft delete rule ip t c handle 2",
+    ),
+    "a rule that sends it on to nobody": (
+        "server", [TABLE, NAT, "nft add rule ip t c udp dport 5000 dnat to 10.0.2.99"], NO_TABLE,
+        UDP, "server/eth0, step 13", "IP_INADDRERRORS", "nft delete rule ip t c handle 2",
+    ),
+    "a rule of policy routing in the client": (
+        "client", ["ip rule add pref 77 to {server} blackhole"], ["ip rule del pref 77"], UDP,
+        "in client", "EINVAL", "ip rule del pref 77",
+    ),
+    "a rule of policy routing against the answer": (
+        "server", ["ip rule add pref 77 to {client} prohibit"], ["ip rule del pref 77"], TCP,
+        "in server", "", "ip rule del pref 77",
+    ),
+    "a rule of policy routing against the tunnel": (
+        "alpha", ["ip rule add pref 7 to 172.30.0.2 prohibit"], ["ip rule del pref 7"], UDP,
+        "alpha/cilium_vxlan, route_output", "IP_OUTNOROUTES", "ip rule del pref 7",
+    ),
+    "the node's end of the client's cable is down": (
+        "alpha", ["ip link set lxcclient down"], ["ip link set lxcclient up"], UDP,
+        "client/eth0, neighbour", "", "ip link set lxcclient up",
+    ),
+    "an IPsec policy that has no key": (
+        "client",
+        ["ip xfrm policy add dir out src 0.0.0.0/0 dst 0.0.0.0/0 tmpl proto esp mode transport"],
+        ["ip xfrm policy flush"], UDP, "client", "", "ip xfrm state",
+    ),
     "an XDP program sends it back": (
         "server", ["ip link set dev eth0 xdpdrv obj {object} sec back"],
         ["ip link set dev eth0 xdpdrv off"], UDP, "server/eth0, step 2 xdp", "ENXIO", "gro on",
@@ -319,6 +358,10 @@ OBJECTS = {
     "a protocol that the service does not have": (
         PORTS, "10.96.0.50", replace(UDP, port=80), "", "does not have UDP port 80",
     ),
+    "a service with a wrong target port": (
+        replace(PORTS, ports=(ServicePort(80, target=5001),)), "10.96.0.50",
+        replace(TCP, port=80, listen=False), "NO_SOCKET", "listens on TCP port 5001, to which cil_",
+    ),
     "an echo request to a service": (PORTS, "10.96.0.50", ICMP, "", "answer echo requests"),
     "a service whose server sleeps": (
         PORTS, "10.96.0.50", replace(TCP, port=80, listen=False), "NO_SOCKET", "no socket listens",
@@ -347,6 +390,47 @@ def test_policies_services_and_addresses_are_told_apart(lab, item, receiver, sho
     assert words in answer.paragraph
 
 
+def test_a_backend_that_is_gone_is_not_taken_for_its_service(lab):
+    lab.apply(PORTS)
+    try:
+        with lab.node("alpha").map("cilium_lb4_backends") as backends:
+            for key, value in list(backends.items()):
+                backends.update(key, replace(value, address=IPv4Address("10.0.2.77")))
+        answer = why(lab, "client", "10.96.0.50", replace(TCP, port=80))
+    finally:
+        lab.delete(PORTS)
+    assert answer.known, answer.paragraph
+    assert "has the address 10.0.2.77: cil_from_container on lxcclient" in answer.cause
+
+
+def test_an_answer_that_is_not_translated_back_is_told_from_an_unknown_port(lab):
+    lab.apply(PORTS)
+    try:
+        with (
+            lab.pod("server").serve_tcp(5000),
+            lab.node("alpha").map("cilium_lb4_reverse_nat") as reverse,
+        ):
+            for key, _ in list(reverse.items()):
+                reverse.delete(key)
+            answer = why(lab, "client", "10.96.0.50", replace(TCP, port=80))
+    finally:
+        lab.delete(PORTS)
+    assert answer.known, answer.paragraph
+    assert "nothing translated it back" in answer.cause
+
+
+def test_a_world_that_is_down_is_not_taken_for_a_stale_neighbour(lab):
+    assert lab.node("alpha").ping(lab.world).ok
+    lab.world.run(["ip", "link", "set", "eth0", "down"], check=True)
+    try:
+        answer = why(lab, "alpha", "world", UDP)
+    finally:
+        lab.world.run(["ip", "link", "set", "eth0", "up"], check=True)
+    assert answer.known, answer.paragraph
+    assert answer.change == "Set it up there: ip link set eth0 up."
+    assert "eth0 in world is down" in answer.cause
+
+
 ENTRIES = {
     "the endpoint's": ("beta", "cilium_lxc", None, "UNROUTABLE", "does not know that server"),
     "the endpoint's MAC": (
@@ -356,6 +440,14 @@ ENTRIES = {
     "the node's": (
         "alpha", "cilium_ipcache", {"tunnel_endpoint": IPv4Address("172.30.0.99")}, "",
         "ARP question for 172.30.0.99",
+    ),
+    "the node's, with the sender's own": (
+        "alpha", "cilium_ipcache", {"tunnel_endpoint": IPv4Address("172.30.0.1")}, "IP_INHDR",
+        "goes in circles",
+    ),
+    "the node's, with the world's": (
+        "alpha", "cilium_ipcache", {"tunnel_endpoint": IPv4Address("172.30.0.254")}, "NO_SOCKET",
+        "world, which is no node",
     ),
 }  # fmt: skip
 
@@ -387,6 +479,18 @@ SOCKETS = {
     "connected to somebody else": (
         "s = socket.socket(2, 2); s.bind(('', 5000)); s.connect(('10.0.1.99', 1))", UDP,
         "connected to 10.0.1.99:1",
+    ),
+    "bound to another device": (
+        "s = socket.socket(2, 2); s.setsockopt(1, 25, b'lo'); s.bind(('', 5000))", UDP,
+        "bound to the device lo, and the packet came through eth0",
+    ),
+    "for IPv6 only": (
+        "s = socket.socket(10, 1); s.setsockopt(41, 26, 1); s.bind(('::', 5000)); s.listen()", TCP,
+        "for IPv6 only",
+    ),
+    "that asks for a larger time to live": (
+        "s = socket.socket(); s.setsockopt(0, 21, 255); s.bind(('', 5000)); s.listen()", TCP,
+        "IP_MINTTL",
     ),
     "which nobody reads": (
         "s = socket.socket(2, 2); s.setsockopt(1, 8, 1); s.bind(('', 5000))\n"

@@ -61,6 +61,14 @@ def test_is_found(word: str, kind: str, name: str) -> None:
     assert [entry.name for entry in found] == [name]
 
 
+def test_every_drop_reason_of_the_running_kernel_is_found() -> None:
+    reasons = {entry.name for entry in explanations.kernel_reasons()}
+    assert {"NO_SOCKET", "NETFILTER_DROP"} <= reasons
+    for name in reasons:
+        assert name in {entry.name for entry in explanations.find(name)}
+        assert explanations.find(f"SKB_DROP_REASON_{name}")
+
+
 def test_places_named_are_where_the_sources_have_it() -> None:
     (entry,) = explanations.find("cilium_lxc")
     path, _, line = entry.sources[0].removeprefix("bpf/").partition(":")
