@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,55 +22,73 @@ app = typer.Typer()
 _PORT = 5000
 
 
+_Sender = Annotated[
+    str, typer.Argument(metavar="LAB/FROM", help="Pod, node or world; LAB with --follow.")
+]
+_Receiver = Annotated[str, typer.Argument(metavar="TO", help="Pod, node, world or address.")]
+_Other = Annotated[
+    str, typer.Argument(metavar="[B]", help="`lab trace diff A.json B.json`: compare two.")
+]
+_Topology = Annotated[Path | None, typer.Option(help="Build this first; then FROM needs no LAB/.")]
+_Udp = Annotated[bool, typer.Option("--udp", help="One UDP datagram (the default).")]
+_Tcp = Annotated[bool, typer.Option("--tcp", help="A TCP connection with one segment.")]
+_Icmp = Annotated[bool, typer.Option("--icmp", help="One ICMP echo request.")]
+_Dport = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Destination port [default: 5000].")
+]
+_Payload = Annotated[str, typer.Option(help="Text carried in front of the cookie.")]
+_At = Annotated[
+    str, typer.Option(help="Begin at HOOK, HOOK@PLACE or PLACE/DEVICE, not at FROM's socket.")
+]
+_NoListen = Annotated[bool, typer.Option("--no-listen", help="Open no receiver.")]
+_Probes = Annotated[list[Path] | None, typer.Option(help="A bcc probe of your own (Python file).")]
+_Follow = Annotated[
+    bool, typer.Option("--follow", help="Send nothing: show others' packets until Ctrl-C.")
+]
+_Where = Annotated[
+    str, typer.Option("--filter", help="Only packets of which this is true; see below.")
+]
+_Count = Annotated[int, typer.Option(min=0, help="--follow: end after so many packets.")]
+_Duration = Annotated[
+    float | None, typer.Option(min=0.0, help="--follow: end after so many seconds.")
+]
+_Light = Annotated[
+    bool, typer.Option("--light", help="--follow: fewer probes, no stacks; many packets.")
+]
+_Witness = Annotated[
+    Witness | None,
+    typer.Option(help="Who watches; the default is the best that this kernel offers."),
+]
+_Pcapng = Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")]
+_Html = Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")]
+_Svg = Annotated[Path | None, typer.Option(help="Write a drawing of the way.")]
+_Plot = Annotated[Path | None, typer.Option(help="Write a figure: where the time goes.")]
+
+
 @app.command()
 def trace_command(
-    sender: Annotated[
-        str, typer.Argument(metavar="LAB/FROM", help="Pod, node or world; LAB with --follow.")
-    ] = "",
-    receiver: Annotated[
-        str, typer.Argument(metavar="TO", help="Pod, node, world or address.")
-    ] = "",
-    other: Annotated[
-        str, typer.Argument(metavar="[B]", help="`lab trace diff A.json B.json`: compare two.")
-    ] = "",
-    topology: Annotated[
-        Path | None, typer.Option(help="Build this first; then FROM needs no LAB/.")
-    ] = None,
-    udp: Annotated[bool, typer.Option("--udp", help="One UDP datagram (the default).")] = False,
-    tcp: Annotated[bool, typer.Option("--tcp", help="A TCP connection with one segment.")] = False,
-    icmp: Annotated[bool, typer.Option("--icmp", help="One ICMP echo request.")] = False,
-    dport: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Destination port [default: 5000].")
-    ] = None,
-    payload: Annotated[str, typer.Option(help="Text carried in front of the cookie.")] = "hello",
-    at: Annotated[
-        str, typer.Option(help="Begin at HOOK, HOOK@PLACE or PLACE/DEVICE, not at FROM's socket.")
-    ] = "",
-    no_listen: Annotated[bool, typer.Option("--no-listen", help="Open no receiver.")] = False,
-    probe: Annotated[
-        list[Path] | None, typer.Option(help="A bcc probe of your own (Python file).")
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Send nothing: show others' packets until Ctrl-C.")
-    ] = False,
-    where: Annotated[
-        str, typer.Option("--filter", help="Only packets of which this is true; see below.")
-    ] = "",
-    count: Annotated[int, typer.Option(min=0, help="--follow: end after so many packets.")] = 0,
-    duration: Annotated[
-        float | None, typer.Option(min=0.0, help="--follow: end after so many seconds.")
-    ] = None,
-    light: Annotated[
-        bool, typer.Option("--light", help="--follow: fewer probes, no stacks; many packets.")
-    ] = False,
-    witness: Annotated[
-        Witness | None,
-        typer.Option(help="Who watches; the default is the best that this kernel offers."),
-    ] = None,
-    pcapng: Annotated[Path | None, typer.Option(help="Write a capture for Wireshark.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page that plays the trace.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write a drawing of the way.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a figure: where the time goes.")] = None,
+    sender: _Sender = "",
+    receiver: _Receiver = "",
+    other: _Other = "",
+    topology: _Topology = None,
+    udp: _Udp = False,
+    tcp: _Tcp = False,
+    icmp: _Icmp = False,
+    dport: _Dport = None,
+    payload: _Payload = "hello",
+    at: _At = "",
+    no_listen: _NoListen = False,
+    probe: _Probes = None,
+    follow: _Follow = False,
+    where: _Where = "",
+    count: _Count = 0,
+    duration: _Duration = None,
+    light: _Light = False,
+    witness: _Witness = None,
+    pcapng: _Pcapng = None,
+    html: _Html = None,
+    svg: _Svg = None,
+    plot: _Plot = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Follow one packet hook by hook through nodes, tunnel and datapath to the socket.
@@ -83,6 +101,7 @@ def trace_command(
     src dst host sport dport port, of the outer header if `outer` stands before. Words: dropped
     delivered tcp udp icmp arp. Joined by and, or, not and brackets.
     """
+    # one command takes both: FROM may be any name, so `diff` cannot be a command below it
     if sender == "diff":
         from lab.cli.tracediff import compare
 
@@ -99,16 +118,32 @@ def trace_command(
     with opened as (lab, place), probing(lab, probe or ()):
         goal = receiver.removeprefix(f"{lab.name}/")
         if follow:
-            from lab.cli import follow as live
-
             words = {"from": place, "to": goal, "protocol": protocol, "dport": str(dport or "")}
-            condition = live.wanted(lab, words, where)
-            seen = lab.watch(condition, count=count, duration_s=duration, light=light)
-            live.follow(lab, seen, condition, output=output, pages=pages)
+            limits = {"count": count, "duration_s": duration, "light": light}
+            _follow(lab, words, where, limits, pages, output)
             return
         recording = _shoot(lab, place, goal, shot, at, where)
         write_pages(lab, recording.packets, recording.packets[:1], **pages)
-    trace = recording.packets[0]
+    # the lab may be gone by now: what is printed needs nothing of it
+    _report(recording.packets[0], output)
+
+
+def _follow(
+    lab: Lab,
+    words: dict[str, str],
+    where: str,
+    limits: dict[str, Any],
+    pages: dict[str, Path | None],
+    output: Format,
+) -> None:
+    from lab.cli import follow as live
+
+    condition = live.wanted(lab, words, where)
+    live.follow(lab, lab.watch(condition, **limits), condition, output=output, pages=pages)
+
+
+def _report(trace: Trace, output: Format) -> None:
+    """Print a trace; exit code 1 if it is not what its sender hoped for."""
     show(trace, output)
     if trace.lost or trace.drops or (trace.witnesses and not trace.witnesses.agree):
         raise typer.Exit(1)
