@@ -138,6 +138,14 @@ class Record:
         )
 
     @classmethod
+    def codec(cls) -> struct.Struct:
+        """Return what packs the fields as they lie in memory, for those who do so in thousands.
+
+        Padding is a field of it, and what is in network order is bytes to it.
+        """
+        return _layout(cls)[0]
+
+    @classmethod
     def size(cls) -> int:
         """Return the size in bytes."""
         return _layout(cls)[0].size

@@ -7,11 +7,12 @@ Source: Cilium ``bpf/lib/policy.h`` (``policy_key``, ``policy_entry``).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from lab.errors import InputError
+from lab.layouts.core import PolicyEntry, PolicyKey
 from lab.policy.objects import Direction
 
 MAP_CAPACITY = 16384
@@ -23,9 +24,9 @@ STATIC_BITS = 40
 POLICY_DENIED = 133
 POLICY_DENIED_BY_DENYLIST = 181
 
-# the port as two bytes: unlike the other fields it is in network byte order
-_KEY = struct.Struct("<IIBBBB")
-_VALUE = struct.Struct("<HBBIQQ")
+# a map holds up to 16384 of these, and a change of labels compares them all: without the codecs
+# themselves, most of the time would go into making records
+_KEY, _VALUE = PolicyKey.codec(), PolicyEntry.codec()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,15 +54,15 @@ class EntryKey:
 
     def pack(self) -> bytes:
         """Return the 12 bytes of ``struct policy_key``."""
-        high, low = divmod(self.port, 256)
-        return _KEY.pack(self.prefix_length, self.identity, self.egress, self.protocol, high, low)
+        port = self.port.to_bytes(2, "big")
+        return _KEY.pack(self.prefix_length, self.identity, self.egress, self.protocol, port)
 
     @classmethod
     def unpack(cls, raw: bytes) -> EntryKey:
         """Read the 12 bytes of ``struct policy_key``."""
-        prefix, identity, egress, protocol, high, low = _KEY.unpack(raw)
+        prefix, identity, egress, protocol, port = _KEY.unpack(raw)
         bits = max(prefix - STATIC_BITS - 8, 0)
-        return cls(identity, bool(egress & 1), protocol, high << 8 | low, bits)
+        return cls(identity, bool(egress & 1), protocol, int.from_bytes(port, "big"), bits)
 
     def parents(self) -> list[EntryKey]:
         """Return the shorter prefixes that contain this one, the key itself first."""
@@ -93,8 +94,12 @@ def pack_value(deny: bool, key: EntryKey) -> bytes:
         deny: whether a match drops the packet with reason 181.
         key: its length beyond the static part is kept in the value, as Cilium does.
     """
-    flags = int(deny) | (key.prefix_length - STATIC_BITS) << 3
-    return _VALUE.pack(0, flags, 0, 0, 0, 0)
+    return _value(int(deny) | (key.prefix_length - STATIC_BITS) << 3)
+
+
+@cache
+def _value(flags: int) -> bytes:
+    return PolicyEntry(flags=flags).pack()
 
 
 def unpack_value(raw: bytes) -> tuple[bool, int, int]:
