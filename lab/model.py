@@ -57,10 +57,12 @@ class Node:
         check_node_name(self.name)
         if self.pod_cidr is not None:
             network = _network(self.pod_cidr, f"node {self.name!r}: pod_cidr")
-            if not 8 <= network.prefixlen <= 27:
+            # an endpoint's id is the lower 16 bits of its address and unique on its node; and
+            # a longer prefix than 27 leaves hardly a pod behind the first ten addresses
+            if not 16 <= network.prefixlen <= 27:
                 raise TopologyError(
                     f"node {self.name!r}: pod_cidr {network} has an unusable size",
-                    hint="use a prefix length from 8 to 27",
+                    hint="use a prefix length from 16 to 27",
                 )
         if self.address is not None:
             _address(self.address, f"node {self.name!r}: address")

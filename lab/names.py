@@ -72,6 +72,7 @@ def check_node_name(name: str) -> None:
         raise TopologyError(
             f"node {name!r}: not a DNS label", hint="use lower-case letters, digits and '-'"
         )
+    # names of namespaces and devices that every lab has; `all` and `default` are folders of sysctl
     if name in ("underlay", "world", "br0", "lo", "all", "default"):
         raise TopologyError(f"node {name!r}: the name is reserved", hint="choose another name")
 
@@ -91,9 +92,11 @@ def check_pod_name(name: str) -> None:
 
 def lxc_interface(pod_name: str, namespace: str = "default") -> str:
     """Name the node's end of a pod's veth: ``lxc`` + the pod's name where it fits, else a hash."""
+    # no dots: they stand between the words of a sysctl's name
     if namespace == "default" and len(pod_name) <= 12 and "." not in pod_name:
         return f"lxc{pod_name}"
     digest = hashlib.sha256(f"{namespace}/{pod_name}".encode()).hexdigest()
+    # a DNS name has no underscore, so no pod's own name can look like this
     return f"lxc_{digest[:10]}"
 
 
@@ -105,6 +108,7 @@ def mac_address(kind: int, address: IPv4Address) -> str:
             0x0a ``cilium_host``, 0x0e ``cilium_net``, 0x12 ``cilium_vxlan``, 0x16 the rest.
         address: the last four octets.
     """
+    # all kinds have bit 1 of the first octet set (locally administered) and bit 0 clear (unicast)
     return ":".join(f"{octet:02x}" for octet in (kind, 0, *address.packed))
 
 

@@ -73,6 +73,7 @@ def _system_includes() -> tuple[Path, ...]:
     return (folder,) if folder.is_dir() else ()
 
 
+# for what is large and changes with a package only: size and time instead of its content
 def _stamp(path: Path) -> str:
     status = path.stat()
     return f"{path}:{status.st_size}:{status.st_mtime_ns}"
@@ -81,6 +82,7 @@ def _stamp(path: Path) -> str:
 def _tree_digest(root: Path, flags: Sequence[str]) -> bytes:
     """Hash what all objects of one source tree share: headers, flags, compiler, kernel headers."""
     digest = hashlib.sha256()
+    # behind the link: /usr/bin/clang stays the same name when another version takes its place
     clang = Path(process.require("clang")).resolve()
     digest.update(_stamp(clang).encode())
     digest.update("\0".join(flags).encode())
@@ -88,6 +90,8 @@ def _tree_digest(root: Path, flags: Sequence[str]) -> bytes:
         for name in _OUTSIDE_HEADERS:
             if (folder / name).exists():
                 digest.update(_stamp(folder / name).encode())
+    # every header counts for every source: to ask clang which one includes what costs more than now
+    # and then a compilation too many
     for header in sorted(root.rglob("*.h")):
         digest.update(str(header.relative_to(root)).encode())
         digest.update(header.read_bytes())
@@ -126,8 +130,11 @@ def _compile(source: Path, root: Path, flags: Sequence[str], target: Path) -> No
                 f"{source.name} does not compile:\n  " + "\n  ".join(said),
                 hint="fix the first error; clang's line numbers are those of the source",
             )
+        # a full disk may leave an empty file, whatever clang says
         if staged.read_bytes()[:4] != b"\x7fELF":
             raise _no_room(target.parent, "the compiler left no object")
+        # the name says what went in, so whoever builds the same at the same time moves the same
+        # bytes
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
@@ -154,6 +161,7 @@ def _prune(folder: Path, stem: str) -> None:
 def _touch(target: Path) -> bool:
     """Whether a build is there; it then counts as used now."""
     try:
+        # the time of the last use, which is what _prune goes by
         os.utime(target)
     except FileNotFoundError:
         return False

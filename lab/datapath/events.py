@@ -22,6 +22,7 @@ from lab.layouts.events import DropRecord, EventHeader, PolicyVerdictRecord, Tra
 from lab.layouts.records import Record
 
 _COMMENTED = re.compile(r"\bDROP_(\w+) = -(\d+), /\* (.+?) \*/")
+# bits 0 and 1 of a record, numbered like enum metric_dir: 1 ingress, 2 egress; no program writes 0
 _VERDICT_DIRECTIONS = ("ingress", "ingress", "egress")
 _MATCHES = ("none", "L3-Only", "L3-L4", "L4-Only", "all", "L3-Proto", "Proto-Only")
 _DEBUG = struct.Struct("<BBHIIII")
@@ -75,6 +76,8 @@ def read_vocabulary(object_path: Path, header: Path | None = None) -> Vocabulary
     text = header.read_text() if header and header.exists() else ""
     files = names("source_file", "FILE_")
     return Vocabulary(
+        # negative in C, so that a program can return a verdict or a reason; positive in every
+        # record
         drops={-n: name for name, n in enums.get("drop_reason", {}).items()},
         drop_texts={int(number): words for _, number, words in _COMMENTED.findall(text)},
         metrics=names("metric_reason", ""),
@@ -221,6 +224,7 @@ class UnknownEvent(Event):
     data: bytes
 
 
+# perf pads a sample to eight bytes: what lies behind cap_len is no part of the packet
 def _packet_after(data: bytes, size: int, header: EventHeader) -> bytes:
     return data[size : size + header.cap_len]
 
@@ -262,6 +266,7 @@ def _drop(sample: Sample, header: EventHeader, names: Vocabulary) -> DropEvent:
 def _trace(sample: Sample, header: EventHeader, names: Vocabulary) -> TraceEvent:
     _body(TraceRecord, sample.data)
     record = TraceRecord.unpack(sample.data)
+    # the top bit is TRACE_REASON_ENCRYPTED, laid over whatever conntrack said
     reason = record.reason & 0x7F
     return TraceEvent(
         cpu=sample.cpu,
@@ -304,6 +309,7 @@ def _verdict(sample: Sample, header: EventHeader, names: Vocabulary) -> PolicyVe
 
 def _debug(sample: Sample) -> DebugEvent:
     _enough(sample.data, _DEBUG.size, "a debugging note")
+    # a note has no packet, and a header of its own: type, what, who, hash, three arguments
     _, kind, source, flow, *arguments = _DEBUG.unpack_from(sample.data)
     first, second, third = arguments
     return DebugEvent(
@@ -333,6 +339,7 @@ def decode(sample: Sample, names: Vocabulary) -> Event:
     """
     _body(EventHeader, sample.data)
     header = EventHeader.unpack(sample.data)
+    # by name: the numbers are C's (enum event_type), and BTF tells them
     match names.types.get(header.type):
         case "DROP":
             return _drop(sample, header, names)

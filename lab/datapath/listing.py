@@ -59,6 +59,7 @@ class Listing:
 
 def lines(listing: Listing) -> list[str]:
     """Return a listing as text lines, columns aligned with at least three blanks between them."""
+    # maps without headers are printed as cilium prints them: one line, which scripts cut at blanks
     table = [listing.headers, *listing.rows] if listing.headers else list(listing.rows)
     if not table:
         return []
@@ -375,7 +376,7 @@ def neighbours(entries: Iterable[tuple[flows.Address4, flows.Mac]]) -> Listing:
 
 
 def affinities(entries: Iterable[tuple[flows.AffinityKey, flows.AffinityValue]]) -> Listing:
-    """List which backend a service's client had last, and when (boot clock, seconds)."""
+    """List which backend a service's client had last, and when (monotonic clock, seconds)."""
     kept = tuple(sorted(entries, key=lambda item: item[0].pack()))
     rows = tuple(
         (

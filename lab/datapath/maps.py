@@ -41,6 +41,7 @@ class MapView(Generic[K, V]):
         self.value = value
 
     def _decode(self, raw: bytes) -> V:
+        # the kernel gives one value for each possible CPU, one behind the other
         if not self.map.is_percpu:
             return self.value.unpack(raw)
         return _sum([self.value.unpack(one) for one in self.map.split_percpu(raw)])
@@ -112,6 +113,7 @@ def open_view(bpffs: Path, name: str) -> MapView[Any, Any]:
     if layout is None or layout.key is None or layout.value is None:
         raise InputError(f"no layout is known for the map {name!r}", hint="see `lab bpf maps`")
     bpf_map = BpfMap.from_pin(bpffs / GLOBALS / name)
+    # bytes of another layout would be read as nonsense, not refused: sizes are what can be compared
     _check_sizes(bpf_map, layout)
     return MapView(bpf_map, layout.key, layout.value)
 
@@ -120,6 +122,7 @@ def _check_sizes(bpf_map: BpfMap, layout: MapLayout) -> None:
     wanted = (layout.key.size() if layout.key else 0, layout.value.size() if layout.value else 0)
     found = (bpf_map.spec.key_size, bpf_map.spec.value_size)
     if found != wanted:
+        # the view that would own it is never made
         bpf_map.close()
         raise KernelError(
             f"map {bpf_map.name} has {found[0]}-byte keys and {found[1]}-byte values, "
@@ -202,5 +205,6 @@ def _kept(path: Path) -> int:
 def _count(bpf_map: BpfMap) -> int:
     """Entries present; for program arrays the filled slots."""
     if bpf_map.spec.type == MapType.PROG_ARRAY:
+        # a program array lists every slot as a key; only a look-up tells which hold a program
         return sum(bpf_map.lookup(key) is not None for key in bpf_map.keys())  # noqa: SIM118
     return len(bpf_map.items())

@@ -41,6 +41,7 @@ def _make_maps(step: steps.MakeMaps, paths: Mapping[str, Path]) -> Iterator[str]
     made: set[str] = set()
     for name in step.objects:
         for map_name, spec in sized_maps(paths[name], {"ct_tcp_max": step.ct_tcp_max}).items():
+            # objects share most maps: the first that declares one makes it
             if map_name not in made and map_name not in PRIVATE:
                 made.add(map_name)
                 yield from _create(f"{steps.globals_dir(step.where)}/{map_name}", map_name, spec)
@@ -48,6 +49,8 @@ def _make_maps(step: steps.MakeMaps, paths: Mapping[str, Path]) -> Iterator[str]
 
 def _create(pin: str, name: str, spec: MapSpec) -> Iterator[str]:
     line = f"bpftool map create {pin} type {MapType(spec.type).name.lower()}"
+    # declared without a capacity: libbpf takes the number of possible CPUs then, bpftool wants to
+    # be told
     every_cpu = spec.type == MapType.PERF_EVENT_ARRAY
     entries = "$(nproc --all)" if every_cpu else str(spec.max_entries)
     line += f" key {spec.key_size} value {spec.value_size} entries {entries} name {name[:15]}"
@@ -56,6 +59,7 @@ def _create(pin: str, name: str, spec: MapSpec) -> Iterator[str]:
         inner, size = f"{pin}_inner", 4 * MAGLEV_SIZE
         yield f"bpftool map create {inner} type array key 4 value {size} entries 1 name inner"
         yield f"{line} inner_map pinned {inner}" + (f" flags {spec.flags}" if spec.flags else "")
+        # the kernel took the inner map's layout; the map itself has done its duty
         yield f"rm {inner}"
         return
     yield line + (f" flags {spec.flags}" if spec.flags else "")
@@ -72,6 +76,8 @@ def _load(step: steps.LoadObject, path: Path) -> Iterator[str]:
     for name in pins.keys() & specs.keys():
         yield from _create(where[name], name, specs[name])
     kind = PROGRAM_TYPES.get(step.object, "classifier")
+    # without these words bpftool would give each object maps of its own, and nodes would share
+    # nothing
     reuse = " ".join(f"map name {name} pinned {pin}" for name, pin in where.items())
     yield f"bpftool prog loadall {target} {step.pin_dir} type {kind} {reuse}"
     for call in tail_calls(path, config_of(step)):

@@ -37,6 +37,7 @@ from lab.layouts.core import MetricsKey, MetricsValue
 from lab.layouts.maps import map_layout
 
 PRELUDE = "bpf_prelude"
+# sizeof(struct __sk_buff), and where its fields lie (linux/bpf.h): the context of a test run
 _SKB_BYTES = 192
 _MARK_AT, _CB_AT = 8, 48
 _SKB_FIELDS = {"mark": 8, "priority": 32, "ingress_ifindex": 36, "ifindex": 40}
@@ -73,6 +74,7 @@ class Verdict(Enum):
 
 
 _TC_VERDICTS = {
+    # with direct action, "unspecified" means that the next filter decides; there is none
     _TC_UNSPEC: Verdict.PASS,
     0: Verdict.PASS,
     2: Verdict.DROP,
@@ -170,6 +172,7 @@ class Datapath:
         self._instances: dict[str, _Instance] = {}
         self._events: PerfReader | None = None
         self._prelude: Loaded | None = None
+        # maps only, no program: which map an object brings must not depend on which test runs first
         for name in OBJECTS:
             self._share(self._load(name, {}, only=()))
 
@@ -198,6 +201,8 @@ class Datapath:
                 f"no object {object_name!r} in the datapath", hint=f"known: {', '.join(OBJECTS)}"
             )
         path = self._paths[object_name]
+        # the defaults are for all objects, and no object has every constant; what the test itself
+        # names must exist
         known = {symbol.name for symbol in read_object(path).variables}
         merged = {name: v for name, v in self._config.items() if name in known} | config
         loaded = self._load(object_name, merged, only=None)
@@ -353,6 +358,8 @@ class Datapath:
                 raise InputError(f"a run cannot set skb->{name}", hint=f"it can set: {known}")
             struct.pack_into("<I", skb, _SKB_FIELDS[name], value)
         struct.pack_into(f"<{len(cb)}I", skb, _CB_AT, *cb)
+        # the kernel refuses a context with tc_index or tunnel metadata: a program in front sets
+        # them
         if tunnel is None and not tc_index:
             return program.test_run(packet, bytes(skb))
         return self._with_prelude(program, tunnel, tc_index).test_run(packet, bytes(skb))
@@ -377,6 +384,7 @@ class Datapath:
         return self._events
 
     def _counters(self) -> dict[MetricsKey, MetricsValue]:
+        # not owned: closing it would take the map from the datapath
         view = MapView(self._maps["cilium_metrics"], MetricsKey, MetricsValue)
         return dict(view.items())
 

@@ -68,8 +68,10 @@ class AttachPoint:
 ATTACH_POINTS = (
     AttachPoint(Hook.FROM_CONTAINER, Role.LXC, Side.INGRESS, "bpf_lxc", "cil_from_container"),
     AttachPoint(Hook.TO_CONTAINER, Role.LXC, Side.EGRESS, "bpf_lxc", "cil_to_container", True),
+    # what the node itself sends enters cilium_host, so "from the host" is that device's egress
     AttachPoint(Hook.FROM_HOST, Role.HOST, Side.EGRESS, "bpf_host", "cil_from_host"),
     AttachPoint(Hook.TO_HOST, Role.HOST, Side.INGRESS, "bpf_host", "cil_to_host"),
+    # cilium_net is the other end of that pair: packets for the node's own stack come out there
     AttachPoint(Hook.TO_HOST, Role.NET, Side.INGRESS, "bpf_host", "cil_to_host"),
     AttachPoint(Hook.FROM_NETDEV, Role.NATIVE, Side.INGRESS, "bpf_host", "cil_from_netdev"),
     AttachPoint(Hook.TO_NETDEV, Role.NATIVE, Side.EGRESS, "bpf_host", "cil_to_netdev"),
@@ -143,6 +145,7 @@ def private_pins(
         C map name -> file name below ``tc/globals``.
     """
     if xdp:
+        # an XDP and a tc object on one device must not fill each other's slots
         return {CALLS: f"{CALLS}_xdp_{ifindex:05d}"}
     if role is Role.OVERLAY:
         return {CALLS: f"{CALLS}_overlay_{OVERLAY_NUMBER}"}

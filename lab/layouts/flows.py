@@ -241,6 +241,7 @@ class AffinityKey(Record):
     @property
     def client(self) -> IPv4Address:
         """The client's address, where ``client_id`` is one."""
+        # the address lies in network order in the first four of the eight bytes
         return IPv4Address((self.client_id & 0xFFFFFFFF).to_bytes(4, "little"))
 
 
@@ -269,6 +270,7 @@ class SourceRangeKey(Record):
     """Key of ``cilium_lb4_source_range``: clients a service lets in; 32 bits before the address."""
 
     C_NAME: ClassVar[str] = "lb4_src_range_key"
+    # rev_nat_id and its padding count as 32 bits of prefix: services do not share ranges
     prefixlen: int = u32(64)
     rev_nat_id: int = be16()
     pad: bytes = padding(2)

@@ -38,6 +38,8 @@ MAPS = (
     MapLayout("cilium_tunnel_map", core.TunnelKey, core.TunnelValue),
     MapLayout("cilium_metrics", core.MetricsKey, core.MetricsValue, percpu=True),
     MapLayout("cilium_policy", core.PolicyKey, core.PolicyEntry),
+    # program arrays take a descriptor and give back a program's id; cilium_events takes descriptors
+    # only
     MapLayout("cilium_calls", core.Index, core.Index),
     MapLayout("cilium_calls_custom", core.Index, core.Index),
     MapLayout("cilium_call_policy", core.Index, core.Index),

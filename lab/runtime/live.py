@@ -58,7 +58,10 @@ class Place(Flows):
             LabError: what the operation raised.
         """
         if self._worker is None:
+            # one process for all calls: a fork of the keeper with a view of its own takes longer
+            # than most of what is asked
             self._worker = self._lab.keeper.spawn(WORKER, self.name)
+            # the first message says that it is ready, or why it cannot be
             raise_error(receive(self._worker)[0])
         try:
             send(self._worker, {"call": operation, "arguments": arguments})
@@ -101,6 +104,7 @@ class Place(Flows):
         ttl: int = 64,
     ) -> Ping:
         """Send ICMP echo requests one after the other; each carries a cookie."""
+        # the cookie lets a tracer know these packets among all others, translated or encapsulated
         data = with_cookie(payload, new_cookie()).hex()
         result = self.call(
             "ping", address=address_of(to), count=count, payload=data, timeout_s=timeout_s, ttl=ttl
@@ -175,8 +179,11 @@ class Place(Flows):
     @contextmanager
     def _serve(self, protocol: str, port: int, reply: bytes) -> Iterator[Server]:
         arguments = {"protocol": protocol, "port": port, "reply": reply.hex()}
+        # a process of its own, beside the worker: the worker answers one call at a time, and a
+        # client in the same place would wait for a server that waits for it
         connection = self._lab.keeper.spawn(WORKER, self.name, server=arguments)
         try:
+            # it listens once it has answered: whoever connects from here on is not refused
             answer, _ = receive(connection)
             raise_error(answer)
             yield Server(connection, answer["port"])
@@ -237,6 +244,8 @@ class LiveNode(Place):
         """Return the path of a pin in this node's BPF file system, as seen from outside."""
         from lab.plan.steps import bpffs
 
+        # the node's bpffs is mounted in the keeper's mount namespace only, reachable through
+        # /proc/PID/root
         return str(self._lab.keeper.root) + "/".join((bpffs(self.name), *parts))
 
     def map(self, name: str) -> MapView[Any, Any]:
@@ -310,6 +319,7 @@ class Lab(Control):
         """
         keeper = attach(name)
         answer, _ = keeper.ask(op="describe")
+        # the topology as it is now: pods may have come and gone since `lab up`
         lab = cls(Topology.from_json(answer["topology"]), name=name, engine=keeper.record.engine)
         lab._keeper = keeper
         return lab
@@ -363,8 +373,10 @@ class Lab(Control):
         """
         facts = self._facts.pod(name)
         place = self._places.get(facts.name)
-        if not isinstance(place, LivePod) or place.facts != facts:
+        if not isinstance(place, LivePod):
             place = self._places[facts.name] = LivePod(self, facts)
+        # other labels are another identity; its process and those who hold the place stay
+        place.facts = facts
         return place
 
     def node(self, name: str) -> LiveNode:
@@ -377,6 +389,8 @@ class Lab(Control):
         place = self._places.get(name)
         if not isinstance(place, LiveNode):
             place = self._places[name] = LiveNode(self, facts)
+        # its pods come and go
+        place.facts = facts
         return place
 
     @property
@@ -405,6 +419,7 @@ class Lab(Control):
         if name in nodes:
             return self.node(name)
         pods = {pod.name for pod in self._facts.pods}
+        # what lab.facts calls a pod of the namespace `default` has no namespace in its name
         if name.removeprefix("default/") in pods:
             return self.pod(name)
         raise InputError(
@@ -527,6 +542,7 @@ def open_lab(topology: Topology, *, name: str | None = None, engine: str = "netn
     Running the cell again replaces the lab: one of the same name that this process started
     before is taken down first.
     """
+    # a fixed name, where `with Lab(...)` takes a free one: that is how the cell's last lab is found
     wanted = name or f"{topology.name}-notebook"
     for record in registry.labs():
         if record.name == wanted:

@@ -102,7 +102,10 @@ def test_node_endpoint_can_be_regenerated_too(lab):
 
 def test_pod_comes_and_goes():
     with Lab(topology) as lab:
+        beta = lab.node("beta")
+        before = {pod.name for pod in beta.facts.pods}
         lab.add_pod(Pod("late", node="beta", labels={"app": "late"}))
+        assert {pod.name for pod in lab.node("beta").facts.pods} == before | {"late"}
         late = lab.pod("late")
         assert reaches(lab.pod("client"), late)
         assert reaches(late, lab.pod("other"))

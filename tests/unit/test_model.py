@@ -44,6 +44,11 @@ IMPOSSIBLE = {
         "overlaps",
         "apart from underlay_cidr",
     ),
+    "a pod CIDR in which two pods could have one endpoint id": (
+        lambda: Node("a", pod_cidr="10.0.0.0/15"),
+        "unusable size",
+        "from 16 to 27",
+    ),
     "a network that is none": (lambda: Node("a", pod_cidr="10.0.0/33"), "no IPv4 network", "/24"),
     "an address outside the CIDR": (
         lambda: Topology(name="t", nodes=ALPHA, pods=(Pod("p", node="alpha", address="10.9.9.9"),)),
