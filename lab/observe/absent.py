@@ -67,7 +67,7 @@ class Why(StrEnum):
 class Untold(StrEnum):
     """What is said where neither a record nor the configuration explains a step's absence."""
 
-    NO_STATE = "the state of {device} was not seen"
+    NO_STATE = "no evidence: the state of {device} was not seen"
     NO_STACK = "no call stack names the poll"
     XDP_SILENT = "{device} has an XDP program, but nothing told of it"
     GRO_SILENT = "no GRO: {poll} passed the packet on without it"

@@ -10,7 +10,7 @@ import pytest
 from lab.observe.assemble import assemble
 from lab.observe.names import Attached, Names, Place
 from lab.observe.records import Config, Kind, Link, Record
-from lab.trace import Evidence, Side, Step
+from lab.trace import NO_EVIDENCE, Evidence, Side, Step
 
 POD, NODE, SENDER = 1, 2, 3
 ETH0 = 2
@@ -154,3 +154,10 @@ def test_a_rule_in_output_ends_the_packet_on_its_way_out(before):
     (drop,) = trace.drops
     assert (drop.hook, drop.side, drop.namespace) == ("nf_output", Side.SEND, "client")
     assert {hop.side for hop in trace.taken} == {Side.SEND}
+
+
+def test_a_device_of_which_nothing_was_seen_is_no_reason_to_claim_a_step_was_left_out():
+    trace = one([*UPLINK, replace(ROUTED, state=ETH0), READY])
+    (hop,) = (h for h in trace.hops if h.namespace == "server" and h.step is Step.RECEIVE_SKB)
+    assert not hop.taken
+    assert hop.reason.startswith(NO_EVIDENCE)
