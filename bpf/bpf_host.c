@@ -236,6 +236,7 @@ TAIL_CALL("cilium_calls/38") int tail_handle_snat_fwd_ipv4(struct __sk_buff *ctx
 {
 	struct drop_info drop = drop_from_cb(ctx);
 	struct flow4 flow = {};
+	__be32 addr = 0;
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_SNAT_FWD);
@@ -243,7 +244,11 @@ TAIL_CALL("cilium_calls/38") int tail_handle_snat_fwd_ipv4(struct __sk_buff *ctx
 		return drop_notify(ctx, DROP_NAT_NOT_NEEDED, &drop);
 	ret = flow4_read(ctx, &flow);
 	if (!ret)
-		ret = snat_egress(ctx, &flow, masquerade_address(ctx, &flow));
+		addr = masquerade_address(ctx, &flow);
+	if (addr && flow.tuple.saddr == addr)
+		ret = track_node_flow(ctx, &flow, CT_EGRESS);
+	if (!ret)
+		ret = snat_egress(ctx, &flow, addr);
 	if (ret < 0 && ret != DROP_CT_UNKNOWN_PROTO)
 		return drop_notify(ctx, ret, &drop);
 	return trace_to_network(ctx, drop.src_label);

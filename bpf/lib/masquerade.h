@@ -6,6 +6,7 @@
 #include "config.h"
 #include "conntrack.h"
 #include "eps.h"
+#include "identity.h"
 #include "ipcache.h"
 #include "mind.h"
 
@@ -70,4 +71,25 @@ static __always_inline __be32 masquerade_address(struct __sk_buff *ctx, const st
 	if (masquerade_excepted(ctx, daddr) || is_answer(flow))
 		return 0;
 	return node_ipv4;
+}
+
+/*
+ * The node's own flow, of which no pod's program sees anything: remembered as long as it lives, or
+ * its translation would be collected under it. `dir` CT_EGRESS opens one, CT_INGRESS prolongs what
+ * is there. 0 or a DROP_*.
+ */
+VERIFIED_ONCE int track_node_flow(struct __sk_buff *ctx, const struct flow4 *seen, enum ct_dir dir)
+{
+	struct ct_state state = { .src_sec_id = IDENTITY_HOST };
+	struct ct_buffer4 ct = {};
+	struct flow4 flow;
+	int ret;
+
+	if (!seen)
+		return DROP_INVALID_TC_BUFFER;
+	flow = *seen;
+	ret = ct_lookup4(ctx, &flow, dir, &ct);
+	if (ret < 0)
+		return ret;
+	return ret == CT_NEW && dir == CT_EGRESS ? ct_create4(ctx, &flow, dir, &state) : 0;
 }

@@ -19,6 +19,7 @@
 #include "flow.h"
 #include "lb.h"
 #include "leave.h"
+#include "masquerade.h"
 #include "nat.h"
 #include "tailcall.h"
 
@@ -142,6 +143,17 @@ static __always_inline int nodeport_snat(struct __sk_buff *ctx, struct drop_info
 	return ret;
 }
 
+/* What the node itself receives, its address translated back, prolongs its own flow. 1 or a DROP_*. */
+static __always_inline int track_node_answer(struct __sk_buff *ctx)
+{
+	struct flow4 flow = {};
+	int ret = flow4_read(ctx, &flow);
+
+	if (!ret && flow.tuple.daddr == node_ipv4)
+		ret = track_node_flow(ctx, &flow, CT_INGRESS);
+	return ret < 0 ? ret : 1;
+}
+
 TAIL_CALL("cilium_calls/15") int tail_nodeport_nat_ipv4(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = IDENTITY_WORLD, .dir = METRIC_EGRESS };
@@ -167,6 +179,8 @@ TAIL_CALL("cilium_calls/36") int tail_nodeport_nat_ingress_ipv4(struct __sk_buff
 	ret = flow4_read(ctx, &flow);
 	if (!ret)
 		ret = snat_ingress(ctx, &flow);
+	if (ret == 1 && enable_masquerade)
+		ret = track_node_answer(ctx);
 	if (ret == 1 && enable_nodeport)
 		ret = tail_call(ctx, CALL_NODEPORT_REVNAT, &drop.ext_err);
 	if (ret >= 0)

@@ -135,6 +135,19 @@ def test_a_port_the_node_itself_uses_is_not_given_to_a_pod(node):
     assert Ether(leave(node, tcp(CLIENT, WORLD, 40001)).packet)[IP].sport == 40002
 
 
+def test_a_flow_of_the_node_itself_is_remembered_until_both_have_closed(node):
+    leave(node, tcp(CLIENT, WORLD, 40001))
+    out = Ether(leave(node, tcp(NODE, WORLD, 40001)).packet)[IP].sport
+    for flags in ("SA", "FA"):
+        back = arrive(node, tcp(WORLD, NODE, 80, out, flags))
+        assert Ether(back.packet)[IP].dport == 40001
+    ((_, open_yet),) = node.map("cilium_ct4_global").items()
+    leave(node, tcp(NODE, WORLD, 40001, flags="FA"))
+    ((_, closed),) = node.map("cilium_ct4_global").items()
+    assert (open_yet.src_sec_id, open_yet.rx_packets, closed.tx_packets) == (1, 2, 2)
+    assert open_yet.lifetime - closed.lifetime > 21000
+
+
 def test_a_flow_keeps_its_port(node):
     first = leave(node, tcp(CLIENT, WORLD, 1000)).packet
     again = leave(node, tcp(CLIENT, WORLD, 1000, flags="A")).packet

@@ -62,6 +62,18 @@ def test_nat_entries_go_with_their_flow_but_not_before(lab):
     assert entries(lab, "cilium_snat_v4_external", 7003) == []
 
 
+def test_the_nodes_own_translated_flow_is_alive_too(lab):
+    """A pod has taken the port: what the node sends from it leaves, and comes back, by another."""
+    alpha = lab.node("alpha")
+    with lab.world.serve_udp(7005):
+        for source in (lab.pod("client"), alpha):
+            assert source.send_udp(lab.world, 7005, source_port=40000).ok
+    rewrite(lab, "cilium_snat_v4_external", 7005, created=1)
+    alpha.agent.collect()
+    kept = entries(lab, "cilium_snat_v4_external", 7005)
+    assert sorted(value.to_port for _, value in kept) == [40000, 40000, 40000, 40001]
+
+
 def test_much_garbage_makes_the_next_collection_come_sooner(lab):
     node = lab.node("alpha").agent
     calm = node.collect().next_s
