@@ -112,8 +112,8 @@ class Link:
         a: name of one node.
         b: name of the other node.
         rate_mbit: rate limit in Mbit/s in each direction.
-        delay_ms: one-way delay in milliseconds.
-        loss_pct: random loss in per cent in each direction.
+        delay_ms: one-way delay in milliseconds; described and drawn, but no engine has it yet.
+        loss_pct: random loss in per cent in each direction; likewise.
     """
 
     a: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lab.errors import UnsupportedError
 from lab.model import LOAD_BALANCER_NETWORK, Topology
 from lab.names import mac_address
 from lab.plan.datapath import datapath_steps
@@ -65,7 +66,11 @@ def plan(topology: Topology) -> Plan:
 
     The order is: underlay and world, then node by node its devices, routes and pods, then the
     datapath of each node. Nothing is read from the machine and nothing is changed.
+
+    Raises:
+        UnsupportedError: a link is to delay or lose packets.
     """
+    _check_links(topology)
     facts = inventory(topology)
     steps = [*_underlay(facts)]
     for node in facts.nodes:
@@ -78,6 +83,17 @@ def plan(topology: Topology) -> Plan:
     return tuple(steps)
 
 
+def _check_links(topology: Topology) -> None:
+    # a lab that leaves these out would answer every question about them wrongly, and silently
+    for link in topology.links:
+        if link.delay_ms or link.loss_pct:
+            raise UnsupportedError(
+                f"link {link.a}-{link.b}: between nodes only the rate can be set",
+                hint="take delay_ms and loss_pct out; experiments with two hosts "
+                "(lab.wire.TwoHosts) delay and lose exactly what they are told to",
+            )
+
+
 def _sysctls(where: str, pairs: tuple[tuple[str, str], ...]) -> Iterator[Step]:
     for key, value in pairs:
         yield SetSysctl(where=where, key=key, value=value)
@@ -88,6 +104,7 @@ def _underlay(facts: Inventory) -> Iterator[Step]:
     yield AddNamespace(where=UNDERLAY, role="underlay")
     yield from _sysctls(UNDERLAY, QUIET)
     mac = mac_address(0x16, facts.underlay.network_address)
+    # a bridge without a MAC of its own would take its ports' lowest, and change it with them
     yield AddBridge(where=UNDERLAY, device=BRIDGE, index=2, mac=mac, mtu=mtu)
     yield SetUp(where=UNDERLAY, device=BRIDGE)
     yield AddNamespace(where=WORLD, role="world")
@@ -96,6 +113,7 @@ def _underlay(facts: Inventory) -> Iterator[Step]:
     yield AddAddress(
         where=WORLD, device="eth0", address=f"{facts.gateway}/{facts.underlay.prefixlen}"
     )
+    # beyond the gateway: packets from and to it are routed, as those of a client far away are
     yield AddAddress(where=WORLD, device="lo", address=f"{facts.world_client}/32")
     yield from _world_routes(facts)
 
@@ -105,8 +123,11 @@ def _world_routes(facts: Inventory) -> Iterator[Step]:
     options = facts.topology.options
     if not options.datapath:
         return
+    # like a route announced to the outside: one node takes what is for load balancers and passes it
+    # on
     first = facts.nodes[0]
     yield _via(WORLD, str(LOAD_BALANCER_NETWORK), first)
+    # who is shown a pod's own address has to find the way back to it
     if options.masquerade == "off" or options.routing == "native" or options.unmasqueraded:
         for node in facts.nodes:
             yield _via(WORLD, str(node.pod_cidr), node)
@@ -156,6 +177,8 @@ def _node(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         peer_mac=node.net_mac,
         mtu=facts.topology.options.mtu,
     )
+    # the pair carries what programs hand over with ready MAC addresses; nobody is to be asked for
+    # one
     yield SetUp(where=where, device="cilium_net", arp=False)
     yield SetUp(where=where, device="cilium_host", arp=False)
     yield AddAddress(where=where, device="cilium_host", address=f"{node.router}/32", scope="link")
@@ -176,6 +199,7 @@ def _node(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
 
 
 def _shaping(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
+    # one uplink carries all links of a node: the slowest of them is what it may send
     rates = [
         link.rate_mbit
         for link in facts.topology.links
@@ -187,6 +211,7 @@ def _shaping(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
 
 def _node_routes(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     router = str(node.router)
+    # before those that go via it: the kernel takes a gateway only if it is on a link
     yield AddRoute(where=node.name, destination=router, device="cilium_host", scope="link")
     tunnel = facts.topology.options.routing == "vxlan"
     for other in facts.nodes:
@@ -211,8 +236,10 @@ def _node_routes(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
 def _node_rules(node: NodeFacts) -> Iterator[Step]:
     """Proxy routing as ``init.sh`` sets it up: the local table moves behind pref 9 and 10."""
     where, router = node.name, str(node.router)
+    # added before the one at 0 goes: without either the node would not know its own addresses
     yield AddRule(where=where, priority=100, table=255)
     yield DeleteRule(where=where, priority=0)
+    # MARK_MAGIC_TO_PROXY: delivered here, whatever the destination; hence before the local table
     yield AddRule(where=where, priority=9, table=2004, fwmark=0x200, fwmask=0xF00)
     yield AddRule(where=where, priority=10, table=2005, fwmark=0xA00, fwmask=0xF00)
     yield AddRoute(
@@ -226,17 +253,21 @@ def _netfilter_masquerade(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
     """Masquerade by netfilter: in Cilium's chain, what leaves the cluster and comes from a pod."""
     chain = "CILIUM_POST_nat"
     nat = ("-t", "nat")
+    # the chain is left at the first rule that fits, so exceptions come first
     outside: list[tuple[str, ...]] = [
         ("-A", chain, "-d", str(other.pod_cidr), "-j", "RETURN") for other in facts.nodes
     ]
     for network in facts.topology.options.unmasqueraded:
         outside.append(("-A", chain, "-d", str(network), "-j", "RETURN"))
     if facts.topology.options.routing == "native":
+        # nodes route to pods directly then, and see their own addresses
         outside.append(("-A", chain, "-d", str(facts.underlay), "-j", "RETURN"))
     rules = (
         ("-N", chain),
         ("-A", "POSTROUTING", "-j", chain),
         *outside,
+        # what goes out through a device of the datapath stays inside: host and tunnel keep the
+        # pod's address
         ("-A", chain, "-s", str(node.pod_cidr), "!", "-o", "cilium_+", "-j", "MASQUERADE"),
     )
     for words in rules:
@@ -266,6 +297,8 @@ def pod_steps(facts: Inventory, node: NodeFacts, pod: PodFacts) -> Iterator[Step
     )
     yield SetUp(where=node.name, device=pod.lxc)
     yield SetUp(where=pod.netns, device="eth0")
+    # alone in its network: even a neighbour on the same node is reached through the router, and so
+    # through the datapath
     yield AddAddress(where=pod.netns, device="eth0", address=f"{pod.address}/32")
     yield AddRoute(where=pod.netns, destination=str(node.router), device="eth0", scope="link")
     mtu = pod_mtu(facts)
@@ -274,6 +307,7 @@ def pod_steps(facts: Inventory, node: NodeFacts, pod: PodFacts) -> Iterator[Step
         destination="default",
         via=str(node.router),
         device="eth0",
+        # on the route, not on the device: what arrives may have the full size, as in Cilium
         mtu=mtu if mtu != facts.topology.options.mtu else 0,
     )
     if facts.topology.options.endpoint_routes:

@@ -98,6 +98,7 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         note = f"{network} sees pods' own addresses"
         yield _update(node, "cilium_ipmasq_v4", CidrKey.of(network), Flag(value=1), note)
     everywhere = IPv4Network("0.0.0.0/0")
+    # the shortest prefix: whoever is no pod and no node is the world
     yield _ipcache(node, everywhere, WORLD, None)
     for other in facts.nodes:
         mine = other is node
@@ -176,6 +177,7 @@ def _device(
     endpoint_ipv4: IPv4Address | None = None,
     security_identity: int = HOST,
 ) -> Iterator[Step]:
+    # what is no pod's belongs to the node's own endpoint
     endpoint = endpoint_id or node.host_endpoint_id
     pins = private_pins(role, endpoint_id=endpoint, ifindex=index)
     own = {
@@ -206,6 +208,7 @@ def _device(
                 instance=device,
                 program=point.program,
             )
+    # last: others may call the endpoint's policy only once its own programs are in their hooks
     yield Publish(where=node.name, instance=device)
 
 

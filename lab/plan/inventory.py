@@ -162,6 +162,7 @@ def inventory(
         pod.full_name: pod_labels(cluster, workload, Semantics.K8S, Refinement())
         for pod, workload in zip(topology.pods, cluster.workloads, strict=True)
     }
+    # a copy: what was handed in belongs to the inventory before this one
     table = IdentityTable(dict(identities or {}))
     table.update(labels.values(), ())
     numbers = {name: table.allocated[key] for name, key in labels.items()}
@@ -219,9 +220,12 @@ def _pod_addresses(topology: Topology) -> dict[str, IPv4Address]:
     }
     for node in topology.nodes:
         taken = set(addresses.values())
+        # without the last: it is the network's broadcast address
         hosts = iter(list(topology.pod_cidr(node))[FIRST_POD_OFFSET:-1])
         for pod in topology.pods:
             if pod.node == node.name and pod.full_name not in addresses:
+                # a description that leaves no address was refused already
+                # (model._check_pod_addresses)
                 addresses[pod.full_name] = next(host for host in hosts if host not in taken)
     return addresses
 
@@ -263,6 +267,7 @@ def _pod_facts(
     reserved = [name for name in pod.labels if name.startswith("reserved:")]
     return PodFacts(
         name=pod.full_name,
+        # a namespace's name is a file below /run/netns
         netns=pod.full_name.replace("/", "."),
         node=pod.node,
         labels=label_key(pod.labels),
@@ -271,6 +276,7 @@ def _pod_facts(
         mac=mac_address(0x02, address),
         lxc=lxc_interface(pod.name, pod.namespace),
         lxc_mac=mac_address(0x06, address),
+        # follows from the address, not from the order: it stays when other pods come and go
         lxc_index=FIRST_LXC_INDEX - FIRST_POD_OFFSET + offset,
         endpoint_id=endpoint_id(address),
         identity=RESERVED_IDENTITIES[reserved[0].split(":")[1]]

@@ -204,6 +204,7 @@ class AddRoute(Step):
         words += ["scope", self.scope] if self.scope else []
         words += ["mtu", self.mtu] if self.mtu else []
         words += ["table", self.table] if self.table != 254 else []
+        # what pyroute2 writes into every route; ip's own default would be `boot`
         words += ["proto", "static"]
         return (self._ip(*words),)
 

@@ -24,6 +24,7 @@ CHUNK = bytes(1 << 15)
 WINDOW = 1 << 18
 """Bytes of a stream that are on their way at most, there and back."""
 
+# module-level: the worker is one process, and its calls come one after the other
 _sessions: dict[int, socket.socket] = {}
 _streams: dict[int, _Stream] = {}
 _numbers = itertools.count(1)
@@ -131,6 +132,7 @@ class _Stream:
 
     def report(self) -> dict[str, Any]:
         if self.sock.fileno() >= 0:
+            # as much as every kernel has: the structure grows with each release
             info = self.sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 104)
             (self.retransmitted,) = struct.unpack_from("=I", info, TOTAL_RETRANS_OFFSET)
         return {
@@ -141,6 +143,7 @@ class _Stream:
         }
 
     def stop(self) -> None:
+        # the thread looks every 0.2 s at the latest
         self.running = False
         self.thread.join()
         self.report()

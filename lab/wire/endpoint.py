@@ -14,6 +14,7 @@ from lab.errors import CheckFailed, UnsupportedError
 from lab.waiting import eventually
 
 WITHIN_S = 20.0
+# a prime length: a segment lost, doubled or swapped shifts the pattern for every usual segment size
 _PATTERN = bytes(range(251))
 
 
@@ -55,6 +56,7 @@ class SocketOptions:
                     f"this kernel has no congestion control {self.congestion_control!r}",
                     hint="see /proc/sys/net/ipv4/tcp_available_congestion_control",
                 ) from None
+        # before connect or listen: the handshake already announces window and MSS
         numbers = (
             (socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes),
             (socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes),
@@ -156,6 +158,7 @@ class Endpoint:
         self.sent = 0
         self.received = 0
         self.intact = True
+        # no call waits for ever: an experiment whose script loses everything still ends
         raw.settimeout(WITHIN_S)
 
     def send(self, what: int | bytes) -> None:

@@ -108,6 +108,7 @@ class EventPrograms:
             self._loaded: Loaded = stack.enter_context(
                 load_object(path, default_type=ProgramType.TRACING, config=config)
             )
+            # no tracefs, no names: an attached tracepoint is a descriptor, and gone with it
             for program in self._loaded.programs.values():
                 stack.enter_context(attach_tracing(program))
             self._stack = stack.pop_all()
@@ -126,6 +127,7 @@ class EventPrograms:
                 hint="send less in one experiment",
             )
         table = self._loaded.maps["tcp_events"].fd
+        # the map was made with BPF_F_MMAPABLE: one mapping instead of a system call for each event
         with mmap.mmap(table, MAX_EVENTS * EVENT_BYTES, prot=mmap.PROT_READ) as log:
             return tuple(
                 self._decode(log[at : at + EVENT_BYTES])
@@ -147,6 +149,7 @@ class EventPrograms:
             before=before,
             after=after,
             at_client=at_client,
+            # a server's socket has the client's port as its remote one
             port=local if at_client else remote,
             cwnd=cwnd,
             ssthresh=ssthresh,

@@ -73,6 +73,7 @@ def parse(frame: bytes) -> Header | None:
     start = ETHERNET_BYTES + (first & 15) * 4
     if first >> 4 != 4:
         return None
+    # behind the first fragment there is no transport header, only payload that looks like one
     if fragment & _FRAGMENT_OFFSET:
         return Header(protocol, source, destination, ip_id, total)
     if protocol == TCP and len(frame) >= start + 20:
@@ -90,6 +91,8 @@ def parse(frame: bytes) -> Header | None:
             ack,
             flags,
             window,
+            # from the lengths in the headers: short frames are padded, long ones were cut by the
+            # log
             total - (first & 15) * 4 - header_bytes,
             frame[start + 20 : start + header_bytes],
         )
@@ -108,6 +111,7 @@ def kind_of(header: Header | None) -> Kind:
     if header.protocol != TCP:
         return Kind.ICMP if header.protocol == ICMP else Kind.ANY
     flags = header.flags
+    # order matters: a reset or SYN stays one whatever it carries, and data with FIN is data first
     if flags & Flag.RST:
         return Kind.RST
     if flags & Flag.SYN:
@@ -124,9 +128,11 @@ def options_of(raw: bytes) -> Options:
     sack: tuple[tuple[int, int], ...] = ()
     at = 0
     while at < len(raw) and raw[at] != 0:
+        # NOP fills up to a multiple of four bytes; like the end (0) it has no length byte
         if raw[at] == 1:
             at += 1
             continue
+        # a length below 2 would make this loop stand still
         if at + 1 >= len(raw) or not 2 <= raw[at + 1] <= len(raw) - at:
             break
         kind, body = raw[at], raw[at + 2 : at + raw[at + 1]]
@@ -148,5 +154,6 @@ def options_of(raw: bytes) -> Options:
 
 def distance(start: int, end: int) -> int:
     """Bytes from one sequence number to another, negative if ``end`` lies before ``start``."""
+    # numbers wrap at 2^32: whichever way round is shorter is meant (RFC 9293, 3.4)
     gap = (end - start) % _SEQUENCE_SPACE
     return gap - _SEQUENCE_SPACE if gap >= _SEQUENCE_SPACE // 2 else gap

@@ -172,6 +172,8 @@ class Judge:
                 copies += rule.copies
                 fate = Fate.DUPLICATED
             elif isinstance(rule, Corrupt):
+                # the last byte is payload or the end of the header: addresses stay, so it reaches
+                # the right socket
                 frame = frame[:-1] + bytes([frame[-1] ^ 1])
                 fate = Fate.CORRUPTED
         return fate, [Delivery(due_ns, way, number, frame)] * copies
@@ -223,6 +225,7 @@ class Judge:
         kind = kind_of(header)
         if match.kind is Kind.WINDOW_UPDATE:
             return header is not None and kind is Kind.PURE_ACK and self._opens_window(way, header)
+        # a FIN may ride on data or on an ACK, which kind_of names first
         if match.kind is Kind.FIN:
             return header is not None and header.protocol == TCP and bool(header.flags & Flag.FIN)
         if match.kind is not Kind.ANY and match.kind is not kind:

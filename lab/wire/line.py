@@ -31,9 +31,11 @@ class Line:
             os.set_inheritable(fd, True)
         root = str(Path(__file__).resolve().parents[2])
         command = [sys.executable, "-S", "-E", "-c", _START, root, *map(str, inherited)]
+        # not fork: the owner may have threads, and the child must not carry their locks
         self.pid = os.posix_spawn(sys.executable, command, dict(os.environ))
         for fd in inherited:
             os.set_inheritable(fd, False)
+        # ours is the only end left here: its closing is what ends the process
         theirs.close()
 
     def change(self, script: Script, *, delay_ms: float) -> None:

@@ -80,6 +80,7 @@ def decode(raw: bytes) -> Observation:
 
 def read_log(map_fd: int, count: int) -> Iterator[Observation]:
     """Yield the first ``count`` observations of a ``segments`` map, in the kernel's order."""
+    # the map was made with BPF_F_MMAPABLE: one mapping instead of a system call for each packet
     with mmap.mmap(map_fd, MAX_SEGMENTS * SEGMENT_BYTES, prot=mmap.PROT_READ) as log:
         for at in range(0, min(count, MAX_SEGMENTS) * SEGMENT_BYTES, SEGMENT_BYTES):
             yield decode(log[at : at + SEGMENT_BYTES])

@@ -99,6 +99,7 @@ def attach(namespace: NetworkNamespace, ifindex: int, netem: Netem) -> None:
     if netem.doubles_all:
         wanted["duplicate"] = 100
     try:
+        # `replace` changes one that is there without emptying it: what it holds still leaves
         namespace.request("tc", "replace", kind="netem", index=ifindex, handle="1:", **wanted)
     except KernelError as error:
         raise UnsupportedError(
@@ -126,11 +127,13 @@ def flights(segments: Iterable[Segment], history: Iterable[Since]) -> tuple[Flig
     arrivals: dict[tuple[Way, bytes], list[int]] = {}
     for row in rows:
         if row.end is End.RECEIVED:
+            # by their bytes: netem numbers nothing, and a segment sent again has another IP id
             arrivals.setdefault((row.way, row.frame), []).append(row.time_ns)
     found = []
     for row in rows:
         if row.end is End.SENT:
             at = tuple(arrivals.get((row.way, row.frame), ()))
+            # the script that was in force when it was sent, which later changes do not touch
             then = [since for since in scripts if since.time_ns <= row.time_ns][-1:]
             lost = not at and any(since.loses(row.way) for since in then)
             fate = Fate.DROPPED if lost else Fate.DUPLICATED if len(at) > 1 else Fate.DELIVERED

@@ -121,6 +121,7 @@ class Decoder:
 
     def segments(self, observations: Iterable[Observation]) -> tuple[Segment, ...]:
         """Return one segment per observation, in the same order."""
+        # twice: the first look learns where each direction's numbers begin, a late SYN included
         seen = tuple(observations)
         parsed = [(item, parse(item.head), self._way(item)) for item in seen]
         for _, header, way in parsed:
@@ -142,6 +143,7 @@ class Decoder:
             stream.first_seq = header.seq
             stream.shift = options_of(header.options).window_shift
         elif stream.first_seq is None:
+            # the recording began behind the handshake: what comes first is byte 1
             stream.first_seq = header.seq - 1
 
     def _segment(self, item: Observation, header: Header | None, way: Way) -> Segment:
@@ -153,6 +155,7 @@ class Decoder:
             seq = distance(ours.first_seq or 0, header.seq)
             start = theirs.first_seq if theirs.first_seq is not None else header.ack - 1
             ack = distance(start, header.ack) if header.flags & Flag.ACK else 0
+            # RFC 7323, 2.2: only if both offered it, and never in the SYN itself
             scaled = not header.flags & Flag.SYN and theirs.shift is not None
             window = header.window << (ours.shift or 0) if scaled else header.window
             blocks = options_of(header.options).sack

@@ -121,6 +121,8 @@ class Recording:
             sent = flight.sent
             if sent.way is not way:
                 continue
+            # keepalive and window probes send an old number on purpose: whoever hears it has to
+            # answer
             if sent.kind is Kind.PURE_ACK and sent.seq < furthest.get(sent.port, 0):
                 asking.append(flight)
             furthest[sent.port] = max(furthest.get(sent.port, 0), sent.next_byte)
@@ -148,6 +150,7 @@ class Recording:
             sent = flight.sent
             if sent.way is not way or not sent.flags & Flag.ACK:
                 continue
+            # RFC 5681, 2: same number, same window, no data, while something is outstanding
             said = (sent.ack, sent.window)
             outstanding = self._outstanding(sent)
             if sent.kind is Kind.PURE_ACK and last.get(sent.port) == said and outstanding:
@@ -213,6 +216,7 @@ class Recording:
             else:
                 moments += [(at, 0, flight.sent.ack - 1) for at in flight.arrived_ns]
         sent = acknowledged = most = 0
+        # by arrival: what is on its way back still counts as unacknowledged for the sender
         for _, last, ack in sorted(moments):
             sent, acknowledged = max(sent, last), max(acknowledged, ack)
             most = max(most, sent - acknowledged)

@@ -280,6 +280,8 @@ def _check_numbers(rule: Rule) -> None:
         raise InputError(f"{describe(rule)}: {problem}", hint="correct the number in the script")
 
 
+# what cannot be told before the packets come (does segment 3 begin with byte 2001?) passes; the
+# judge then lets the first rule that takes the packet away win
 def _same_packets(one: Match, other: Match) -> bool:
     predicate = (one.kind, one.way, one.first_byte, one.longer_than_bytes)
     if predicate != (other.kind, other.way, other.first_byte, other.longer_than_bytes):

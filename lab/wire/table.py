@@ -70,10 +70,12 @@ def rows(recording: Recording, samples: Iterable[tuple[str, TcpInfo]] = ()) -> t
         recording: of two hosts.
         samples: ``TCP_INFO`` with the host it was read at.
     """
+    # by object: two rows may be equal in every value, and each was one packet
     fates = {id(flight.sent): flight.fate for flight in recording.flights}
     timed = [(row.time_ns, _packet(row, fates.get(id(row)))) for row in recording.segments]
     timed += [(event.time_ns, _event(event)) for event in recording.events]
     timed += [(info.time_ns, _sample(host, info)) for host, info in samples]
+    # stable: what has one and the same time stays in the order of its observer
     timed.sort(key=lambda pair: pair[0])
     observed = [replace(row, time_ms=f"{recording.at_ms(time_ns):.3f}") for time_ns, row in timed]
     return (*observed, *_counters(recording))

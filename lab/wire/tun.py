@@ -67,6 +67,7 @@ def checksum(data: bytes) -> int:
 
 def echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
     """Return an ICMP echo request without IP header."""
+    # the checksum is taken over the message with zero in its own place
     blank = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence) + payload
     return blank[:2] + struct.pack("!H", checksum(blank)) + blank[4:]
 
@@ -88,6 +89,8 @@ class Pinger:
         while select.select([self._raw], [], [], within_s)[0]:
             packet = self._raw.recv(_ROOM)
             icmp = packet[(packet[0] & 15) * 4 :]
+            # a raw ICMP socket gives the IP header, too, and every ICMP message of the host,
+            # requests included
             kind, _, _, _, sequence = struct.unpack_from("!BBHHH", icmp)
             if kind == ECHO_REPLY:
                 return sequence, icmp[8:]
