@@ -70,7 +70,9 @@ class Agent:
         Args:
             again: the same process takes over from itself.
         """
+        # before anything can go wrong: an agent that dies while it takes over counts as one
         self.state.started += not again
+        # policy before services: what a service leads to is judged from its first packet on
         self._enforce(self._compile(self.state))
         self._serve(self._realise(self.state))
         for node in self.facts.nodes:
@@ -130,6 +132,8 @@ class Agent:
             else:
                 raise InputError(f"there is no {name!r}", hint="see `lab get`")
         self._move_to(following)
+        # after the maps let go of them: a number or address that is free may be given to the next
+        # at once
         for service in gone:
             Realiser(self.facts, following.numbers).forget(service)
         self._save()
@@ -216,6 +220,7 @@ class Agent:
         ]
         for pod in changed:
             self.endpoints.allow(pod)
+        # now that every map knows the new identities, packets may begin to carry them
         self._publish_identities(before, compiled)
         for pod in self.facts.pods:
             if before and self.identity(pod, before) != self.identity(pod):
@@ -228,6 +233,7 @@ class Agent:
 
     def _publish_identities(self, before: Compiled | None, compiled: Compiled) -> None:
         identities = {pod.name: self.identity(pod) for pod in self.facts.pods}
+        # a policy's /32 of a pod or node must not hide who that is
         owned = set(endpoints.own_networks(self.facts))
         networks = {k: n for k, n in compiled.networks.items() if k not in owned}
         stale = [k for k in before.networks if k not in networks] if before else []
@@ -242,6 +248,7 @@ class Agent:
     def identity(self, pod: PodFacts, compiled: Compiled | None = None) -> int:
         """Return a pod's security identity: reserved by its labels, or allocated."""
         known = compiled or self.compiled
+        # reserved numbers mean the same in every cluster: nothing allocates them
         if any(label.startswith("reserved:") for label in pod.labels) or known is None:
             return pod.identity
         return known.identity_of.get(title(pod), pod.identity)
@@ -265,6 +272,7 @@ class Agent:
             for pod in added:
                 self.endpoints.prepare(pod, compiled.endpoints[title(pod)].entries)
                 self.endpoints.attach(pod, compiled.identity_of[title(pod)])
+        # KeyboardInterrupt as well: a half-attached pod would be in no list and stay for ever
         except BaseException:
             for pod in added:
                 self.endpoints.remove(new, pod)

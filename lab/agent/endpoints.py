@@ -209,14 +209,15 @@ class Endpoints:
                 number = pod.endpoint_id if pod else node.host_endpoint_id
                 self._exchange([self._recipe(pod) if pod else recipe], number)
                 self.log(node.name, number, "regenerated: the agent before was interrupted")
+        # what is left belongs to devices that are gone
         for name in programs.unfinished(node.name):
             Path(programs.globals_of(node.name), name).unlink(missing_ok=True)
 
     # -- life ------------------------------------------------------------------------------------
 
     def prepare(self, pod: PodFacts, wanted: Mapping[EntryKey, bool]) -> None:
-        # the loader takes this map over by its pin
         """Make and fill a new pod's policy map before its first packet."""
+        # the loader takes this map over by its pin
         pin = policies.policy_pin(pod.node, pod.endpoint_id)
         spec = objects.maps_of(self.agent.paths["bpf_lxc"]).get(POLICY)
         if spec is not None:
@@ -260,6 +261,7 @@ class Endpoints:
             facts = self.agent.facts.node(node)
             targets = {pod.endpoint_id: pod for pod in facts.pods}
             target = facts if number == facts.host_endpoint_id else targets.get(number)
+            # it may have gone, or been regenerated, since the list was made
             if target and not programs.state_directory(node, number).exists():
                 programs.write_state(self._recipes(target), number, self.agent.paths)
                 programs.accept_state(node, number)

@@ -27,6 +27,7 @@ def _active(item: Frontend) -> tuple[BackendFacts, ...]:
     return tuple(backend for backend in item.backends if not backend.terminating)
 
 
+# 0.0.0.0 is a row of Cilium's tables, and no address that a packet carries
 def _shown(frontends: Iterable[Frontend]) -> Iterator[Frontend]:
     return (item for item in frontends if item.address != ANY_ADDRESS)
 
@@ -38,6 +39,8 @@ def iptables(frontends: Iterable[Frontend]) -> str:
         frontends: those the node holds; affinity becomes the ``recent`` match.
     """
     chains = ["KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"]
+    # 0x4000, set where the service is chosen and looked at behind routing: the source may change
+    # only there
     rules = [
         "-A PREROUTING -j KUBE-SERVICES",
         "-A OUTPUT -j KUBE-SERVICES",

@@ -12,6 +12,7 @@ def parameters(facts: Inventory, node: NodeFacts) -> tuple[Parameter, ...]:
     """Return what ``init.sh`` would be called with on this node; ``nil`` is what the lab lacks."""
     options = facts.topology.options
     tunnel = options.routing == "vxlan"
+    # as the constant stands in a header that init.sh generates: network order, read as a number
     number = int.from_bytes(node.address.packed, "little")
     rows = (
         ("LIB", "bpf", "sources of the programs, below the repository"),

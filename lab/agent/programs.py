@@ -183,9 +183,11 @@ def write_state(recipes: Sequence[Recipe], name: str | int, paths: Mapping[str, 
 def accept_state(node: str, name: str | int) -> None:
     """Let ``NAME_next`` take the place of ``NAME``; the endpoint's log moves along."""
     current, following = state_directory(node, name), state_directory(node, f"{name}_next")
+    # the log is the endpoint's, not its programs'
     log = current / "log"
     if log.exists():
         shutil.copy2(log, following / "log")
+    # a folder can only be renamed onto an empty one
     shutil.rmtree(current, ignore_errors=True)
     following.rename(current)
 
@@ -222,6 +224,7 @@ def _c_value(value: Any) -> str:  # noqa: ANN401 - a plan's constant: number, tr
     if isinstance(data, bytes):
         octets = ", ".join(f"{octet:#04x}" for octet in data)
         return f"{{ {octets} }} /* {value} */"
+    # what a C program on this machine has to store so that the bytes lie in network order
     number = int.from_bytes(IPv4Address(data).packed, "little")
     return f"{number:#010x} /* {value}, network byte order */"
 

@@ -120,6 +120,8 @@ class Realiser:
                         hint="give one of them another address or port",
                     )
                 found[key] = frontend
+        # at the end: numbers of what is still described must not be given away while the rest is
+        # worked out
         for numbers in (self.numbers.frontends, self.numbers.backends):
             for name in [name for name in numbers if name not in self._keys]:
                 del numbers[name]
@@ -161,10 +163,13 @@ class Realiser:
         for item in self._members(service):
             if item.port_name and item.port_name != port.name:
                 continue
+            # Kubernetes' conditions: what is neither has no flows and is to get none
             if not item.ready and not item.terminating:
                 continue
             address, node = self._where(service, item)
             target = item.port or port.target or port.port
+            # one number for an address and port, whichever services share it: conntrack knows
+            # backends by it
             key = f"{address} {target} {port.protocol}"
             yield BackendFacts(
                 id=self._number("backends", key),
@@ -181,6 +186,7 @@ class Realiser:
         if service.selector:
             wanted = {f"{key}={value}" for key, value in service.selector.items()}
             for pod in self.facts.pods:
+                # a selector never looks beyond its namespace
                 if pod.namespace == service.namespace and wanted <= set(pod.labels):
                     yield Backend(pod=pod.name)
 

@@ -85,6 +85,7 @@ def build(frontends: Iterable[Frontend], node: str, *, maglev_tables: bool) -> T
         members = _members(item, node, EXTERNAL)
         if maglev_tables and members:
             ids = tuple(member.id for member in members)
+            # filling one takes milliseconds, and the frontends of a service have the same members
             if ids not in shared:
                 names = {f"{m.address}:{m.port}/{m.protocol}": m.id for m in members}
                 shared[ids] = maglev.table(names, MAGLEV_SIZE)
@@ -102,6 +103,7 @@ def _backend(backend: BackendFacts) -> flows.Backend:
 
 
 def _refer(item: Frontend, rows: dict[str, Rows]) -> None:
+    # no packet comes from the wildcard row's 0.0.0.0, so nothing is to be turned back into it
     if item.address != ANY_ADDRESS:
         key = flows.RevNatKey(index=item.id)
         value = flows.ReverseNat(address=item.address, port=item.port)
@@ -138,6 +140,7 @@ def _local(item: Frontend, scope: int) -> bool:
 
 
 def _scopes(item: Frontend) -> tuple[int, ...]:
+    # a second set of rows only where inside and outside see different backends
     two = _local(item, EXTERNAL) != _local(item, INTERNAL)
     return (EXTERNAL, INTERNAL) if two else (EXTERNAL,)
 
@@ -275,6 +278,7 @@ class _Node:
 def _write_maglev(maps: _Node, wanted: Mapping[int, tuple[int, ...]]) -> int:
     outer = maps.open(MAGLEV)
     changed = 0
+    # what user space reads of a map in a map is the inner map's id
     for key, value in outer.items():
         number = flows.RevNatKey.unpack(key).index
         if number not in wanted:

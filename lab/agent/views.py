@@ -39,6 +39,7 @@ def services(agent: Agent) -> tuple[ServiceStatus, ...]:
 def status_of(service: Service, frontends: Iterable[Frontend]) -> ServiceStatus:
     """Return what became of a service, out of all frontends there are."""
     mine = [item for item in frontends if item.service.title == service.title]
+    # a set: a node port has a frontend for each address of each node
     ports = {item.port for item in mine if item.kind == "NodePort"}
     address = next((item.address for item in mine if item.kind == "ClusterIP"), "")
     return ServiceStatus(
@@ -75,6 +76,7 @@ def _frontend(item: Frontend) -> FrontendStatus:
 def identities(agent: Agent) -> tuple[IdentityStatus, ...]:
     """Return every identity that somebody has or that is reserved, by number."""
     compiled = agent.compiled
+    # nothing is compiled before the agent has taken over
     if compiled is None:
         return ()
     pods: dict[int, list[str]] = {}

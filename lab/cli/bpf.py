@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli.chosen import LabOption, NodeOption, running
 from lab.cli.output import Format, OutputOption, print_json
 from lab.errors import InputError
 
@@ -41,11 +41,6 @@ _apps = {name: typer.Typer(help=text, no_args_is_help=True) for name, text in _G
 for _name, _app in _apps.items():
     app.add_typer(_app, name=_name)
 
-LabOption = Annotated[
-    str, typer.Option("--lab", "-l", help="Name of the lab; not needed while only one is up.")
-]
-NodeOption = Annotated[str, typer.Option("--node", "-n", help="Only this node.")]
-
 
 @dataclass(frozen=True, slots=True)
 class _Node:
@@ -53,28 +48,6 @@ class _Node:
 
     facts: NodeFacts
     bpffs: Path
-
-
-@contextmanager
-def running(name: str) -> Iterator[Lab]:
-    """Yield the lab called ``name``, or the only one that is up.
-
-    Raises:
-        InputError: no such lab, or none is named and not exactly one is up.
-    """
-    from lab.runtime import Lab, registry
-
-    if not name:
-        names = [record.name for record in registry.labs()]
-        if len(names) != 1:
-            known = ", ".join(names) or "none; start one with `lab up`"
-            raise InputError("say which lab: --lab NAME", hint=f"labs that are up: {known}")
-        name = names[0]
-    lab = Lab.attach(name)
-    try:
-        yield lab
-    finally:
-        lab.close()
 
 
 def find_pod(lab: Lab, word: str) -> PodFacts:
@@ -271,16 +244,6 @@ def lb_list(
     _show(lab, node, output, services)
 
 
-@_apps["ipcache"].command("list")
-def ipcache_list(
-    lab: LabOption = "", node: NodeOption = "", output: OutputOption = Format.TABLE
-) -> None:
-    """List identity and tunnel endpoint of every prefix."""
-    from lab.datapath import listing
-
-    _show_map(lab, node, output, "cilium_ipcache", listing.ipcache)
-
-
 @_apps["ipcache"].command("get")
 def ipcache_get(
     address: Annotated[str, typer.Argument(help="IPv4 address")],
@@ -362,6 +325,7 @@ def _register(group: str, names: tuple[str, ...], rows: str) -> None:
 
 
 _LISTED = {
+    "ipcache": "List identity and tunnel endpoint of every prefix.",
     "nat": "List source address translations, both directions.",
     "endpoint": "List the addresses each node delivers to.",
     "tunnel": "List which node each pod CIDR is behind.",
@@ -371,6 +335,7 @@ _LISTED = {
     "neigh": "List the clients of NodePorts and their MAC addresses.",
     "prefilter": "List sources that XDP turns away.",
 }
+_register("ipcache", ("cilium_ipcache",), "ipcache")
 _register("nat", ("cilium_snat_v4_external",), "nat")
 _register("endpoint", ("cilium_lxc",), "endpoints")
 _register("tunnel", ("cilium_tunnel_map",), "tunnels")

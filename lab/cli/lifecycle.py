@@ -187,6 +187,7 @@ def down_command(
     chosen = [record.name for record in registry.labs()] if everything else list(names or ())
     if not chosen and not everything:
         raise InputError("no lab is named", hint="name one, or use --all")
+    # all are looked up first: a wrong name leaves every lab alone
     for keeper in [attach(name) for name in chosen]:
         keeper.stop()
         typer.echo(f"{keeper.record.name} is down")

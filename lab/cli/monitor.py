@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.bpf import NodeOption, find_pod, running
+from lab.cli.bpf import find_pod
+from lab.cli.chosen import NodeOption, running
 from lab.cli.output import Format, OutputOption
 from lab.errors import InputError
 
@@ -74,6 +75,7 @@ def _until_interrupted(
     given = 0
     try:
         while True:
+            # not for ever: Ctrl-C is noticed between two waits
             for one in rings.read(wait_ms=_WAIT_MS):
                 if wanted(one.event):
                     yield one

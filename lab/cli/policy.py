@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from enum import StrEnum
@@ -255,9 +256,10 @@ def diff_command(
 def _side_of_diff(word: str) -> World | Matrix:
     path = Path(word)
     if path.suffix == ".json" and path.is_file():
-        rows = json.loads(path.read_text())
-        if isinstance(rows, list):
-            return _saved(rows, word)
+        # a manifest may be JSON too; what is neither is refused by its reader, with the place
+        with contextlib.suppress(json.JSONDecodeError):
+            if isinstance(rows := json.loads(path.read_text()), list):
+                return _saved(rows, word)
     return _subject([word], None)[0]
 
 

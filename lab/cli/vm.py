@@ -67,6 +67,7 @@ def vm(
 def _compare(guest: machine.Guest, output: Format) -> int:
     here = {line.ability: line for line in doctor.report()}
     with tempfile.TemporaryDirectory(prefix="lab-outbox-") as folder:
+        # through a file: the console of the machine carries the kernel's own messages, too
         ask = f'"$0" -P -m lab doctor -o json >{machine.OUTBOX}/answers.json'
         code = machine.run_inside(
             ["sh", "-c", ask, sys.executable],
@@ -76,6 +77,7 @@ def _compare(guest: machine.Guest, output: Format) -> int:
             on_wait=progress(guest),
             outbox=Path(folder),
         )
+        # 3 says that something is missing there, which is an answer
         if code not in (0, doctor.KERNEL_CANNOT):
             raise KernelError(f"`lab doctor` ended with {code} inside", hint="see above")
         there = json.loads((Path(folder) / "answers.json").read_text())

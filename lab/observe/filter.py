@@ -101,6 +101,7 @@ class Filter:
             node = todo.pop()
             if isinstance(node, All):
                 todo += node.parts
+            # what stands below `or` or `not` is not true of every packet
             elif isinstance(node, Test):
                 yield node
 
@@ -146,6 +147,7 @@ class _Parser:
 
     def taken(self, words: frozenset[str]) -> bool:
         """Take the next word or sign if it is one of these."""
+        # whole words: `order` is no `or` with `der` behind it
         for pattern in (_WORD, _SIGN):
             if (found := self.look(pattern)).lower() in words and found:
                 self.take(found)

@@ -94,6 +94,8 @@ class Monitor:
         self._poll = select.poll()
         with ExitStack() as stack:
             for node, mount in bpffs.items():
+                # a lock, not a look: the kernel would let a second reader replace the first one's
+                # rings
                 self._lock(stack, locks / f"monitor-{node}.lock", node)
                 with BpfMap.from_pin(mount / GLOBALS / "cilium_events") as events:
                     self._readers[node] = stack.enter_context(PerfReader(events))

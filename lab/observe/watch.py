@@ -85,6 +85,7 @@ class Watch:
         """Yield each packet that is wanted, once it is complete, in order of first sight."""
         begun = time.monotonic()
         while True:
+            # asked before the packets are taken, so that what came within the time is still shown
             over = self.duration_s is not None and time.monotonic() - begun >= self.duration_s
             for trace in self._tracer.complete(0 if over else QUIET_NS):
                 self.seen += 1

@@ -52,6 +52,7 @@ class Comparison:
     @property
     def agree(self) -> bool:
         """True if there is no contradiction and something to agree on."""
+        # two witnesses that saw nothing in common have not confirmed each other
         return not self.differences and self.agreed > 0
 
     def __str__(self) -> str:

@@ -46,6 +46,7 @@ class Expectation:
             if found is None:
                 before = f" after {lines[at - 1].hook}" if at else ""
                 self._fail(f"the packet did not pass {what}{before}", at - 1)
+            # _fail always raises, which the type checker cannot see
             assert found is not None
             at = found + 1
         return self
@@ -61,6 +62,7 @@ class Expectation:
     def only(self, *hooks: str, namespace: str | None = None) -> Expectation:
         """In a namespace (or all) the packet passed exactly these hooks, in this order."""
         lines = [hop for hop in self.trace.at(namespace=namespace) if hop.taken]
+        # a hook reported by two programs, or before and after it, is passed once
         seen = _once(hop.hook for hop in lines)
         if seen != list(hooks):
             differs = next(
@@ -92,6 +94,7 @@ class Expectation:
 
     def delivered(self, to: str | None = None) -> Expectation:
         """A socket was woken with the packet in its queue: in namespace ``to``, if given."""
+        # woken is the end: a packet in the queue of a socket that nobody told is not delivered yet
         ends = [h for h in self.trace.taken if h.step is Step.DATA_READY and not h.dropped]
         if not any(to in (None, hop.namespace) for hop in ends):
             where = f" to {to}" if to else ""
@@ -162,6 +165,7 @@ def matches(hop: Hop, what: What) -> bool:
         return hop.step is what
     name, _, place = what.partition("@")
     names = {hop.hook, hop.program, hop.step.title if hop.step else hop.hook}
+    # spoken (from-container) or as C calls it (cil_from_container)
     named = name in names or f"cil_{name.replace('-', '_')}" in names
     return named and (not place or place in hop.place)
 

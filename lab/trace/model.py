@@ -385,6 +385,7 @@ def _hop_as_dict(hop: Hop) -> dict[str, Any]:
     value["side"] = hop.side.value
     value["lookups"] = [asdict(look_up) for look_up in hop.lookups]
     value["met"] = [asdict(one) for one in hop.met]
+    # JSON objects keep their order, as the fields of the user's structure have one
     value["values"] = dict(hop.values)
     value["before"] = hop.before.hex() if hop.before is not None else None
     value["after"] = hop.after.hex() if hop.after is not None else None
@@ -433,6 +434,7 @@ def _trace_of(value: Mapping[str, Any]) -> Trace:
         ) from error
 
 
+# a text would be taken for a list of its letters
 def _list(value: object) -> Iterable[Mapping[str, Any]]:
     if not isinstance(value, list):
         raise TypeError("hops is not a list")

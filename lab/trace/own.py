@@ -67,6 +67,7 @@ class Attach:
                 f"{self.kind} {self.target!r}: not a place and its device",
                 hint="write PLACE/DEVICE, for example server/eth0",
             )
+        # KFUNC_PROBE makes both the function and its name from the target
         if not self.function and self.at is not At.FENTRY:
             raise InputError(
                 f"{self.kind} {self.target}: which function of the C text?",

@@ -51,6 +51,7 @@ NO_EVIDENCE = "no evidence"
 _EVIDENCE = {grade.word: grade for grade in Evidence}
 
 
+# ordered by number, so that `step <= Step.RECEIVE_SKB` reads as the walk does
 @total_ordering
 class Step(Enum):
     """One of the 19 steps that a received packet takes, numbered as in the classic walk.

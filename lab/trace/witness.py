@@ -145,6 +145,8 @@ def merge(tracepoints: Trace, functions: Trace) -> Trace:
         if first.side is Side.RECEIVE:
             number = met.setdefault((first.namespace, first.device), 0)
             met[first.namespace, first.device] += 1
+            # by how often it was there: a packet that comes back to a device has a second ladder of
+            # its own
             if (other := theirs.pop((first.namespace, first.device, number), None)) is not None:
                 _join(run, other)
     _join_sending(runs, [hop for hop in functions.taken if hop.side is not Side.RECEIVE])
