@@ -421,7 +421,7 @@ int BPF_PROG(on_xdp_exception, const struct net_device *dev, const void *program
 	return 0;
 }
 
-/* Where to: the type of the map above bit 32, the place in it below; the device if there is none. */
+/* Where to: the map's type above bit 32, the place in it below; without a map the device. */
 static __always_inline int redirected(const struct net_device *dev, int error, u32 map_type,
 				      u32 map_id, u32 index)
 {

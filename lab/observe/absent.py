@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import StrEnum
 
 from lab.observe.records import Config
@@ -211,6 +212,14 @@ def _implied(walk: Walk, step: Step, reason: str) -> None:
             object=after.object,
         )
     )
+    at = walk.last("receive_skb")
+    if step is Step.GENERIC_XDP and at is not None:
+        # its program may have changed what step 5 saw
+        seen = walk.hops[at]
+        walk.hops[-1] = replace(
+            walk.hops[-1], program=walk.xdp, before=seen.before, length=seen.length,
+            link_layer=seen.link_layer, verdict="pass",
+        )  # fmt: skip
 
 
 def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:

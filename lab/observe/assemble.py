@@ -162,7 +162,7 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
 def _with_changes(lines: tuple[Hop, ...]) -> tuple[Hop, ...]:
     """Set ``after`` where the next sight of the packet shows other network-layer bytes."""
     changed = list(lines)
-    seen = [index for index, hop in enumerate(lines) if hop.before]
+    seen = [index for index, hop in enumerate(lines) if hop.before and not _copied(lines, index)]
     for index, following in zip(seen, seen[1:], strict=False):
         before, after = lines[index], lines[following]
         if _network(before) != _network(after):
@@ -174,6 +174,13 @@ def _with_changes(lines: tuple[Hop, ...]) -> tuple[Hop, ...]:
                 link_layer="ip",
             )
     return tuple(changed)
+
+
+def _copied(lines: tuple[Hop, ...], index: int) -> bool:
+    """Whether a line is about the copy that is made for XDP: the program has it afterwards."""
+    here = lines[index]
+    asked = (hop for hop in lines[:index] if hop.step is Step.XDP_DRIVER and hop.skb == here.skb)
+    return here.step is Step.CLEAN_RX and any(hop.place == here.place for hop in asked)
 
 
 def _network(hop: Hop) -> bytes:

@@ -7,10 +7,12 @@ trace does not show. Each rule looks at that state and answers only if it explai
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
+from lab.errors import LabError
 from lab.observe.addressed import outside, redirecting
 from lab.observe.misled import TUNNEL, Misled
 from lab.observe.why import Diagnosis, change_of
@@ -18,6 +20,7 @@ from lab.plan.inventory import WORLD
 from lab.trace import Hop, Step
 
 _FRAME_BYTES = 14
+_IDENTITY = re.compile(r"^ingress identity (\d+) ")
 
 
 class Examiner(Misled):
@@ -42,6 +45,7 @@ class Examiner(Misled):
             self.service,
             self.nobody,
             self._lost_endpoint,
+            self._stranger,
             self.turned_away,
             self.tunnel,
             self.bound_elsewhere,
@@ -164,6 +168,28 @@ class Examiner(Misled):
             cause=f"the datapath of {pod.node} sent it to MAC {believed}, and {pod.name} has {own}",
             entry=f"cilium_lxc {pod.address}: mac {believed}",
             change="Correct one of them: lab bpf endpoint list; ip link show eth0.",
+        )
+
+    def _stranger(self) -> Diagnosis | None:
+        """The tunnel told an identity that no endpoint and no network of the lab has."""
+        hop = self.answer.hop
+        asked = [_IDENTITY.search(look.key) for look in hop.lookups] if hop is not None else []
+        found = next((match for match in asked if match), None)
+        tunnel = hop is not None and hop.program == "cil_from_overlay"
+        if found is None or not tunnel or self.answer.reason != "POLICY":
+            return None
+        number = int(found[1])
+        try:
+            known = {identity.id for identity in self.lab.agent.identities()}
+        except LabError:
+            return None  # without an agent nobody can say who is known
+        if number in known:
+            return None
+        return replace(
+            self.answer,
+            cause=f"the tunnel said identity {number}, which nobody here has, and no policy entry "
+            "allows it",
+            change="Look for who sends with that VNI: lab identity list shows the identities.",
         )
 
     def _lost_endpoint(self) -> Diagnosis | None:

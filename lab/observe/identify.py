@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from lab.observe.headers import ESP, TCP, UDP, Packet, innermost, outermost
 from lab.observe.pieces import cut_from, follows, grown_to
-from lab.observe.records import Kind, Record
+from lab.observe.records import Config, Kind, Record
 from lab.trace import Relation, Tie
 from lab.trace.own import OwnEvent
 
@@ -67,6 +67,7 @@ class Journey:
     Attributes:
         number: in order of first sight, from 0.
         packet: as first read; None while unreadable.
+        now: as it is since a program rewrote it; else the same.
         cookie: of its payload, 0 if none was seen.
         own: what probes of the user's own saw of it, each with its place in the order of time.
         relations: to other packets.
@@ -78,6 +79,7 @@ class Journey:
 
     number: int
     packet: Packet | None = None
+    now: Packet | None = None
     cookie: int = 0
     records: list[Record] = field(default_factory=list)
     own: list[tuple[int, OwnEvent]] = field(default_factory=list)
@@ -110,6 +112,7 @@ class _Identifier:
         self.offered: dict[int, Journey] = {}
         self.unrouted: dict[int, list[Journey]] = {}
         self.early: dict[int, list[Record]] = {}
+        self.consumed: dict[int, tuple[Journey, Record]] = {}
 
     def take(self, record: Record) -> None:
         if record.kind in _NO_CONTENTS or not record.packet:
@@ -118,7 +121,7 @@ class _Identifier:
         packet = innermost(record)
         journey = self._find(record, packet)
         if journey.packet is None:
-            journey.packet = packet
+            journey.packet = journey.now = packet
         journey.cookie = journey.cookie or record.cookie
         if not journey.records:
             journey.records += self._routes_before(record, packet)
@@ -134,6 +137,8 @@ class _Identifier:
         self._in_prerouting(journey, record)
         if record.kind is Kind.GRO_RECEIVE:
             self.offered[record.cpu] = journey
+        if record.kind is Kind.CONSUME:
+            self.consumed[record.cpu] = journey, record
         if record.kind is Kind.TCP_SEGMENT:
             self.taken_by_tcp[record.cpu] = journey
 
@@ -201,9 +206,32 @@ class _Identifier:
         if (found := _only(same, record)) is not None:
             return found
         # other addresses or ports in a buffer that is alive: translated on the way
-        if known is not None and not _begins(record, packet) and _changed(known.packet, packet):
-            return known
-        return self._segment(record, packet) or self._new()
+        if known is not None and not _begins(record, packet):
+            if _changed(known.now, packet):
+                return known
+            if _other_payload(known, record, packet):
+                known.now = packet
+                return known
+        return self._segment(record, packet) or self._rewritten(record, packet) or self._new()
+
+    def _rewritten(self, record: Record, packet: Packet) -> Journey | None:
+        """The packet whose buffer a driver's XDP program was given a copy of, and changed."""
+        journey, before = self.consumed.pop(record.cpu, (None, record))
+        if journey is None or journey.now is None or journey.live:
+            return None
+        here = (before.netns, before.ifindex) == (record.netns, record.ifindex)
+        # veth_poll() takes one packet after the other from its program to GRO
+        polled = record.kind is Kind.GRO_RECEIVE and Config.XDP_DRIVER in record.config
+        if not (here and polled) or record.ns - before.ns > ENTRY_BEFORE_NS:
+            return None
+        first = journey.now
+        if (first.protocol, first.ident) != (packet.protocol, packet.ident):
+            return None
+        same = first.flow == packet.flow or (journey.cookie and journey.cookie == record.cookie)
+        if not same and not (packet.payload and _changed(first, packet)):
+            return None
+        journey.now = packet
+        return journey
 
     def _new(self) -> Journey:
         journey = Journey(len(self.journeys))
@@ -350,11 +378,11 @@ def _ends(record: Record) -> bool:
 
 def _confirmed(journey: Journey, record: Record, packet: Packet) -> bool:
     """Whether equal headers are the same packet: payload, cookie and place must not object."""
-    if record.ns - journey.last_ns >= SAME_PACKET_NS or journey.packet is None:
+    if record.ns - journey.last_ns >= SAME_PACKET_NS or journey.now is None:
         return False
     if journey.cookie and record.cookie and journey.cookie != record.cookie:
         return False
-    if not _prefix(journey.packet.payload, packet.payload):
+    if not _prefix(journey.now.payload, packet.payload):
         return False
     first = journey.first_seen
     # a packet does not begin twice: another buffer where it began is another packet
@@ -393,7 +421,7 @@ def _still(known: Journey, record: Record, packet: Packet) -> bool:
         return packet.fingerprint in known.fingerprints or packet.total > known.packet.total
     first = known.first_seen
     again = first is not None and _begins(record, packet) and _place(first) == _place(record)
-    alike = known.packet is None or _prefix(known.packet.payload, packet.payload)
+    alike = known.now is None or _prefix(known.now.payload, packet.payload)
     return packet.fingerprint in known.fingerprints and alike and not again
 
 
@@ -411,6 +439,17 @@ def _changed(before: Packet | None, now: Packet) -> bool:
     return kept == (now.protocol, now.ident, now.serial[:2]) and _prefix(
         before.payload, now.payload
     )
+
+
+def _other_payload(known: Journey, record: Record, packet: Packet) -> bool:
+    """Whether a program rewrote the payload, and nothing else, of a buffer that is alive."""
+    first = known.first_seen
+    if packet.fingerprint not in known.fingerprints or first is None:
+        return False
+    if known.cookie and record.cookie:
+        return known.cookie == record.cookie
+    # without one, only storage that was never given back says that it is the same packet
+    return known.live.get(record.skb) == record.head and _place(first) != _place(record)
 
 
 def _relate(journey: Journey, tie: Tie, other: Journey, reason: str) -> None:

@@ -168,7 +168,8 @@ class Ladder(StandIn):
             if known is not None:
                 hop = replace(
                     hop,
-                    before=known.before,
+                    # generic XDP came between: what it made of them is seen later
+                    before=None if walk.generic else known.before,
                     length=known.length,
                     cpu=known.cpu,
                     link_layer=known.link_layer,

@@ -40,6 +40,7 @@ class Walk:
             seconds since 1970; None if that was not seen.
         head: the buffer's storage when it entered the stack.
         poll: name of the poll function it came with, empty if unknown.
+        xdp: name of the device's XDP program, empty if none is known.
         cut_from: number of the large packet that it was cut out of here, in the transport.
         cut_into: numbers of the packets that it was cut into here, in words.
     """
@@ -61,6 +62,7 @@ class Walk:
     destination: int = 0
     policy_used: int | None = None
     head: int = 0
+    xdp: str = ""
     cut_from: int | None = None
     cut_into: str = ""
 
@@ -137,6 +139,8 @@ class Builder:
         ifindex = record.ifindex
         walk = Walk(self.names.place(record.netns, ifindex), record.netns, ifindex, side)
         walk.first_ns = record.ns
+        attached = self.names.hooks.get((record.netns, ifindex, "xdp"))
+        walk.xdp = attached.name if attached else ""
         self.walks.append(walk)
         return walk
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lab.observe.causes import DATAPATH, ERRNO, KERNEL, XDP, XDP_NOT_TAKEN, Cause
+from lab.observe.checksum import spoiled
 from lab.observe.recording import Recording, Shot, follow
 from lab.observe.xdp import NOT_TAKEN
 from lab.trace import Hop, Met, Side, Step, Trace
@@ -125,6 +126,7 @@ def _where(hop: Hop) -> str:
 def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
     cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
     cause = cause or (_by_xdp(hop) if hop.hook in ("xdp", "generic_xdp") else None)
+    cause = cause or (spoiled(trace, hop) if hop.drop_reason.endswith("_CSUM") else None)
     cause = cause or KERNEL.get(hop.drop_reason) or _by_place(hop)
     if cause is None:
         return Diagnosis(

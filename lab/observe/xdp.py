@@ -51,11 +51,6 @@ def _target(record: Record) -> str:
 class Xdp(Driver):
     """Lines about XDP programs and what became of their answers."""
 
-    def _attached(self, walk: Walk) -> str:
-        """Name of the device's XDP program, empty if none is known."""
-        attached = self.names.hooks.get((walk.netns, walk.ifindex, "xdp"))
-        return attached.name if attached else ""
-
     def _storage(self, record: Record, walk: Walk) -> None:
         """Before generic XDP runs, a buffer without enough room in front gets other storage."""
         generic = walk.config & Config.XDP_GENERIC and not walk.taken(Step.GENERIC_XDP)
@@ -65,7 +60,7 @@ class Xdp(Driver):
                 evidence=Evidence.COUNTER, verdict="pass",
                 reason="the buffer's storage was exchanged since step 5, as the program needs it",
             )  # fmt: skip
-            walk.hops[-1] = replace(hop, program=self._attached(walk))
+            walk.hops[-1] = replace(hop, program=walk.xdp)
 
     def _built(self, record: Record, walk: Walk) -> None:
         """What XDP sent on was a frame without a buffer: the one it has now was built here."""
@@ -94,7 +89,7 @@ class Xdp(Driver):
                 record, walk, "xdp", "on_consume", step=Step.XDP_DRIVER, evidence=Evidence.STACK,
                 reason=f"{function} is on the call stack: the program runs next",
             )  # fmt: skip
-            walk.hops[-1] = replace(hop, program=self._attached(walk))
+            walk.hops[-1] = replace(hop, program=walk.xdp)
 
     def _xdp(self, record: Record) -> None:
         """What the kernel made of the program's answer; reported behind the program."""
@@ -121,7 +116,7 @@ class Xdp(Driver):
         hop = walk.hops[index]
         walk.hops[index] = replace(
             hop, verdict=verdict, evidence=Evidence.TRACEPOINT, object=self.names.object(probe),
-            reason=reason, program=hop.program or self._attached(walk),
+            reason=reason, program=hop.program or walk.xdp,
             drop_reason=_failure(record) if verdict == "drop" else "",
         )  # fmt: skip
 
@@ -164,7 +159,7 @@ class Xdp(Driver):
                 evidence=Evidence.COUNTER if exchanged else Evidence.IMPLIED,
                 reason="it came in at the other end without having been sent"
                 + (", in other storage" if exchanged else ""),
-                program=self._attached(walk),
+                program=walk.xdp,
                 stack=(),
             )  # fmt: skip
         )

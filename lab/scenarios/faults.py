@@ -7,7 +7,7 @@ the key says, `lab why` must name the cause, and the second must arrive.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lab.datapath.build import SOURCES, build
@@ -53,6 +53,19 @@ class Switch:
             # also where turning it on failed half way
             for line in self.off:
                 place.run(_words(line), check=True)
+
+
+@contextmanager
+def turned(lab: Stage, *switches: Switch) -> Iterator[None]:
+    """Turn several switches on, the first one first, while the block runs.
+
+    Raises:
+        CheckFailed: a command failed.
+    """
+    with ExitStack() as stack:
+        for switch in switches:
+            stack.enter_context(switch.turned(lab))
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +171,8 @@ def frame_lesson(lab: Stage, sender: str, frame: bytes, key: Ends, *, device: st
     cookie = cookie_of(frame) or 0
     mine = [trace for trace in recording.packets if trace.packet.cookie == f"{cookie:016x}"]
     recording.packets, recording.error = tuple(mine), "timeout"
-    _state(lab, recording.packets, diagnose(recording, sender), key)
+    answer = Examiner(lab, recording, diagnose(recording, sender), sender).examine()
+    _state(lab, recording.packets, answer, key)
 
 
 def _state(lab: Stage, packets: tuple[Trace, ...], answer: Diagnosis, key: Ends) -> None:

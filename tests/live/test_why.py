@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from lab import Lab, Options, Service, ServicePort
+from lab.datapath.build import SOURCES, build
 from lab.observe.recording import Shot
 from lab.observe.why import why
 from lab.policy.objects import (
@@ -470,6 +471,28 @@ def test_a_wrong_entry_in_a_map_is_found(lab, node, name, new, reason, words):
     assert answer.known, answer.paragraph
     assert reason in ("", answer.reason), answer.paragraph
     assert words in answer.paragraph
+
+
+SPOILERS = {"in the driver": ("xdpdrv", "xdp"), "in the stack": ("xdpgeneric", "generic_xdp")}
+
+
+@pytest.mark.parametrize(("mode", "hook"), SPOILERS.values(), ids=SPOILERS.keys())
+def test_a_program_that_spoils_a_checksum_is_named(lab, mode, hook):
+    """The client makes the checksum itself: else nobody would check it."""
+    (lesson,) = build([SOURCES / "lessons" / "verdicts.c"])
+    device = f"ip link set dev lxcclient {mode}"
+    with (
+        fault(lab.pod("client"), ["ethtool -K eth0 tx off"], ["ethtool -K eth0 tx on"], {}),
+        fault(lab.node("alpha"), [f"{device} obj {lesson} sec xdp/payload"], [f"{device} off"], {}),
+    ):
+        answer = why(lab, "client", "server", UDP)
+    assert answer.known
+    assert "server/eth0, step 16 udp_rcv" in answer.where
+    assert "XDP program xdp_payload at alpha/lxcclient" in answer.cause
+    assert answer.trace is not None
+    (asked,) = (hop for hop in answer.trace.taken if hop.hook == hook)
+    assert b"hello" in asked.before
+    assert b"Hello" in asked.after
 
 
 SOCKETS = {
