@@ -133,16 +133,17 @@ def absent(walk: Walk, step: Step, reason: str) -> Hop:
     )
 
 
+_NO_PROBE = "without netfilter programs or function probes only what follows shows it"
 IMPLIED = {
     Step.XDP_DRIVER: "a frame that XDP sent on has no buffer yet that a probe could name",
     Step.GENERIC_XDP: "seen where it exchanges the buffer's storage, which it need not do",
     Step.CHECK_TAPS: "a tap with a ring in shared memory wakes nobody for a single packet",
     Step.TC_INGRESS: "a kernel before 6.6 has no place for a probe beside the classifier",
     Step.NETFILTER_INGRESS: "no BPF program fits into the netdev family, no tracepoint is there",
-    Step.IP_RCV: "on a kernel without netfilter programs only what follows shows it",
-    Step.NETFILTER_PREROUTING: "on a kernel without netfilter programs only what follows shows it",
-    Step.IP_RCV_FINISH: "on a kernel without netfilter programs only what follows shows it",
-    Step.IP_LOCAL_DELIVER: "on a kernel without netfilter programs only what follows shows it",
+    Step.IP_RCV: _NO_PROBE,
+    Step.NETFILTER_PREROUTING: _NO_PROBE,
+    Step.IP_RCV_FINISH: _NO_PROBE,
+    Step.IP_LOCAL_DELIVER: _NO_PROBE,
     Step.L4_RECEIVE: "a tunnel's socket is found without asking where the kernel knows it early",
     Step.XFRM_POLICY_L4: "a policy notes its use in whole seconds: a second use leaves no mark",
 }
