@@ -36,9 +36,14 @@ int BPF_PROG(on_local_out, struct net *net, struct sock *sk, struct sk_buff *skb
 {
 	struct record *record = inside(ctx, skb, net->ns.inum, true);
 	const struct dst_entry *route;
+	struct ip_head *header;
 
 	if (!record)
 		return 0;
+	/* The function itself writes the length into the header, which is the packet's from then on. */
+	header = (void *)record->packet;
+	if (record->link == LINK_IP)
+		header->length = bpf_htons(record->len);
 	route = (void *)(skb->_skb_refdst & ~1UL);
 	if (route)
 		record->ifindex = BPF_CORE_READ(route, dev, ifindex);
