@@ -39,7 +39,7 @@ def test_losses_in_output_and_of_redirected_frames_are_seen() -> None:
         client.run(["nft", "add", "table", "ip", "t"], check=True)
         chain = "nft add chain ip t c { type filter hook output priority 0 ; policy drop ; }"
         client.run(chain.split(), check=True)
-        forbidden = lab.follow("client", "server").packets[0]
+        (forbidden,) = lab.follow("client", "server").packets
     (lost,) = redirected.drops
     assert (lost.namespace, lost.step, lost.drop_reason) == ("alpha", Step.XDP_DRIVER, "ENXIO")
     (drop,) = forbidden.drops
