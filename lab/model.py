@@ -198,6 +198,11 @@ class Options:
                 "option nodeport_mode: dsr needs routed pods, and the tunnel hides them",
                 hint="add routing='native'",
             )
+        if self.host_routing == "bpf" and self.masquerade == "iptables":
+            raise TopologyError(
+                "option masquerade: netfilter never sees what host_routing='bpf' takes past it",
+                hint="use masquerade='bpf', or host_routing='legacy'",
+            )
         if not 576 <= self.mtu <= 65535:
             raise TopologyError(f"option mtu: {self.mtu}", hint="use 576 to 65535 bytes")
         if not 1 << 10 <= self.ct_tcp_max <= 1 << 24:

@@ -11,6 +11,11 @@ ALPHA = (Node("alpha"),)
 
 IMPOSSIBLE = {
     "an empty topology": (lambda: Topology(name="t", nodes=()), "no node", "add Node"),
+    "netfilter to masquerade what goes past it": (
+        lambda: Options(host_routing="bpf", masquerade="iptables"),
+        "netfilter never sees",
+        "masquerade='bpf'",
+    ),
     "a pod on an unknown node": (
         lambda: Topology(name="t", nodes=ALPHA, pods=(Pod("p", node="alhpa"),)),
         "'alhpa' does not exist",
