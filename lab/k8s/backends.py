@@ -83,7 +83,8 @@ def _port(port: ServicePort, number: int) -> LabPort:
 def _backends(
     world: World, service: ServiceObject, ready: frozenset[str]
 ) -> tuple[Backend | str, ...]:
-    if service.selector is None:
+    # an empty selector selects nothing, as none: somebody else writes the endpoints
+    if not service.selector:
         return _given_backends(world, service)
     found: list[Backend | str] = []
     for pod in selected_pods(world, service):
@@ -103,7 +104,6 @@ def _backends(
 
 def selected_pods(world: World, service: ServiceObject) -> tuple[PodObject, ...]:
     """Return the pods of a service's namespace that its selector selects."""
-    # Kubernetes: without a selector somebody else writes the endpoints
     if not service.selector:
         return ()
     wanted = dict(service.selector)

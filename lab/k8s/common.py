@@ -117,6 +117,7 @@ def read_selector(item: Item, *, sources: bool = False) -> Selector:
 
 def _bare(key: str) -> str:
     source, colon, name = key.partition(":")
+    # a colon alone proves nothing: only Cilium's own label sources count
     return name if colon and source in ("k8s", "any", "reserved", "cidr", "container") else key
 
 
@@ -159,6 +160,7 @@ def _refuse_impossible(item: Item, selector: Selector) -> None:
                 f"no labels can meet both requirements on {key!r}",
                 "remove one of them, or the whole rule",
             )
+    # each list may be met by itself, and still no value be in all of them
     for key in {r.key for r in selector.match_expressions}:
         wanted = [
             set(r.values)
@@ -193,6 +195,8 @@ def read_port(item: Item, least: int = 1) -> int | str:
         InputError: neither.
     """
     if isinstance(item.value, str):
+        # YAML: with quotes it is a text, which Kubernetes would take for the name of a container
+        # port
         if item.value.isdigit():
             item.fail(f"the text {item.value!r} where a port number belongs", "remove the quotes")
         return read_port_name(item)

@@ -21,6 +21,7 @@ _FLAGS: dict[str, tuple[str, Mapping[str, str]]] = {
     "enable-host-legacy-routing": ("host_routing", {"true": "legacy", "false": "bpf"}),
     "enable-endpoint-routes": ("endpoint_routes", _TRUTH),
     "enable-bpf-masquerade": ("masquerade", {"true": "bpf", "false": "iptables"}),
+    # true says nothing new: how it is done stands in enable-bpf-masquerade
     "enable-ipv4-masquerade": ("masquerade", {"true": "", "false": "off"}),
     "ipv4-native-routing-cidr": ("native_routing_cidr", {}),
     "bpf-lb-algorithm": ("lb_algorithm", {"random": "random", "maglev": "maglev"}),
@@ -69,6 +70,7 @@ def read_configuration(item: Item) -> Objects:
 
 
 def _networks(data: Mapping[str, Item]) -> Iterator[str]:
+    # the file of the agent is itself YAML inside the ConfigMap, under any key
     for text in data.values():
         for document in documents(text.text(), text.file):
             listed = document.mapping().get("nonMasqueradeCIDRs")

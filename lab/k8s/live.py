@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from lab.errors import CheckFailed, InputError, LabError
 from lab.k8s import state as states
 from lab.k8s.backends import names_of, services_of
-from lab.k8s.objects import Namespace, Objects, PodObject, PolicyObject, key_of, kind_of
+from lab.k8s.objects import Namespace, Objects, PodObject, key_of
 from lab.k8s.place import World, place, undescribed_namespaces
 from lab.k8s.pods import (
     check_containers,
@@ -308,8 +308,3 @@ def _pods(lab: Lab, state: State) -> tuple[PodObject, ...]:
 def keys_of(objects: Objects) -> tuple[Key, ...]:
     """Return the keys of objects, for :func:`delete`."""
     return tuple(key_of(item) for item in objects.items)
-
-
-def policies_by_title(objects: Objects) -> dict[str, PolicyObject]:
-    """Return policy objects by kind, namespace and name as one word."""
-    return {f"{kind_of(item)}/{item.meta.title}".lower(): item for item in objects.of(PolicyObject)}

@@ -329,6 +329,8 @@ class Objects:
 
     def with_(self, other: Objects) -> Objects:
         """Return these objects with ``other`` applied: same key replaces, new ones follow."""
+        # a mapping keeps the place of a key that is set again: what is replaced stays where it was,
+        # and so do the pods made of it
         merged = {key_of(item): item for item in self.items}
         merged.update({key_of(item): item for item in other.items})
         settings = self.settings + other.settings

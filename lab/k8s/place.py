@@ -15,8 +15,8 @@ from lab.errors import InputError
 from lab.k8s.objects import ClusterNode, Controller, Meta, Namespace, Objects, PodObject, PodSpec
 from lab.model import FIRST_POD_OFFSET, Node, Options, Pod, Topology
 from lab.names import did_you_mean
-from lab.plan.inventory import inventory
-from lab.policy.objects import Cluster, ContainerPort, Machine, Workload
+from lab.plan.inventory import machines
+from lab.policy.objects import Cluster, ContainerPort, Workload
 
 DEFAULT_NODES = ("alpha", "beta")
 """Nodes of a lab whose manifests name none."""
@@ -70,10 +70,10 @@ def place(
         InputError: a pod's node does not exist, a namespace looks misspelt, no node has the labels
             it asks for, two pods have one name, or a node has no address left.
     """
-    machines = nodes or _nodes(objects)
+    described = nodes or _nodes(objects)
     _check_namespaces(objects)
-    pods = _expand(objects, [node.name for node in machines])
-    empty = Topology(name=name, nodes=machines, options=options or Options())
+    pods = _expand(objects, [node.name for node in described])
+    empty = Topology(name=name, nodes=described, options=options or Options())
     placed = _Placement(objects, empty, keep).all(pods)
     topology = replace(empty, pods=placed)
     return World(objects, topology, tuple(pods), _cluster(objects, topology, pods))
@@ -87,6 +87,7 @@ def _nodes(objects: Objects) -> tuple[Node, ...]:
     named += [controller.spec.node_name for controller in objects.of(Controller)]
     names = list(dict.fromkeys(name for name in named if name))
     spare = [name for name in DEFAULT_NODES if name not in names]
+    # two at least: with one node nothing would ever travel between nodes
     while len(names) < len(DEFAULT_NODES):
         names.append(spare.pop(0))
     return tuple(Node(name) for name in names)
@@ -179,6 +180,8 @@ class _Placement:
         self.keep = keep
         self.load: Counter[str] = Counter()
         self.owners: Counter[tuple[str, str, str]] = Counter()
+        # shared over all pods of a node: each takes the next, and one lap around the network is
+        # enough
         self.hosts = {
             node.name: iter(list(topology.pod_cidr(node))[FIRST_POD_OFFSET:-1])
             for node in topology.nodes
@@ -187,6 +190,7 @@ class _Placement:
 
     def all(self, pods: list[PodObject]) -> tuple[Pod, ...]:
         """Place every pod; those that are kept first take their addresses."""
+        # before anybody else chooses: a pod that runs cannot move
         self.taken = {self.keep[p.meta.title][1] for p in pods if p.meta.title in self.keep}
         found = []
         for pod in pods:
@@ -229,6 +233,7 @@ class _Placement:
         return min(fitting, key=lambda name: (self.owners[(*key, name)], self.load[name]))
 
     def _fits(self, pod: PodObject, name: str) -> bool:
+        # the one label that a kubelet gives every node
         labels = self.labels.get(name, {"kubernetes.io/hostname": name})
         return all(labels.get(key) == value for key, value in pod.spec.node_selector)
 
@@ -264,40 +269,4 @@ def _cluster(objects: Objects, topology: Topology, pods: list[PodObject]) -> Clu
                 ports=ports,
             )
         )
-    return Cluster(
-        namespaces=namespaces, workloads=tuple(workloads), machines=machines_of(topology)
-    )
-
-
-def machines_of(topology: Topology) -> tuple[Machine, ...]:
-    """Return a topology's nodes with their own addresses: underlay, then router."""
-    return tuple(
-        Machine(
-            node.name,
-            (
-                str(topology.node_address(node)),
-                str(topology.pod_cidr(node).network_address + 1),
-            ),
-        )
-        for node in topology.nodes
-    )
-
-
-def cluster_of(topology: Topology) -> Cluster:
-    """Return a hand-written topology as a cluster: no named ports, namespaces without labels."""
-    facts = inventory(topology)
-    addresses = {pod.name: str(pod.address) for pod in facts.pods}
-    return Cluster(
-        namespaces={pod.namespace: {} for pod in topology.pods},
-        workloads=tuple(
-            Workload(
-                name=pod.name,
-                namespace=pod.namespace,
-                node=pod.node,
-                address=addresses[pod.full_name],
-                labels=dict(pod.labels),
-            )
-            for pod in topology.pods
-        ),
-        machines=machines_of(topology),
-    )
+    return Cluster(namespaces=namespaces, workloads=tuple(workloads), machines=machines(topology))

@@ -76,6 +76,7 @@ def _read_rules(item: Item | None, peers: str) -> tuple[NetworkRule, ...]:
 def _read_peer(item: Item) -> Peer:
     written = item.mapping()
     item.fields("podSelector", "namespaceSelector", "ipBlock")
+    # two selectors in one peer mean both at once; beside a network that would say nothing
     if "ipBlock" in written and len(written) > 1:
         item.fail(
             "ipBlock cannot stand beside a selector", "make two peers of it, each with its '- '"

@@ -88,6 +88,7 @@ def read_text(text: str, file: str = "manifest") -> Objects:
 
 def _read_item(item: Item) -> Objects:
     kind = item.mapping().get("kind")
+    # an unknown kind is a slip of the pen until shown otherwise; only known ones are left out
     if kind is None or kind.value not in _LEFT_OUT:
         return Objects(_read_one(item))
     if is_configuration(item):
@@ -97,6 +98,7 @@ def _read_item(item: Item) -> Objects:
 
 def _open_list(document: Item) -> Iterator[Item]:
     kind = document.mapping().get("kind")
+    # what `kubectl get -o yaml` prints is one List of everything
     if kind is None or not str(kind.value).endswith("List"):
         yield document
         return

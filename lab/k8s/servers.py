@@ -87,11 +87,7 @@ _IMAGES = {
 }
 
 
-def known_images() -> tuple[str, ...]:
-    """Return the image names that the lab has a server (or a waiting client) for."""
-    return tuple(sorted(_IMAGES))
-
-
+# a registry may have a port: the tag's colon is behind the last slash
 def image_name(image: str) -> str:
     """Return the last word of an image reference, without registry, tag and digest."""
     return image.rpartition("/")[2].partition("@")[0].partition(":")[0]
@@ -113,6 +109,7 @@ def server_of(container: Container) -> Server:
         ]
     else:
         listeners = _declared(container, "http")
+        # what it would serve is not known; the command itself may be a server
         if image is None and not listeners and container.command:
             return Server((), words)
     return Server(_distinct(listeners))

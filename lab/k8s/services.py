@@ -44,6 +44,7 @@ def read_service(document: Item) -> ServiceObject:
     kind = spec["type"].choice(_KINDS) if "type" in spec else "ClusterIP"
     address = spec.get("clusterIP")
     cluster_ip: str | None = "" if address is None else address.text()
+    # `None` is a word here (headless), and an empty text means "choose one"
     if address is not None and cluster_ip not in ("", "None"):
         address.address()
     headless = cluster_ip == "None"

@@ -126,6 +126,7 @@ def read_controller(document: Item) -> Controller:
     labels: dict[str, str] = {}
     if "metadata" in template:
         labels = read_labels(template["metadata"].mapping().get("labels"))
+    # the API server refuses it too: the controller would never find its own pods
     if not _selects(read_selector(spec["selector"]), labels):
         spec["selector"].fail(
             "the selector does not select the template's own labels",
@@ -160,12 +161,14 @@ def _read_pod_spec(item: Item) -> PodSpec:
         )
     if "containers" not in fields or not fields["containers"].items():
         item.fail("a pod needs at least one container", "add 'containers:' with a name and image")
+    # the second is the first one's deprecated name, still written by some tools
     account = fields.get("serviceAccountName") or fields.get("serviceAccount")
     containers = tuple(_read_container(part) for part in fields["containers"].items())
     names = [container.name for container in containers]
     for number, part in enumerate(fields["containers"].items()):
         if names[number] in names[:number]:
             part.fail(f"two containers are called {names[number]!r}", "rename one of them")
+    # they have ended before anything is sent: read for their mistakes alone
     for part in fields["initContainers"].items() if "initContainers" in fields else ():
         _read_container(part)
     return PodSpec(
@@ -244,6 +247,7 @@ def _read_probe(item: Item) -> Probe:
         port = read_port(written["port"])
         path = written["path"].text() if "path" in written else "/"
 
+    # Kubernetes' own defaults
     def seconds(name: str, default: int, least: int = 1) -> int:
         return fields[name].number(least, 86400) if name in fields else default
 

@@ -74,6 +74,8 @@ def _object(version: str, kind: str, meta: Meta, spec: Tree) -> Tree:
 
 
 def _without_nothing(tree: Tree) -> Tree:
+    # absent, not empty: where the difference matters (Cilium's empty lists) the caller adds it
+    # itself
     return {key: value for key, value in tree.items() if value not in (None, "", [], {}, ())}
 
 
@@ -152,8 +154,10 @@ def _controller(item: Controller) -> Tree:
             "spec": _pod_spec(item.spec),
         },
     }
+    # a DaemonSet has a pod for each node
     if item.kind != "DaemonSet":
         spec["replicas"] = item.replicas
+    # the API wants the field; by custom the headless service is called like its set
     if item.kind == "StatefulSet":
         spec["serviceName"] = item.meta.name
     return _object("apps/v1", item.kind, item.meta, spec)

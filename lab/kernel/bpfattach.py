@@ -228,16 +228,6 @@ def attach_cgroup(program: Program, cgroup: Path | str, kind: AttachType) -> Lin
         return Link(check(code, f"attaching {program.name} to cgroup {cgroup}"))
 
 
-def attach_map(program: Program, map_fd: int, kind: AttachType) -> None:
-    """Attach a ``sk_msg`` or ``sk_skb`` program to a sock map or sock hash; goes with the map.
-
-    Raises:
-        KernelError: the map is of another type.
-    """
-    code = lib().bpf_prog_attach(program.fd, map_fd, kind, 0)
-    check(code, f"attaching {program.name} to a map of sockets")
-
-
 def attach_tracing(program: Program, kind: AttachType = AttachType.TRACE_RAW_TP) -> Link:
     """Attach a ``tp_btf``, ``fentry`` or ``fexit`` program where its section says.
 

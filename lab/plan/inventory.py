@@ -199,14 +199,18 @@ def _cluster(topology: Topology, addresses: Mapping[str, IPv4Address]) -> Cluste
         )
         for pod in topology.pods
     )
-    machines = tuple(
+    return Cluster(workloads=workloads, machines=machines(topology))
+
+
+def machines(topology: Topology) -> tuple[Machine, ...]:
+    """Return a topology's nodes with their own addresses: underlay, then router."""
+    return tuple(
         Machine(
             node.name,
             (str(topology.node_address(node)), str(topology.pod_cidr(node).network_address + 1)),
         )
         for node in topology.nodes
     )
-    return Cluster(workloads=workloads, machines=machines)
 
 
 def cluster(facts: Inventory) -> Cluster:

@@ -54,6 +54,7 @@ def _passage(passage: Passage, taken: list[Hop]) -> Text:
     last = taken[-1].us
     right = f"{last:9.1f} µs" if last is not None else ""
     room = WIDTH - cell_len(left) - cell_len(right) - 2
+    # neighbouring lines may be one hook seen twice, by a probe and by its program
     hooks = " ".join(hook for hook, _ in groupby(_word(hop) for hop in taken))
     dropped = any(hop.dropped for hop in taken)
     text = Text(left, style="italic")

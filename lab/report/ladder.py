@@ -141,6 +141,7 @@ def _hop(line: Line) -> Text:
     ]
     row = _cells(cells)
     text.append(row, style=_line_style(hop))
+    # a dropped line is red as a whole: a second colour inside would hide that
     if not hop.dropped:
         start = len(text) - len(row) + _COLUMNS[0][1] + _COLUMNS[1][1] + 2
         text.stylize(style.COLOURS[hop.evidence], start, start + _COLUMNS[2][1])

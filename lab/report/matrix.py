@@ -33,6 +33,7 @@ def _value(cell: Cell) -> str:
 def text(matrix: Matrix) -> str:
     """Return one table per port, columns numbered like the rows, and what differs below."""
     cells = {(c.source, c.destination, c.port): c for c in matrix.cells}
+    # numbers head the columns: names would make them too wide for a terminal
     digits = len(str(len(matrix.names)))
     width = max(len(str(word)) for word in (*matrix.names, *matrix.ports))
     lines = []
@@ -82,6 +83,7 @@ def svg(matrix: Matrix) -> str:
 
     Green is allowed, grey with a dot denied, orange with a cross differs from the model.
     """
+    # no text can be measured without a renderer: a letter counts as this wide
     longest = max(len(name) for name in matrix.names)
     left, top = 20 + longest * _LETTER, 20 + longest * _LETTER * 0.87
     cell = max(_HEIGHT, _STRIP * len(matrix.ports) + 4)

@@ -55,6 +55,7 @@ def rewrites(trace: Trace) -> tuple[Rewrite, ...]:
                     for name in now
                     if name in known and known[name] != now[name]
                 ]
+            # kept over a sight that shows less (a fragment has no ports)
             known, last, programs = known | now, hop, []
         programs += [hop.program] * bool(hop.program)
     return tuple(found)

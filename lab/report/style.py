@@ -92,6 +92,7 @@ def ending(trace: Trace) -> tuple[str, str]:
         return DROPPED, f"dropped at {where}: {drop.drop_reason or drop.hook}{_answer(trace)}"
     if trace.delivered:
         return SEEN, "delivered to a socket"
+    # its bytes went on in another buffer, whose own trace tells the end
     if onward := [tie for tie in trace.ties if tie.startswith(_ONWARD)]:
         return SEEN, onward[0]
     last = trace.taken[-1] if trace.taken else None

@@ -85,6 +85,7 @@ def _box(facts: Inventory, node: NodeFacts, width: int) -> list[Text]:
     lines = [Text("╭" + head.ljust(width - 2, "─") + "╮", style="bold")]
     lines += [_row(text, inner) for text in _contents(facts, node)]
     middle = (width - 2) // 2
+    # the tee is where eth0 hangs on the underlay below
     lines.append(Text("╰" + "─" * middle + "┬" + "─" * (width - 3 - middle) + "╯", style="bold"))
     return lines
 

@@ -3,9 +3,8 @@
 import pytest
 
 from lab.errors import InputError
-from lab.k8s.place import cluster_of, place, undescribed_namespaces
+from lab.k8s.place import place, undescribed_namespaces
 from lab.k8s.read import read_text
-from lab.model import Node, Pod, Topology
 
 
 def deployment(name, replicas, kind="Deployment", extra=""):
@@ -95,12 +94,6 @@ REFUSED = {
 def test_refused(text, message):
     with pytest.raises(InputError, match=message):
         where(text)
-
-
-def test_a_hand_written_topology_is_a_cluster_too():
-    topology = Topology(name="t", nodes=(Node("n"),), pods=(Pod("a", "n", {"app": "x"}),))
-    (workload,) = cluster_of(topology).workloads
-    assert (workload.address, dict(workload.labels)) == ("10.0.1.10", {"app": "x"})
 
 
 def test_a_namespace_that_nothing_describes_has_no_labels_but_its_name():
