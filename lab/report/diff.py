@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from enum import StrEnum
 from html import escape
-from itertools import groupby
+from itertools import groupby, zip_longest
+from textwrap import wrap
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -15,10 +16,13 @@ from rich.text import Text
 
 from lab.report import style
 from lab.report.passages import passages
-from lab.trace import Evidence, Hop, Trace
+from lab.report.rewrites import rewrites
+from lab.trace import Hop, Trace
 
 WIDTH = 100
 _CELL = 47
+_IN_WORDS = frozenset({"verdict", "drop_reason", "evidence", "rewritten"})
+"""Fields that a cell tells in words of its own."""
 _COMPARED = ("verdict", "drop_reason", "mark", "identity", "ct_state", "program")
 
 
@@ -45,6 +49,8 @@ class Row:
         kind: how they compare; times and addresses of buffers never count.
         fields: names of what differs.
         last: number of the last step that the line speaks of, 0 for a line of one step.
+        rewritten: left and right: what of addresses and ports was changed behind this line.
+        again: left and right: a step not taken for the reason of the line before.
     """
 
     left: Hop | None
@@ -52,6 +58,8 @@ class Row:
     kind: Kind
     fields: tuple[str, ...] = ()
     last: int = 0
+    rewritten: tuple[str, str] = ("", "")
+    again: tuple[bool, bool] = (False, False)
 
 
 def diff(left: Trace, right: Trace) -> tuple[Row, ...]:
@@ -72,7 +80,43 @@ def diff(left: Trace, right: Trace) -> tuple[Row, ...]:
             continue
         rows += [Row(hop, None, Kind.ONLY_LEFT) for hop in ours[a:a_end] if hop.taken]
         rows += [Row(None, hop, Kind.ONLY_RIGHT) for hop in theirs[b:b_end] if hop.taken]
-    return tuple(_merged(rows))
+    changes = _rewrites(left), _rewrites(right)
+    return tuple(_told_once(_rewritten(row, *changes) for row in _merged(rows)))
+
+
+def _rewrites(trace: Trace) -> dict[int, dict[str, str]]:
+    """What was rewritten behind which hop: field -> words, by the hop's identity."""
+    found: dict[int, dict[str, str]] = {}
+    for one in rewrites(trace):
+        found.setdefault(id(one.last), {})[one.field] = f"{one.field} {one.old} → {one.new}"
+    return found
+
+
+def _rewritten(row: Row, ours: dict[int, dict[str, str]], theirs: dict[int, dict[str, str]]) -> Row:
+    """Add to a line what the packet's addresses and ports became there."""
+    one, two = ours.get(id(row.left), {}), theirs.get(id(row.right), {})
+    if not one and not two:
+        return row
+    kind, fields = row.kind, row.fields
+    # the numbers differ from run to run: what counts is whether the same field was changed
+    if kind in (Kind.SAME, Kind.CHANGED) and one.keys() != two.keys():
+        kind, fields = Kind.CHANGED, (*fields, "rewritten")
+    words = ", ".join(one.values()), ", ".join(two.values())
+    return replace(row, kind=kind, fields=fields, rewritten=words)
+
+
+def _told_once(rows: Iterable[Row]) -> Iterator[Row]:
+    """Mark steps not taken for the same reason as the line before, on each side."""
+    before = ("", "")
+    for row in rows:
+        now = (_reason(row.left), _reason(row.right))
+        again = (bool(now[0]) and now[0] == before[0], bool(now[1]) and now[1] == before[1])
+        yield replace(row, again=again) if any(again) else row
+        before = now
+
+
+def _reason(hop: Hop | None) -> str:
+    return hop.reason if hop is not None and not hop.taken else ""
 
 
 def _merged(rows: list[Row]) -> Iterator[Row]:
@@ -109,7 +153,8 @@ def _key(hop: Hop) -> tuple[str, ...]:
 def _row(left: Hop, right: Hop) -> Row:
     fields = [name for name in _COMPARED if getattr(left, name) != getattr(right, name)]
     if left.taken is not right.taken:
-        fields.insert(0, "evidence")
+        # who did not come by has no verdict and no mark: that is one difference, not many
+        fields = ["evidence", *(name for name in fields if name == "program")]
     elif not left.taken and left.reason != right.reason:
         fields.append("reason")
     return Row(left, right, Kind.CHANGED if fields else Kind.SAME, tuple(fields))
@@ -129,8 +174,8 @@ def diff_text(left: Trace, right: Trace, *, names: tuple[str, str] = ("left", "r
         names: what the two are called in the head.
     """
     rows = diff(left, right)
-    head = f"  {_fit(f'{names[0]}: {left.packet}')} │ {_fit(f'{names[1]}: {right.packet}')}"
-    found = [Text(head.rstrip(), style="bold")]
+    heads = names, (str(left.packet), str(right.packet))
+    found = [Text(f"  {_fit(one)} │ {_fit(two)}".rstrip(), style="bold") for one, two in heads]
     place = None
     for row in rows:
         hop = row.left or row.right
@@ -140,7 +185,7 @@ def diff_text(left: Trace, right: Trace, *, names: tuple[str, str] = ("left", "r
             found.append(Text("  " + " · ".join(part for part in place if part), style="bold"))
         if row.kind is Kind.SAME and not hop.taken:
             continue
-        found.append(_line(row))
+        found += _lines_of(row)
     found.append(Text(_summary(rows), style="bold"))
     return Text("\n").join(found)
 
@@ -154,12 +199,20 @@ def print_diff(
     out.print(diff_text(left, right, names=names), soft_wrap=True)
 
 
-def _line(row: Row) -> Text:
-    text = f"{SIGNS[row.kind]} {_fit(_cell(row.left, row))} │ {_fit(_cell(row.right, row))}"
-    return Text(text.rstrip(), style=_STYLES[row.kind])
+def _lines_of(row: Row) -> Iterator[Text]:
+    """The row as one line, or more where a cell does not fit into one."""
+    cells = (_wrapped(_cell(row, side)) for side in (0, 1))
+    for number, (one, two) in enumerate(zip_longest(*cells, fillvalue="")):
+        sign = " " if number else SIGNS[row.kind]
+        yield Text(f"{sign} {_fit(one)} │ {_fit(two)}".rstrip(), style=_STYLES[row.kind])
 
 
-def _cell(hop: Hop | None, row: Row) -> str:
+def _wrapped(words: str) -> list[str]:
+    return wrap(words, _CELL, subsequent_indent="     ", drop_whitespace=True) or [""]
+
+
+def _cell(row: Row, side: int) -> str:
+    hop = (row.left, row.right)[side]
     if hop is None:
         return ""
     number = f"{hop.step.number:>2} " if hop.step else "   "
@@ -167,19 +220,17 @@ def _cell(hop: Hop | None, row: Row) -> str:
     if row.last and hop.step:
         words = f"{style.symbol(hop)} {hop.step.number}-{row.last}"
     if not hop.taken:
-        return f"{words}: not taken, {hop.reason}"
+        return f"{words}: not taken, {'as before' if row.again[side] else hop.reason}"
     if hop.dropped:
         return f"{words}: drop, {hop.drop_reason or 'no reason given'}"
-    shown = [hop.verdict]
-    shown += [_field(hop, name) for name in row.fields if name not in ("verdict", "drop_reason")]
+    shown = [hop.verdict, row.rewritten[side]]
+    shown += [_field(hop, name) for name in row.fields if name not in _IN_WORDS]
     extra = ", ".join(part for part in shown if part)
     return f"{words}: {extra}" if extra else words
 
 
 def _field(hop: Hop, name: str) -> str:
     value = getattr(hop, name)
-    if isinstance(value, Evidence):
-        return ""
     shown = style.mark(value) if name == "mark" else "" if value is None else str(value)
     return f"{name.replace('_', ' ')} {shown or 'none'}"
 
@@ -229,7 +280,7 @@ def diff_html(left: Trace, right: Trace, *, names: tuple[str, str] = ("left", "r
             continue
         body.append(_html_row(row))
     heads = "".join(
-        f"<th>{escape(f'{name}: {trace.packet}')}</th>"
+        f"<th>{escape(name)}<br>{escape(str(trace.packet))}</th>"
         for name, trace in zip(names, (left, right), strict=True)
     )
     return (
@@ -240,8 +291,8 @@ def diff_html(left: Trace, right: Trace, *, names: tuple[str, str] = ("left", "r
 
 def _html_row(row: Row) -> str:
     cells = "".join(
-        f"<td{' class=drop' if hop and hop.dropped else ''}>{escape(_cell(hop, row))}</td>"
-        for hop in (row.left, row.right)
+        f"<td{' class=drop' if hop and hop.dropped else ''}>{escape(_cell(row, side))}</td>"
+        for side, hop in enumerate((row.left, row.right))
     )
     kind = row.kind.value.removeprefix("only ")
     return f'<tr class="{kind}"><td class="s">{escape(SIGNS[row.kind])}</td>{cells}</tr>'

@@ -8,6 +8,7 @@ from html import escape
 from lab.model import Topology
 from lab.report import style
 from lab.report.scene import Box, Scene, Wire, scene
+from lab.report.ways import around, in_stack
 from lab.trace import Hop, Trace
 
 # One drawing serves light and dark pages: colours are variables with a light default.
@@ -59,13 +60,17 @@ def ways_svg(
     *,
     names: tuple[str, str] = ("left", "right"),
 ) -> str:
-    """Return one drawing with the ways of two packets, the second dashed and in orange."""
+    """Return one drawing with the ways of two packets, the second dashed and in orange.
+
+    A way that leads into a node's IP stack touches its box; one that does not, goes around it.
+    """
     drawing = scene(topology, replace(left, hops=left.hops + right.hops))
-    first, second = _stops(drawing, left), _stops(drawing, right, aside=34)
+    first, second = (_stops(drawing, in_stack(way), aside=34 * n) for n, way in
+                     enumerate((left, right)))  # fmt: skip
     ends = "".join(
         _stop("✓", *stops[-1], way) for way, stops in enumerate((first, second)) if stops
     )
-    lines = _line(first) + _line(second, "way second")
+    lines = _line(around(drawing, first)) + _line(around(drawing, second), "way second")
     legend = "".join(
         f'<g class="key"><path class="way{" second" * n}" d="M{40 + 330 * n} 14h60"/>'
         f"{_text('note', 110 + 330 * n, 19, name, 'start')}</g>"
@@ -164,7 +169,8 @@ def _beside(
     placed = []
     for (x, y), hop in stops:
         visits = taken[x, y] = taken.get((x, y), 0) + 1
-        placed.append(((x + 12 + 30 * (visits - 1) + aside, y - 20), hop))
+        # on the upper edge, above the name
+        placed.append(((x + 12 + 30 * (visits - 1) + aside, y - 26), hop))
     return placed
 
 
@@ -174,10 +180,10 @@ def _stop(number: str, at: tuple[float, float], hop: Hop, way: int = 0) -> str:
     drop = hop.dropped
     if drop:
         words += f": dropped, {hop.drop_reason}"
-        sign = f'<path d="M{x - 8:.0f} {y - 8:.0f}l16 16m0 -16l-16 16"/>'
+        sign = f'<path d="M{x - 6:.0f} {y - 6:.0f}l12 12m0 -12l-12 12"/>'
     else:
         sign = f'<text x="{x:.0f}" y="{y + 5:.0f}">{number}</text>'
     return (
         f'<g class="stop{" drop" * drop}{" second" * way}"><title>{escape(words)}</title>'
-        f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{19 if drop else 13}"/>{sign}</g>'
+        f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{16 if drop else 13}"/>{sign}</g>'
     )

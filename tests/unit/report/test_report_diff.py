@@ -64,4 +64,6 @@ def test_equal_traces_are_said_to_be_equal():
 def test_pictures_hold_both_names_and_the_drop():
     text = diff_html(DELIVERED, REFUSED, names=("off", "on"))
     text += ways_svg(DELIVERED, REFUSED, names=("off", "on"))
-    assert ("off:" in text, "drop, Invalid source ip" in text, "way second" in text) == (True,) * 3
+    assert (">off<br>" in text, "drop, Invalid source ip" in text, "way second" in text) == (
+        True,
+    ) * 3
