@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib.util
 import socket
 import sys
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import codec
-from lab.errors import InputError, KernelError, UnsupportedError
+from lab.errors import InputError, UnsupportedError
 from lab.kernel import probe as abilities
-from lab.runtime.messages import Closed, receive, send
-from lab.runtime.start import raise_error
+from lab.runtime.service import Service
 from lab.trace.own import At, OwnEvent, Probe
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 SERVICE = "lab.observe.own_service"
 _AT = {at.word: at for at in At}
-_END_S = 5.0
 
 
 def load_probe(path: Path | str) -> Probe:
@@ -67,7 +64,7 @@ def _line_of(text: str, file: Path) -> int:
     return 1
 
 
-class OwnProbe:
+class OwnProbe(Service):
     """A running probe of the user's own; ends with `close`, with the lab, or with this process.
 
     Args:
@@ -112,8 +109,7 @@ class OwnProbe:
 
     def take(self) -> int:
         """Fetch what was written since the last call; return how many events that were."""
-        send(self._connection, {"op": "take"})
-        answer = self._receive()
+        answer = self._ask(op="take")
         self.lost = answer["lost"]
         self.events += (self._event(**row) for row in answer["events"])
         return len(answer["events"])
@@ -140,26 +136,9 @@ class OwnProbe:
             object=f"prog {source['number']}" if source["number"] else "",
         )
 
-    def _receive(self) -> dict[str, Any]:
-        try:
-            answer, _ = receive(self._connection)
-        except Closed as error:
-            raise KernelError(
-                f"{self.probe.name} is gone from lab {self._lab.name!r}",
-                hint="is the lab still up? see its keeper.log",
-            ) from error
-        raise_error(answer)
-        return answer
-
-    def close(self) -> None:
-        """Take the probe out of the kernel and wait until it is out; idempotent."""
-        if self._connection.fileno() < 0:
-            return
-        with contextlib.suppress(OSError), self._connection as connection:
-            connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(_END_S)
-            while connection.recv(1 << 16):
-                pass
+    @property
+    def _title(self) -> str:
+        return self.probe.name
 
 
 _JOINING = frozenset({"ns", "skb", "ifindex"})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lab.datapath.build import SOURCES, build, build_objects
-from lab.errors import KernelError
 from lab.kernel import tracing
 from lab.kernel.btf import read_object
 from lab.kernel.nfnetlink import Connection, RuleMet
@@ -33,15 +31,13 @@ from lab.observe.records import (
 )
 from lab.observe.rules import Ruleset, parse_ruleset
 from lab.observe.stream import split
-from lab.runtime.messages import Closed, receive, send
-from lab.runtime.start import raise_error
+from lab.runtime.service import Service
 from lab.trace import Trace
 
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
 MODE_OFF, MODE_COOKIE, MODE_TUPLE, MODE_ALL = range(4)
-_END_S = 2.0
 _LONGEST_SETTLE_S = 1.0
 _TOLD_NS = 1_000_000_000
 SETTLE_S = 0.03
@@ -65,7 +61,7 @@ class Flow:
         ]  # fmt: skip
 
 
-class Tracer:
+class Tracer(Service):
     """A running collector; ends with :meth:`close`, with the lab, or with this process.
 
     Args:
@@ -287,49 +283,9 @@ class Tracer:
         answer = self._ask(op="policies", namespaces=sorted(found))
         return {netns: parse_policies(text) for netns, text in answer["policies"]}
 
-    # -- the connection -------------------------------------------------------------------------
-
-    def _ask(self, **request: object) -> dict[str, Any]:
-        try:
-            send(self._connection, request)
-        except Closed as error:
-            raise self._gone() from error
-        return self._receive()
-
-    def _receive(self) -> dict[str, Any]:
-        try:
-            answer, _ = receive(self._connection)
-        except Closed as error:
-            raise self._gone() from error
-        raise_error(answer)
-        return answer
-
-    def _read(self, size: int) -> bytes:
-        chunks: list[bytes] = []
-        while size:
-            chunk = self._connection.recv(min(size, 1 << 20))
-            if not chunk:
-                raise self._gone()
-            chunks.append(chunk)
-            size -= len(chunk)
-        return b"".join(chunks)
-
-    def _gone(self) -> KernelError:
-        return KernelError(
-            f"the tracer of lab {self._lab.name!r} is gone",
-            hint="is the lab still up? see its keeper.log",
-        )
-
-    def close(self) -> None:
-        """End the collector and wait until every probe has left the kernel; idempotent."""
-        if self._connection.fileno() < 0:
-            return
-        with contextlib.suppress(OSError), self._connection as connection:
-            connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(_END_S)
-            # the collector hangs up only when its probes are out of the kernel
-            while connection.recv(1 << 16):
-                pass
+    @property
+    def _title(self) -> str:
+        return "the tracer"
 
 
 def datapath_words() -> dict[str, dict[int, str]]:

@@ -21,6 +21,7 @@ from lab.errors import (
 )
 from lab.kernel import probe as abilities
 from lab.kernel.headers import find_headers
+from lab.observe.own import OwnProbe
 from lab.report.ladder import ladder_text
 from lab.trace import Evidence, Step, Trace
 from lab.waiting import eventually
@@ -181,3 +182,14 @@ def test_a_killed_owner_takes_its_probe_along(lab):
         assert owner.stdout.readline() == "armed\n"
         os.kill(owner.pid, signal.SIGKILL)
     eventually(lambda: programs(lab) == before, within_s=10)
+
+
+def test_a_probe_whose_lab_is_gone_says_so_whichever_way_it_notices(lab):
+    del lab  # the module's labs have the headers that this one needs
+    with Lab(topology) as own:
+        running = OwnProbe(own, Probe(TEXT, (Attach("tc-ingress", "server/eth0", "look"),)))
+        own.stop()
+        for _ in range(2):  # the connection breaks on reading first, then on writing
+            with pytest.raises(KernelError, match="probe of lab .* is gone"):
+                running.take()
+        running.close()
