@@ -307,10 +307,11 @@ Load = Callable[..., "Loaded"]
 def bpf_object(request: pytest.FixtureRequest) -> Iterator[Load]:
     """Load a BPF program of one's own: ``bpf_object("mine.c").programs["drop_all"].test_run(p)``.
 
-    A ``.c`` file is compiled first, with the datapath's flags and headers; a relative path starts
-    at the test's folder. Constants (``const volatile``) are given as ``config={"name": value}``.
+    A ``.c`` file is compiled first, with the datapath's headers and, of its flags, all but those
+    that make warnings errors; a relative path starts at the test's folder. Constants (``const
+    volatile``) are given as ``config={"name": value}``.
     """
-    from lab.datapath.build import SOURCES, build
+    from lab.datapath.build import FOREIGN_FLAGS, SOURCES, build
     from lab.datapath.objects import program_type
     from lab.kernel.bpf import load_object
 
@@ -321,7 +322,7 @@ def bpf_object(request: pytest.FixtureRequest) -> Iterator[Load]:
                 _require_root()
                 source = request.path.parent / path
                 if source.suffix == ".c":
-                    source = build([source], root=SOURCES)[0]
+                    source = build([source], root=SOURCES, flags=FOREIGN_FLAGS)[0]
             loaded = load_object(source, default_type=program_type(source), config=config)
             stack.callback(loaded.close)
             return loaded

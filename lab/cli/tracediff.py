@@ -53,11 +53,15 @@ def read_trace(name: str) -> Trace:
     if not name:
         raise InputError("a trace to compare with is missing", hint="lab trace diff A.json B.json")
     try:
-        return Trace.from_json(Path(name).read_text(encoding="utf-8"))
+        text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read {name}: {error}", hint="give a file that `lab trace ... -o json` wrote"
         ) from None
+    try:
+        return Trace.from_json(text)
+    except InputError as error:
+        raise InputError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def _as_dict(row: Row) -> dict[str, object]:

@@ -25,6 +25,8 @@ SOURCES = (Path(__file__).resolve().parents[1] / "_bpf").resolve()
 """The datapath's sources: ``bpf/`` of a clone, or the copy in an installed package."""
 
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
+FOREIGN_FLAGS = FLAGS[:-2]
+"""For programs that are not the lab's: their authors choose their own warnings."""
 _KEPT_BUILDS = 8
 _KEPT_SECONDS = 6 * 3600.0  # whoever built it may load it again: labs that are up
 _SAID_LINES = 30
@@ -110,9 +112,27 @@ def _key(source: Path, shared: bytes) -> str:
     return digest.hexdigest()[:20]
 
 
+def _headers_beside(source: Path, root: Path, flags: Sequence[str]) -> bytes:
+    """Hash the headers that a source from outside the tree includes; nothing for one inside."""
+    if root in source.resolve().parents:
+        return b""
+    command = ["clang", *flags, *_includes(root), "-MM", str(source.resolve())]
+    done = process.run(command, cwd=root, check=False, timeout_s=None)
+    # a rule of make: the object, a colon, what it is made of; nothing if it does not compile
+    named = done.stdout.partition(":")[2].replace("\\\n", " ").split()
+    digest = hashlib.sha256()
+    for path in map(Path, named):
+        with contextlib.suppress(OSError):
+            digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def _includes(root: Path) -> list[str]:
+    return [f"-I{folder}" for folder in (root, root / "include", *_system_includes())]
+
+
 def _compile(source: Path, root: Path, flags: Sequence[str], target: Path) -> None:
     """Compile into a temporary file beside ``target`` and move it there."""
-    includes = [f"-I{folder}" for folder in (root, root / "include", *_system_includes())]
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
@@ -120,7 +140,15 @@ def _compile(source: Path, root: Path, flags: Sequence[str], target: Path) -> No
     os.close(handle)
     staged = Path(name)
     try:
-        command = ["clang", *flags, *includes, "-c", str(source.resolve()), "-o", str(staged)]
+        command = [
+            "clang",
+            *flags,
+            *_includes(root),
+            "-c",
+            str(source.resolve()),
+            "-o",
+            str(staged),
+        ]
         done = process.run(command, cwd=root, check=False, timeout_s=None)
         if done.returncode != 0:
             if "No space left on device" in done.stderr:
@@ -184,7 +212,7 @@ def build(
 
     Args:
         sources: C files; they find headers from ``root`` and ``root``/include.
-        root: all ``*.h`` below it count as input.
+        root: all ``*.h`` below it count as input; of a source elsewhere, what it includes does.
         flags: of clang, before the include folders.
         cache: folder for the objects; `cache_directory` if None.
         progress: told, from any thread, one line per source that is really compiled.
@@ -195,7 +223,10 @@ def build(
     """
     shared = _tree_digest(root, flags)
     folder = cache_directory() if cache is None else cache
-    targets = [folder / f"{source.stem}-{_key(source, shared)}.o" for source in sources]
+    targets = [
+        folder / f"{one.stem}-{_key(one, shared + _headers_beside(one, root, flags))}.o"
+        for one in sources
+    ]
     missing = [(s, t) for s, t in zip(sources, targets, strict=True) if not _touch(t)]
 
     def make(work: tuple[Path, Path]) -> None:

@@ -35,6 +35,10 @@ class Direction(IntEnum):
     EGRESS = 2
 
 
+# BPF_TCX_INGRESS and BPF_TCX_EGRESS of enum bpf_attach_type
+_TCX = {Direction.INGRESS: 46, Direction.EGRESS: 47}
+
+
 class XdpMode(IntEnum):
     """Where XDP runs (``XDP_FLAGS_*``): in the stack, or in the driver."""
 
@@ -158,6 +162,18 @@ def query_tc(ifindex: int, direction: Direction) -> int | None:
         return None
     check(code, f"asking for the program of interface {ifindex}")
     return int(options.prog_id)
+
+
+def has_tcx(ifindex: int, direction: Direction) -> bool:
+    """Return whether programs are attached to one side of an interface by tcx, beside clsact.
+
+    Kernels before 6.6 have no tcx: there the answer is no.
+    """
+    count = ctypes.c_uint32(0)
+    asked = lib().bpf_prog_query(ifindex, _TCX[direction], 0, None, None, ctypes.byref(count))
+    if asked:
+        libbpf.said()
+    return not asked and count.value > 0
 
 
 def detach_tc(ifindex: int, direction: Direction) -> bool:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from enum import StrEnum
 
+from lab.observe.arrival import ARP
 from lab.observe.records import Config
 from lab.observe.walk import Walk
 from lab.trace import Evidence, Hop, Side, Step
@@ -91,8 +92,8 @@ def fill(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
     """
     imply(walk, tunnel)
     last = max((hop.step for hop in walk.hops if hop.step), default=Step.NAPI_POLL)
-    if walk.config & Config.RX_HANDLER and last < Step.NETFILTER_INGRESS and walk.drop is None:
-        last = Step.NETFILTER_INGRESS  # a bridge takes frames behind this step
+    if walk.bridged or walk.last(ARP) is not None:
+        last = max(last, Step.NETFILTER_INGRESS)  # both take frames behind this step
     lines = list(walk.hops)
     if walk.cut_from is not None:
         # its call stacks are those of the large packet, which came this way before it was cut
@@ -104,18 +105,31 @@ def fill(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
     return in_order(lines)
 
 
-_BEHIND = {"cgroup_ingress": Step.XFRM_POLICY_L4.number + 0.5}
+_BEHIND = {
+    "cgroup_ingress": Step.XFRM_POLICY_L4.number + 0.5,
+    ARP: Step.NETFILTER_INGRESS.number + 0.5,
+}
 """Hooks without a number whose neighbours are seen later than they are met."""
 
 
 def in_order(lines: list[Hop]) -> list[Hop]:
-    """Lines with a step by its number; the others stay behind the line they followed."""
+    """Lines with a step by its number; the others stay behind the line they followed.
+
+    No line is later than the next one: a function that a call stack names was entered before all
+    that it called, however late the stack was taken.
+    """
     keyed: list[tuple[float, Hop]] = []
     step: float = 0
     for hop in lines:
         step = hop.step.number if hop.step else _BEHIND.get(hop.hook, step)
         keyed.append((step, hop))
-    return [hop for _, hop in sorted(keyed, key=lambda pair: pair[0])]
+    ordered = [hop for _, hop in sorted(keyed, key=lambda pair: pair[0])]
+    latest = max((hop.ns for hop in ordered), default=0)
+    for index in range(len(ordered) - 1, -1, -1):
+        if ordered[index].taken:
+            latest = min(latest, ordered[index].ns)
+            ordered[index] = replace(ordered[index], ns=latest)
+    return ordered
 
 
 def absent(walk: Walk, step: Step, reason: str) -> Hop:
@@ -164,7 +178,8 @@ def imply(walk: Walk, tunnel: bool) -> None:
     for flag, step, reason in _BY_CONFIGURATION:
         # netif_receive_generic_xdp() lets buffers with skb->redirected pass
         skipped = step is Step.GENERIC_XDP and walk.config & Config.REDIRECTED
-        if walk.config & flag and _went_beyond(walk, step) and not skipped:
+        beyond = _went_beyond(walk, step) or _left_behind(walk, step)
+        if walk.config & flag and beyond and not skipped:
             _implied(walk, step, reason)
     frame = walk.config & Config.XDP_DRIVER and walk.taken(Step.CLEAN_RX)
     if frame and walk.taken(Step.GRO_RECEIVE) and not walk.taken(Step.XDP_DRIVER):
@@ -188,6 +203,12 @@ _BY_CONFIGURATION = (
 
 def _went_beyond(walk: Walk, step: Step) -> bool:
     return not walk.taken(step) and any(hop.step and hop.step > step for hop in walk.hops)
+
+
+def _left_behind(walk: Walk, step: Step) -> bool:
+    """Whether a bridge or ARP took the packet, which both do behind step 9."""
+    left = walk.bridged or walk.last(ARP) is not None
+    return left and step <= Step.NETFILTER_INGRESS and not walk.taken(step)
 
 
 def _implied(walk: Walk, step: Step, reason: str) -> None:

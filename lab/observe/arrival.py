@@ -13,8 +13,11 @@ from lab.trace import Evidence, SendHook, Side, Step
 ACCEPTED = "accepted"
 """Verdict of a wake-up that is not for the packet itself but for the connection it completes."""
 READ = "read"
+ARP = "arp_rcv"
+"""Hook of a message that ARP takes, behind step 9 and beside IP."""
 _DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
 _REQUEST = "tcp_conn_request"
+_ARP_ENDS = frozenset({"arp_process", "arp_rcv"})
 _AF_INET = 2
 # TCP_ESTABLISHED is 1 (net/tcp_states.h)
 _STATES = (
@@ -171,6 +174,11 @@ class Arrival(Builder):
 
     def _used_up(self, record: Record, walk: Walk, location: str, stack: tuple[str, ...]) -> None:
         """The buffer ended in peace inside the transport."""
+        if walk.arp and _ARP_ENDS & {location, *stack} and walk.last(ARP) is None:
+            self.add(
+                record, walk, ARP, "on_consume", verdict="consumed", reason=f"used up in {location}"
+            )
+            return
         functions = TRANSPORT.get(walk.protocol, ())
         seen = next((name for name in (location, *stack) if name in functions), "")
         if not seen:
@@ -214,6 +222,8 @@ def end_inside(walk: Walk) -> str:
     """Say what becomes of a packet that was not seen again."""
     if walk.cut_into:
         return f"the transport cut it into packets {walk.cut_into}, which go on for it"
+    if walk.arp and walk.last(ARP) is not None:
+        return "an ARP message: arp_rcv takes it, and IP never sees it"
     if walk.taken(Step.L4_RECEIVE) and walk.protocol == ICMP:
         return "ICMP answers an echo request itself: no socket's queue is involved"
     if walk.taken(Step.L4_RECEIVE) and walk.protocol == TCP:

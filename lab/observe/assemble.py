@@ -105,12 +105,20 @@ def _hops(
         following = walks[index + 1] if index + 1 < len(walks) else None
         tunnel = _into_tunnel(walk, following)
         walk.judge(following is not None, tunnel)
+        walk.bridged = _bridged(walk, following)
         if walk.side is Side.RECEIVE:
             lines += reading.fill(walk, _ended_by(walk, following, tunnel), tunnel)
         else:
             lines += walk.hops
     begin = min((hop.ns for hop in lines if hop.taken), default=0)
     return tuple(replace(hop, us=(hop.ns - begin) / 1000) if hop.taken else hop for hop in lines)
+
+
+def _bridged(walk: Walk, following: Walk | None) -> bool:
+    """Whether a bridge took the frame off its port."""
+    if following is None or walk.drop is not None or walk.taken(Step.IP_ROUTING):
+        return False
+    return bool(walk.config & Config.RX_HANDLER)
 
 
 def _into_tunnel(walk: Walk, following: Walk | None) -> bool:
@@ -147,7 +155,7 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
         return f"the tunnel's socket took the packet: unpacked, it comes in again at {to}"
     if walk.taken(Step.IP_ROUTING):
         return f"routed onwards to {to}"
-    if walk.config & Config.RX_HANDLER:
+    if walk.bridged:
         return f"the bridge took the frame and forwarded it to {to}"
     last = max((hop.step for hop in walk.hops if hop.step), default=None)
     programs = [hop for hop in walk.hops if hop.program and hop.step is not None]

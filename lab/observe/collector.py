@@ -26,12 +26,13 @@ from lab.kernel.bpfattach import (
     Link,
     attach_cgroup,
     attach_tracing,
-    query_tc,
+    has_tcx,
     query_xdp,
 )
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.btf import read_object
 from lab.kernel.netns import NetworkNamespace
+from lab.kernel.tcfilters import tc_filters
 from lab.observe.nfevents import NetfilterEar
 from lab.observe.programs import Probe, Where, usable
 from lab.plan.steps import globals_dir
@@ -180,8 +181,8 @@ class Collector:
         for ifindex, device in socket.if_nameindex():
             # only beside strangers' programs: the datapath's own tell themselves, and where there
             # is none the probe must not be what makes the step be taken
-            number = query_tc(ifindex, side) if device != "lo" else None
-            if number is not None and not _name_of(number).startswith("cil_"):
+            names = [_name_of(n) for n in tc_filters(ifindex, side)] if device != "lo" else []
+            if names and not any(name.startswith("cil_") for name in names):
                 links.append(tracing.attach_tcx(program, ifindex, side))
 
     def _open_minds(self) -> None:
@@ -248,9 +249,13 @@ class Collector:
             with space.entered():
                 for ifindex, _ in socket.if_nameindex():
                     for side in Direction:
-                        if (number := query_tc(ifindex, side)) is not None:
-                            name = _name_of(number)
-                            hooks.append([space.inode, ifindex, side.name.lower(), number, name])
+                        if has_tcx(ifindex, side):
+                            hooks.append([space.inode, ifindex, f"tcx {side.name.lower()}", 0, ""])
+                        # the first one speaks for the hook
+                        for first in tc_filters(ifindex, side)[:1]:
+                            hooks.append(
+                                [space.inode, ifindex, side.name.lower(), first, _name_of(first)]
+                            )
                     with contextlib.suppress(KernelError):
                         if (number := query_xdp(ifindex)) is not None:
                             hooks.append([space.inode, ifindex, "xdp", number, _name_of(number)])
@@ -377,6 +382,8 @@ def attach_function(program: Program) -> Link:
 
 
 def _name_of(program_id: int) -> str:
+    if not program_id:
+        return ""  # a classifier that is no program
     with Program.from_id(program_id) as program:
         return program.info().name
 

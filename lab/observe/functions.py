@@ -162,7 +162,7 @@ class FunctionLadder(Builder):
             hook, step, side = SendHook.TC_EGRESS.value, None, Side.SEND
         walk = self._place(record, hook, step, side)
         if record.config & Config.KNOWN:
-            walk.config = record.config
+            walk.config = self.configured(record, walk)
         if step is Step.XDP_DRIVER and not walk.config & Config.XDP_DRIVER:
             return  # NAPI without a program passes here too
         if step is Step.XFRM_POLICY and walk.taken(Step.L4_RECEIVE):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from lab.observe.arrival import ARRIVALS
+from lab.observe.arrival import ARP, ARRIVALS
 from lab.observe.drops import chain_of, classify
 from lab.observe.headers import icmp_words
 from lab.observe.identify import Journey
@@ -99,7 +99,7 @@ class Ladder(StandIn):
     def _receive(self, record: Record, walk: Walk) -> None:
         walk = self._again(record, walk)
         if record.config & Config.KNOWN:
-            walk.config = record.config
+            walk.config = self.configured(record, walk)
         stack = self.names.frames(record.stack)
         if stack and not walk.poll:
             self._poll(record, walk, stack)
@@ -197,7 +197,7 @@ class Ladder(StandIn):
             return
         # behind bpf_redirect_peer, which leaves out steps 1 to 5, this is the device's first sight
         if not walk.config & Config.KNOWN:
-            walk.config = record.config
+            walk.config = self.configured(record, walk)
         self._storage(record, walk)
         grade = Evidence.PROBE if self._by_function() else Evidence.PROGRAM
         if record.arg == LOCAL_IN:
@@ -240,6 +240,9 @@ class Ladder(StandIn):
             self._route_out(record, stack)
             return
         walk = self._redirected(record, walk)
+        if walk.arp:
+            self._ask_again(record, walk, ARP, self._route_answer(record))
+            return
         for step, hook, functions in (
             (Step.IP_RCV, "ip_rcv", _IP_RCV),
             (Step.IP_RCV_FINISH, "ip_rcv_finish", _FINISH),
@@ -299,7 +302,7 @@ class Ladder(StandIn):
             self.add(record, walk, hook, "on_route", lookups=(answer,))
             return
         hop = walk.hops[index]
-        if not hop.node and record.netns:
+        if not hop.namespace and record.netns:
             walk.place, walk.netns = self.names.place(record.netns, 0), record.netns
             hop = replace(hop, node=walk.place.node, namespace=walk.place.namespace)
         if answer not in hop.lookups:

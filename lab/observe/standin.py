@@ -30,7 +30,7 @@ class StandIn(Xdp):
             case str(name) if name == _RECEIVED:
                 walk = self.walk(record, Side.RECEIVE)
                 if not walk.config & Config.KNOWN:
-                    walk.config = record.config
+                    walk.config = self.configured(record, walk)
                 self._storage(record, walk)
                 self._probed(record, walk, "ip_rcv", "on_ip_rcv", Step.IP_RCV)
             case str(name) if name == _DELIVERED:

@@ -43,6 +43,8 @@ class Walk:
         xdp: name of the device's XDP program, empty if none is known.
         cut_from: number of the large packet that it was cut out of here, in the transport.
         cut_into: numbers of the packets that it was cut into here, in words.
+        arp: it is an ARP message, which IP never sees.
+        bridged: a bridge took the frame off its port here.
     """
 
     place: Place
@@ -65,6 +67,8 @@ class Walk:
     xdp: str = ""
     cut_from: int | None = None
     cut_into: str = ""
+    arp: bool = False
+    bridged: bool = False
 
     def last(self, *hooks: str) -> int | None:
         """Index of the newest line of one of these hooks, None if there is none."""
@@ -118,8 +122,16 @@ class Builder:
         walk = self._current(record, side) or self._another(record, side)
         if (packet := outermost(record)) is not None:
             walk.protocol, walk.ports = packet.protocol, packet.ports
+            walk.arp = not packet.protocol
             walk.destination = int.from_bytes(packet.destination.packed, "little")
         return walk
+
+    def configured(self, record: Record, walk: Walk) -> Config:
+        """Return what stands in the packet's way; clsact without a filter is no classifier."""
+        sides = ("ingress", "tcx ingress")
+        if any((walk.netns, walk.ifindex, side) in self.names.hooks for side in sides):
+            return record.config
+        return record.config & ~Config.TC_INGRESS
 
     def _current(self, record: Record, side: Side) -> Walk | None:
         ifindex = record.ifindex

@@ -101,15 +101,25 @@ MINE = """\
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-SEC("xdp") int drop_all(struct xdp_md *ctx) { (void)ctx; return XDP_DROP; }
+#include "answer.h"
+SEC("xdp") int drop_all(struct xdp_md *ctx) { return ANSWER; }
 char _license[] SEC("license") = "GPL";
 """
 
 
 def test_programs_are_run_on_single_packets_ours_and_the_users_own(run, tmp_path):
     (tmp_path / "mine.c").write_text(MINE)
+    (tmp_path / "answer.h").write_text("#define ANSWER XDP_DROP\n")
     done = run(DATAPATH)
     assert "2 passed" in done.stdout, done.stdout
+
+
+def test_a_program_of_the_users_is_built_anew_when_its_header_changes(run, tmp_path):
+    (tmp_path / "mine.c").write_text(MINE)
+    for answer, said in (("XDP_DROP", "1 passed"), ("XDP_PASS", "1 failed")):
+        (tmp_path / "answer.h").write_text(f"#define ANSWER {answer}\n")
+        done = run(DATAPATH, "-k", "my_own_program")
+        assert said in done.stdout, done.stdout
 
 
 NEEDS = """

@@ -151,6 +151,13 @@ def test_nothing_is_implied_and_nothing_unexplained_on_the_whole_way(lab, protoc
         assert not unsaid, (trace.packet, unsaid[0])
 
 
+@pytest.mark.parametrize("protocol", ["udp", "tcp", "icmp"])
+def test_the_lines_are_in_order_of_kernel_time(lab, protocol):
+    for trace in lab.follow("client", "server", protocol=protocol, port=5001).packets:
+        times = [hop.ns for hop in trace.taken]
+        assert times == sorted(times)
+
+
 def test_nobody_listening_is_a_drop_with_the_answer_beside_it(lab):
     trace = lab.follow("client", "server", port=5999, listen=False).packets[0]
     (drop,) = trace.drops
@@ -174,3 +181,31 @@ def test_the_send_side_is_seen_up_to_the_device(udp_trace):
     hooks = [hop.hook for hop in udp_trace.at(namespace="client") if hop.side is Side.SEND]
     wanted = ["route_output", "nf_output", "nf_postrouting", "dev_queue", "dev_xmit"]
     assert [hook for hook in hooks if hook in wanted] == wanted
+
+
+def test_what_stands_on_a_port_of_the_bridge_is_met_before_the_bridge(lab):
+    def ingress():
+        hops = lab.follow("client", "server").packets[0].at(namespace="underlay")
+        return next(hop for hop in hops if hop.step is Step.NETFILTER_INGRESS)
+
+    assert not ingress().taken
+    lab.underlay.run(["nft", "add", "table", "netdev", "t"], check=True)
+    chain = "add chain netdev t c { type filter hook ingress device alpha priority 0 ; }"
+    try:
+        lab.underlay.run(["nft", chain], check=True)
+        assert ingress().taken
+    finally:
+        lab.underlay.run(["nft", "delete", "table", "netdev", "t"], check=True)
+    assert not ingress().taken
+
+
+def test_ip_never_sees_an_arp_message_though_routes_are_asked_for_it(lab):
+    alpha = lab.node("alpha")
+    alpha.run(["ip", "neigh", "flush", "dev", "eth0"], check=True)
+    with lab.trace() as seen:
+        assert alpha.ping(lab.node("beta")).ok
+    asked = [trace for trace in seen.packets if trace.packet.protocol == "arp"]
+    assert any(hop.hook == "arp_rcv" for trace in asked for hop in trace.taken)
+    for trace in asked:
+        assert not [hop for hop in trace.taken if hop.step and hop.step >= Step.IP_RCV]
+        assert all(hop.device for hop in trace.hops if hop.side is Side.RECEIVE)

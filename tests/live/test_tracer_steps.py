@@ -89,6 +89,18 @@ DEVICE = {
         ["tc qdisc add dev eth0 clsact", FILTER + "ok"],
         ["tc qdisc del dev eth0 clsact"], Evidence.PROGRAM,
     ),
+    "a classifier at another priority": (
+        Step.TC_INGRESS, Why.NO_CLASSIFIER,
+        ["tc qdisc add dev eth0 clsact",
+         "tc filter add dev eth0 ingress prio 77 bpf da obj {xdp} sec ok"],
+        ["tc qdisc del dev eth0 clsact"], Evidence.PROGRAM,
+    ),
+    "a classifier that is no program": (
+        Step.TC_INGRESS, Why.NO_CLASSIFIER,
+        ["tc qdisc add dev eth0 clsact",
+         "tc filter add dev eth0 ingress protocol ip u32 match u32 0 0"],
+        ["tc qdisc del dev eth0 clsact"], Evidence.PROGRAM,
+    ),
     "a chain of the netdev family": (
         Step.NETFILTER_INGRESS, Why.NO_CHAIN,
         ["nft add table netdev t",
@@ -114,6 +126,13 @@ def test_a_step_is_taken_once_its_cause_is_there(lab, xdp, step, why, do, undo, 
         after = at_server(lab, step)
     assert after.evidence is evidence
     assert at_server(lab, step).evidence is Evidence.NOT_TAKEN
+
+
+def test_a_place_for_classifiers_is_none(lab):
+    with changed(
+        lab.pod("server"), ["tc qdisc add dev eth0 clsact"], ["tc qdisc del dev eth0 clsact"]
+    ):
+        assert Why.NO_CLASSIFIER.told(at_server(lab, Step.TC_INGRESS).reason)
 
 
 def test_a_rule_on_ingress_is_named_as_met(lab):
