@@ -136,6 +136,37 @@ class Bench:
         server.apply(accepted)
         return ours, self.adopt(SERVER, accepted)
 
+    def connect_with_window(
+        self, window_bytes: int, *, receive_buffer_bytes: int = 60_000, quiet_ms: float = _QUIET_MS
+    ) -> tuple[Endpoint, Endpoint]:
+        """Open a connection whose server never advertises more than ``window_bytes``.
+
+        Two full-size segments have been sent, read and acknowledged when it returns: with 1000
+        bytes each the stream goes on at byte 2001.
+
+        Args:
+            window_bytes: at least two segments.
+            receive_buffer_bytes: of the server.
+            quiet_ms: silence to wait for at the end.
+
+        Raises:
+            CheckFailed: the handshake or the two segments did not succeed within 20 s.
+        """
+        options = SocketOptions(
+            receive_buffer_bytes=receive_buffer_bytes, window_clamp_bytes=window_bytes
+        )
+        client, server = self.connect(server=options)
+        # the answer to the first segment waits for the second: it must not tell of a limit that
+        # the kernel chooses by itself at the sight of the first full-size segment
+        server.set_quick_ack(False)
+        client.send(self.hosts.mss_bytes)
+        server.wait_readable()
+        server.limit_window(window_bytes)
+        client.send(self.hosts.mss_bytes)
+        server.receive(2 * self.hosts.mss_bytes)
+        self.wait_quiet(for_ms=quiet_ms)
+        return client, server
+
     def listen(
         self, options: SocketOptions = _DEFAULT, *, port: int = PORT, backlog: int = 16
     ) -> socket.socket:

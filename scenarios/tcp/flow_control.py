@@ -1,7 +1,7 @@
 """The receiver says how much may come: three segments first, two from then on."""
 
 from lab import scenario
-from lab.wire import Look, SocketOptions, TwoHosts
+from lab.wire import Look, TwoHosts
 
 hosts = TwoHosts(delay_ms=20)
 
@@ -9,16 +9,7 @@ hosts = TwoHosts(delay_ms=20)
 @scenario(hosts)
 def flow_control(lab):
     """The window is 3000 bytes for the first answer and 2000 bytes after it."""
-    client, server = lab.connect(
-        server=SocketOptions(receive_buffer_bytes=60_000, window_clamp_bytes=3000)
-    )
-    server.set_quick_ack(False)
-    client.send(1000)
-    server.wait_readable()
-    server.limit_window(3000)
-    client.send(1000)
-    server.receive(2000)
-    lab.wait_quiet()
+    client, server = lab.connect_with_window(3000)
     server.limit_window(2000)
     server.set_quick_ack(False)
     lab.deliver(client, server, 7000)

@@ -1,7 +1,7 @@
 """The sender may have three segments in flight; each acknowledgement slides the window on."""
 
 from lab import scenario
-from lab.wire import Look, SocketOptions, TwoHosts, Way
+from lab.wire import Look, TwoHosts, Way
 
 WINDOW = 3000
 hosts = TwoHosts(delay_ms=20)
@@ -10,16 +10,7 @@ hosts = TwoHosts(delay_ms=20)
 @scenario(hosts)
 def sliding_window(lab):
     """The receiver's window holds three segments of 1000 bytes."""
-    client, server = lab.connect(
-        server=SocketOptions(receive_buffer_bytes=60_000, window_clamp_bytes=WINDOW)
-    )
-    server.set_quick_ack(False)
-    client.send(1000)
-    server.wait_readable()
-    server.limit_window(WINDOW)
-    client.send(1000)
-    server.receive(2000)
-    lab.wait_quiet()
+    client, server = lab.connect_with_window(WINDOW)
     lab.deliver(client, server, 7000)
     seen = lab.recording()
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from lab import scenario
-from lab.wire import Drop, Look, SocketOptions, TwoHosts, Way, data, is_timer
+from lab.wire import Drop, Look, TwoHosts, Way, data, is_timer
 
 WINDOW = 3000
 hosts = TwoHosts(delay_ms=20)
@@ -12,16 +12,7 @@ hosts = TwoHosts(delay_ms=20)
 @scenario(hosts)
 def window_of_three(lab):
     """MSS 1000, a window of 3000 bytes, and 2001 to 3000 is lost the first time."""
-    client, server = lab.connect(
-        server=SocketOptions(receive_buffer_bytes=60_000, window_clamp_bytes=WINDOW)
-    )
-    server.set_quick_ack(False)
-    client.send(1000)
-    server.wait_readable()
-    server.limit_window(WINDOW)
-    client.send(1000)
-    server.receive(2000)
-    lab.wait_quiet()
+    client, server = lab.connect_with_window(WINDOW)
     lab.impair(Drop(data(3)))
     lab.deliver(client, server, 6000, quiet_ms=500)
     seen = lab.recording()

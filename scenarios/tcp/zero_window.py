@@ -1,23 +1,15 @@
 """The window closes, the news of its opening is lost, and a probe asks for it."""
 
 from lab import scenario
-from lab.wire import Drop, Look, SocketOptions, TwoHosts, window_update
+from lab.wire import Drop, Look, TwoHosts, window_update
 
 hosts = TwoHosts(delay_ms=20)
-ROOM = SocketOptions(receive_buffer_bytes=2304, window_clamp_bytes=2000)
 
 
 @scenario(hosts)
 def zero_window(lab):
     """4001 to 6000 fill the buffer; the window update after the read is lost."""
-    client, server = lab.connect(server=ROOM)
-    server.set_quick_ack(False)
-    client.send(1000)
-    server.wait_readable()
-    server.limit_window(2000)
-    client.send(1000)
-    server.receive(2000)
-    lab.wait_quiet(for_ms=80)
+    client, server = lab.connect_with_window(2000, receive_buffer_bytes=2304, quiet_ms=80)
     lab.deliver(client, server, 2000, quiet_ms=80)
     lab.wait_quiet(for_ms=80)
     server.set_quick_ack(False)
