@@ -1,8 +1,7 @@
 """A user's own program, compiled and attached by bcc: what it writes, with names for its fields.
 
 Everything is held by descriptors of this process: its end, however it comes, takes the programs
-out of the kernel, except tc filters on kernels without tcx links (before 6.6), which `close`
-removes.
+out of the kernel; tc filters on kernels without tcx links (before 6.6) are guarded by a second one.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from lab.errors import BuildError, InputError, KernelError, PrerequisiteError, VerifierError
 from lab.kernel import tracing
 from lab.kernel.bpf import Program
 from lab.kernel.bpfattach import Direction, attach_tc_in_front, attach_xdp_link
+from lab.kernel.guard import guarded
 from lab.kernel.headers import SOURCE_VARIABLE, Headers
 from lab.kernel.netns import NetworkNamespace
 from lab.names import did_you_mean
@@ -58,6 +58,8 @@ class OwnProgram:
     Args:
         probe: what to compile.
         headers: what against.
+        tcx: attach to tc with links where the kernel has them; False does without, as older
+            kernels must.
 
     Attributes:
         lost: events that found a buffer full.
@@ -68,8 +70,9 @@ class OwnProgram:
         InputError: no perf buffer, or a structure without a time.
     """
 
-    def __init__(self, probe: Probe, headers: Headers) -> None:
+    def __init__(self, probe: Probe, headers: Headers, *, tcx: bool = True) -> None:
         self.probe = probe
+        self._tcx = tcx and tracing.kernel_knows("tcx_link_attach")
         self.lost = 0
         self._taken: list[Output] = []
         self._stack = ExitStack()
@@ -204,11 +207,11 @@ class OwnProgram:
             if one.at is At.XDP:
                 self._stack.enter_context(attach_xdp_link(program, ifindex))
             # a tcx link goes with its descriptor, so a crash of this process leaves nothing behind
-            elif tracing.kernel_knows("tcx_link_attach"):
+            elif self._tcx:
                 self._stack.enter_context(tracing.attach_tcx(program, ifindex, _SIDES[one.at]))
             else:
                 take_away = attach_tc_in_front(program, ifindex, _SIDES[one.at])
-                self._stack.callback(_inside, space, take_away)
+                self._stack.enter_context(guarded(partial(_inside, space, take_away), space.fd))
 
     # -- what came ------------------------------------------------------------------------------
 

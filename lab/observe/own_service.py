@@ -40,7 +40,9 @@ class Holder:
         self.dropped = 0
         self.headers = find_headers()
         self.devices = {one: self._device(one) for one in self.probe.attach if one.at.on_device}
-        self.program = OwnProgram(self.probe, self.headers)
+        # left out only by those who want to know how it is on a kernel without
+        tcx = bool(context.arguments.get("tcx", True))
+        self.program = OwnProgram(self.probe, self.headers, tcx=tcx)
         self.numbers: dict[Attach, int] = {}
 
     def attach(self) -> None:

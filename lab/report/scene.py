@@ -331,13 +331,13 @@ def _underlay(
     drawing.width, drawing.height = right + GAP, y + UNDERLAY_HEIGHT + GAP
     if world:
         notes = (f"{facts.gateway}", f"{facts.world_client}") if facts else ()
-        outside = Box("world", right - 250, y + UNDERLAY_HEIGHT + 20, 250, 56, "world", notes)
+        outside = Box("world", right - 250, y + UNDERLAY_HEIGHT + 20, 250, 66, "world", notes)
         everywhere = [(n, WORLD, d) for n in ("", WORLD) for d in ("", "eth0", "lo")]
         drawing.put(outside, *everywhere)
         drawing.wires.append(
             Wire((outside.centre[0], box.y + box.height), (outside.centre[0], outside.y))
         )
-        drawing.height += 76
+        drawing.height += 86
 
 
 def _link_notes(facts: Inventory | None) -> tuple[str, ...]:

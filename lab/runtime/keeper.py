@@ -36,6 +36,7 @@ from lab.plan.inventory import Inventory, inventory
 from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.supervisor import Child, Supervisor
+from lab.runtime.version import code_version
 
 SERVICES = (
     "lab.traffic.worker",
@@ -453,7 +454,8 @@ def _introduce(control: socket.socket, request: dict[str, Any]) -> None:
     started = registry.start_time(pid)
     group = cgroup.unified_root() / f"lab-{request['record']['name']}-{pid}-{started}"
     request["record"] |= {"pid": pid, "start_time": started, "cgroup": str(group)}
-    send(control, {"pid": pid, "start_time": started, "cgroup": str(group)})
+    hello = {"pid": pid, "start_time": started, "cgroup": str(group), "code": code_version()}
+    send(control, hello)
 
 
 def main() -> None:

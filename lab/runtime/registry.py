@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lab.errors import InputError, PrerequisiteError
@@ -22,6 +22,7 @@ class Record:
         pid: of the keeper, in the machine's PID namespace.
         start_time: of that process in clock ticks since boot, so that a recycled pid is told apart.
         cgroup: path of the lab's control group, empty without one.
+        code: version of the code that the keeper runs, empty for one too old to tell.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Record:
     nodes: tuple[str, ...]
     pods: tuple[str, ...]
     cgroup: str = ""
+    code: str = ""
 
     @property
     def alive(self) -> bool:
@@ -106,7 +108,12 @@ def read(folder: Path) -> Record | None:
         data = json.loads((folder / "keeper.json").read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    return Record(**{**data, "nodes": tuple(data["nodes"]), "pods": tuple(data["pods"])})
+    # a keeper of another version may have written more, or less
+    known = {one.name: data[one.name] for one in fields(Record) if one.name in data}
+    try:
+        return Record(**{**known, "nodes": tuple(data["nodes"]), "pods": tuple(data["pods"])})
+    except (KeyError, TypeError):
+        return None
 
 
 def labs() -> tuple[Record, ...]:

@@ -20,6 +20,7 @@ from lab.errors import KernelError, LabError, PrerequisiteError
 from lab.model import Topology
 from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
+from lab.runtime.version import code_version
 
 _HERE = str(Path(__file__).resolve().parents[2])
 _numbers = itertools.count(1)
@@ -57,6 +58,7 @@ class KeeperProcess:
         self.seconds = seconds
         self._patience_s = patience_s
         self._control = control
+        self._started = control is not None
         self._client: socket.socket | None = None
         # one question at a time: answers carry no number
         self._asking = threading.Lock()
@@ -72,7 +74,15 @@ class KeeperProcess:
         Raises:
             LabError: what the keeper answered.
             KernelError: the keeper is gone.
+            PrerequisiteError: the keeper runs other code than this process.
         """
+        # an end is understood by every version; a keeper that this process started is its own
+        found = not self._started and request["op"] != "down"
+        if found and self.record.code != code_version():
+            raise PrerequisiteError(
+                f"lab {self.record.name!r} was built by another version of this program",
+                hint=f"`lab down {self.record.name}`, then `lab up` again",
+            )
         try:
             with self._asking:
                 if self._client is None:

@@ -1,5 +1,6 @@
 """Bad input and a bad machine get one clear line, the right exit code, and leave nothing."""
 
+import json
 import os
 import shlex
 import shutil
@@ -168,3 +169,26 @@ def test_a_killed_keeper_is_reported_to_whoever_used_it():
     error = eventually(told, what="the caller is told")
     assert lab.name in str(error)
     lab.stop()
+
+
+OTHER_CODE = {"of another version": "0123456789abcdef", "too old to tell": None}
+
+
+@pytest.mark.parametrize("code", OTHER_CODE.values(), ids=OTHER_CODE.keys())
+def test_a_lab_kept_up_across_a_change_of_the_code_is_only_taken_down(code):
+    """Its keeper would run one half of every command, the changed program the other."""
+    assert run(UP).returncode == 0
+    try:
+        entry = registry.run_dir() / "bad" / "keeper.json"
+        known = json.loads(entry.read_text())
+        assert len(known.pop("code")) == 16
+        entry.write_text(json.dumps(known | ({"code": code} if code else {}) | {"newer": 1}))
+        for words in (["exec", "bad/client", "true"], ["trace", "bad/client", "server"]):
+            done = run([*LAB, *words])
+            assert done.returncode == 2, done.stderr
+            assert "built by another version of this program" in done.stderr
+            assert "lab down bad" in done.stderr
+        assert "bad" in run([*LAB, "ls"]).stdout
+    finally:
+        assert run([*LAB, "down", "bad"]).returncode == 0
+    assert registry.labs() == ()

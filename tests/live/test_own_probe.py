@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Attach, Lab, Probe
+from lab import Attach, Lab, Probe, codec
 from lab.errors import (
     BuildError,
     InputError,
@@ -21,8 +21,9 @@ from lab.errors import (
 )
 from lab.kernel import probe as abilities
 from lab.kernel.headers import find_headers
-from lab.observe.own import OwnProbe
+from lab.observe.own import SERVICE, OwnProbe
 from lab.report.ladder import ladder_text
+from lab.runtime.messages import receive
 from lab.trace import Evidence, Step, Trace
 from lab.waiting import eventually
 from topologies.two_nodes import topology
@@ -170,6 +171,25 @@ with lab.probe(own("tc-ingress", "server/eth0", "look")):
 def programs(lab):
     text = lab.pod("server").run(["bpftool", "-j", "net", "show", "dev", "eth0"]).stdout
     return json.loads(text)[0]["tc"]
+
+
+def children(process):
+    return set(Path(f"/proc/{process}/task/{process}/children").read_text().split())
+
+
+def test_a_probe_whose_process_is_killed_leaves_no_filter_where_there_are_no_links(lab):
+    """Without tcx a filter is nobody's: a second process beside the probe's takes it away."""
+    keeper = lab.keeper.record.pid
+    before, others = programs(lab), children(keeper)
+    probe = codec.encode(own("tc-ingress", "server/eth0", "look"))
+    with lab.keeper.spawn(SERVICE, "", probe=probe, tcx=False) as connection:
+        answer, _ = receive(connection)
+        assert answer.get("ready"), answer
+        assert len(programs(lab)) == len(before) + 1
+        (owner,) = children(keeper) - others
+        os.kill(int(owner), signal.SIGKILL)
+        eventually(lambda: programs(lab) == before, within_s=10)
+    eventually(lambda: children(keeper) <= others, within_s=10)
 
 
 def test_a_killed_owner_takes_its_probe_along(lab):
