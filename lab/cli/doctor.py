@@ -63,6 +63,7 @@ def report() -> tuple[Line, ...]:
 
 
 def _advice(found: probe.Ability) -> str:
+    # not asked, because only root may try
     if found.answer is probe.Answer.UNKNOWN:
         return "sudo ./lab.sh doctor"
     return found.subject.without if found.answer is probe.Answer.NO else ""

@@ -34,6 +34,7 @@ def choose(words: list[str], named: str) -> tuple[Lab, list[str]]:
     names = [record.name for record in registry.labs()]
     if named:
         return Lab.attach(named), words
+    # a lab that is up wins over a kind of the same name: `lab get pods pods` still says both
     if words and words[0] in names:
         return Lab.attach(words[0]), words[1:]
     if len(names) == 1:

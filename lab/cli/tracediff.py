@@ -71,6 +71,7 @@ def _as_dict(row: Row) -> dict[str, object]:
         return {"hook": hop.hook, "evidence": hop.evidence.word, "verdict": hop.verdict,
                 "drop_reason": hop.drop_reason, "reason": hop.reason}  # fmt: skip
 
+    # a row has at least one side
     hop = row.left or row.right
     assert hop is not None
     return {

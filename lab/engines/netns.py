@@ -56,6 +56,8 @@ class NetnsEngine:
             self._indices[step.where, step.device] = step.index
             self._indices[step.peer_where, step.peer] = step.peer_index
             if step.peer_where != step.where:
+                # by the end that is not in the namespace: it can still be deleted when the other is
+                # dying
                 self._links_to.setdefault(step.peer_where, []).append((step.where, step.index))
         elif isinstance(step, steps.AddBridge):
             link.add_bridge(here, step.device, step.index, step.mac, step.mtu)
@@ -95,6 +97,7 @@ class NetnsEngine:
             case steps.DeleteRule():
                 link.delete_rule(here, step.priority)
             case steps.AddFirewallRule():
+                # iptables changes the namespace that it is started in
                 with here.entered():
                     process.run(step.argv)
             case steps.LimitRate():

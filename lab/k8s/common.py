@@ -7,6 +7,7 @@ import re
 from lab.k8s.objects import Meta
 from lab.k8s.tree import Item, words
 from lab.names import did_you_mean
+from lab.policy.labels import SOURCES
 from lab.policy.objects import Operator, Requirement, Selector
 
 TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -118,7 +119,7 @@ def read_selector(item: Item, *, sources: bool = False) -> Selector:
 def _bare(key: str) -> str:
     source, colon, name = key.partition(":")
     # a colon alone proves nothing: only Cilium's own label sources count
-    return name if colon and source in ("k8s", "any", "reserved", "cidr", "container") else key
+    return name if colon and source in SOURCES else key
 
 
 def _read_requirement(item: Item, sources: bool) -> Requirement:

@@ -30,6 +30,8 @@ class _Opts(ctypes.Structure):
         super().__init__(sz=ctypes.sizeof(self), **fields)
 
 
+# libbpf takes the size for a version: fields that it does not know yet must be zero, those that we
+# do not know yet are as if zero
 class OpenOpts(_Opts):
     """``struct bpf_object_open_opts``; here only to give the object a name."""
 
@@ -275,6 +277,7 @@ def _remember(level: int, template: int, arguments: int) -> int:
     """Keep one warning of libbpf for the calling thread; debug and info lines are dropped."""
     if level == WARN:
         line = ctypes.create_string_buffer(_LINE_BYTES)
+        # the va_list arrives as a pointer, and only C can walk through it
         _vsnprintf(line, _LINE_BYTES, template, arguments)
         lines = _said.__dict__.setdefault("lines", [])
         lines.append(line.value.decode(errors="replace").rstrip())

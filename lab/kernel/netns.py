@@ -45,6 +45,8 @@ class NetworkNamespace:
         """
         home = os.open(SELF, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # unshare moves the calling thread: the namespace is held by descriptor, then the thread
+            # goes home
             unshare(CLONE_NEWNET)
             try:
                 fd = os.open(SELF, os.O_RDONLY | os.O_CLOEXEC)

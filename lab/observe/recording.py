@@ -47,6 +47,7 @@ class Recording:
     @property
     def lost(self) -> int:
         """Events that the kernel could not hand over."""
+        # each trace carries the count of the whole recording
         return max((trace.lost for trace in self.packets), default=0)
 
     @property
@@ -186,6 +187,7 @@ def follow(
             stack.enter_context(serve(shot.port))
         recording = Recording()
         recording.destination = destination
+        # asked of its routing table: a node or the world has several addresses
         own = source.call("source_of", address=destination)["address"] or str(source.address)
         recording.error = _fire(tracer, source, (own, destination), shot)
         recording.packets = _first(tracer.traces(), own)
@@ -250,6 +252,7 @@ def _fire(
 def _first(traces: tuple[Trace, ...], own: str) -> tuple[Trace, ...]:
     """Put the packet that the shot is about in front."""
     sent = [trace for trace in traces if trace.packet.source == own]
+    # TCP sets PSH on the segment with the payload; without one the SYN is what there is
     best = next((trace for trace in sent if "PSH" in trace.packet.info), sent[0] if sent else None)
     if best is None:
         return traces

@@ -14,25 +14,16 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from lab.errors import InputError
+from lab.names import RESERVED_IDENTITIES
 from lab.policy import labels as names
-from lab.policy.objects import Cluster, Semantics, Workload
+from lab.policy.objects import PROTOCOL_NUMBERS, Cluster, Semantics, Workload
 from lab.policy.rules import POD_BLOCK
 
 K = TypeVar("K", bound=Hashable)
 
-# these numbers and the bounds below are Cilium's: pkg/identity/numericidentity.go
-RESERVED = MappingProxyType(
-    {
-        "host": 1,
-        "world": 2,
-        "unmanaged": 3,
-        "health": 4,
-        "init": 5,
-        "remote-node": 6,
-        "kube-apiserver": 7,
-        "ingress": 8,
-    }
-)
+# 0 is what a packet has whose sender nobody knows: no set of labels stands for it
+RESERVED = MappingProxyType({name: n for name, n in RESERVED_IDENTITIES.items() if n})
+# bounds as in Cilium's pkg/identity/numericidentity.go
 FIRST_ALLOCATED = 256
 LAST_ALLOCATED = 65535
 CIDR_SCOPE = 1 << 24
@@ -86,19 +77,21 @@ def pod_labels(
         if not (cilium and key in _GENERATED)
     }
     found.add(f"{names.NAMESPACE}={pod.namespace}")
+    # part of every identity in Cilium, one cluster or many: selectors may name them
     found.add(f"{names.CLUSTER}=default")
     found.add(f"{names.SERVICE_ACCOUNT}={pod.service_account}")
     for key, value in cluster.namespace_labels(pod.namespace).items():
         found.add(f"{names.NAMESPACE_LABELS}{key}={value}")
     if not cilium:
         address = int(IPv4Address(pod.address))
+        # Kubernetes lets an ipBlock match pods, Cilium's maps know identities only: pods inside and
+        # outside a block need different ones
         for block in refinement.blocks:
             first, last = _span(block)
             if first <= address <= last:
                 found.add(f"{POD_BLOCK}{block}=")
-        protocols = {"TCP": 6, "UDP": 17, "SCTP": 132}
         for port in pod.ports:
-            number = protocols.get(port.protocol, 0)
+            number = PROTOCOL_NUMBERS.get(port.protocol, 0)
             if (port.name, number) in refinement.port_names:
                 found.add(f"port:{port.name}/{number}={port.number}")
     return tuple(sorted(found))

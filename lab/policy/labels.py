@@ -53,6 +53,8 @@ def index(labels: Iterable[str]) -> dict[str, str]:
         key, _, value = label.partition("=")
         found[key] = value
         source, _, bare = key.partition(":")
+        # Cilium's `any` means every source that a pod's labels come from; a network's label is not
+        # meant
         if source in ("k8s", "container", "reserved"):
             found.setdefault(f"any:{bare}", value)
     return found

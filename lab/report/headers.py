@@ -102,6 +102,7 @@ def tunnel(data: bytes, link_layer: str = "ethernet") -> Tunnel | None:
     if "vxlan" not in names:
         return None
     at = names.index("vxlan")
+    # VXLAN is always in UDP, and that in IP
     outer, ports = found[at - 2], found[at - 1]
     return Tunnel(
         source=outer.get("source"),

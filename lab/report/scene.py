@@ -158,6 +158,7 @@ def scene(topology: Topology | None = None, trace: Trace | None = None) -> Scene
     if facts:
         nodes = {node.name: _described(facts, node) for node in facts.nodes}
     places = {hop.place for hop in trace.hops} if trace else set()
+    # sorted: a set has another order in every process, and drawings are compared
     for place in sorted(places):
         _met(nodes, place)
     if trace and facts and len(facts.pods) > _ALL_PODS:
@@ -320,6 +321,7 @@ def _underlay(
     label = f"underlay {facts.underlay}" if facts else "underlay"
     notes = _link_notes(facts)
     box = Box("underlay", GAP, y, right - GAP, UNDERLAY_HEIGHT, label, notes)
+    # with and without a node: hooks above the device know only the namespace
     places = [("", UNDERLAY, ""), (UNDERLAY, UNDERLAY, ""), (UNDERLAY, UNDERLAY, BRIDGE)]
     drawing.put(box, *places, ("", UNDERLAY, BRIDGE))
     for node, uplink in uplinks:

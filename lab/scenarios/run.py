@@ -91,6 +91,7 @@ class Scenario:
                 self.body(stage)
                 if isinstance(stage, WireStage):
                     stage.finish()
+        # what was checked so far is part of the report all the same
         except LabError as problem:
             error, unsupported = str(problem), problem.exit_code == 3
         report = Report(

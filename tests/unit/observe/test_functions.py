@@ -1,11 +1,13 @@
 """From entered functions to a ladder, without a kernel: what a record proves, what silence says."""
 
+import re
 import struct
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
+from lab.datapath.build import SOURCES
 from lab.observe.assemble import assemble
 from lab.observe.functions import FUNCTION_READING, FUNCTIONS, probed
 from lab.observe.names import Attached, Names, Place
@@ -187,3 +189,15 @@ def test_an_encapsulated_packet_is_sent_anew_by_the_same_namespace():
 @pytest.mark.parametrize("step", Step, ids=lambda step: step.title)
 def test_every_step_has_functions_that_prove_it(step):
     assert probed(step)
+
+
+def test_the_table_and_the_c_file_name_the_same_functions():
+    text = (SOURCES / "probes" / "functions.bpf.c").read_text()
+    probes = re.findall(r'SEC\("(?:fentry|fexit)/(\w+)"\)\s*int BPF_PROG\((\w+)', text)
+    listed = {
+        (function.name, program)
+        for function in FUNCTIONS
+        for program in (function.program, function.over)
+        if program
+    }
+    assert set(probes) == listed
