@@ -351,8 +351,8 @@ class Ladder(StandIn):
         location = self.names.symbol(record.location)
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
         stack = self.names.frames(record.stack)
-        if location == XDP_COPY:
-            self._copied_for_xdp(record, stack)
+        if location == XDP_COPY or (not location and self._copied_in_driver(record, stack)):
+            self._copied_for_xdp(record, stack, location or Step.XDP_DRIVER.function)
         elif walk.side is Side.SEND:
             self._cut(record, walk, location)
         elif not walk.taken(Step.DATA_READY):

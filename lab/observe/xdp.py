@@ -76,18 +76,33 @@ class Xdp(Driver):
                 reason="the frame that XDP sent on got a buffer of its own here",
             )  # fmt: skip
 
-    def _copied_for_xdp(self, record: Record, stack: tuple[str, ...]) -> None:
+    def _copied_in_driver(self, record: Record, stack: tuple[str, ...]) -> bool:
+        """Whether a buffer that ended nobody says where (Linux 6.1) was copied for a program.
+
+        Its end inside the driver's XDP function may also be the program's answer, a frame: only
+        a copy is met again, in another buffer, at the same device.
+        """
+        return Step.XDP_DRIVER.function in stack and any(
+            later.ns > record.ns
+            and later.skb not in (0, record.skb)
+            and (later.netns, later.ifindex) == (record.netns, record.ifindex)
+            for later in self.journey.records
+        )
+
+    def _copied_for_xdp(
+        self, record: Record, stack: tuple[str, ...], function: str = XDP_COPY
+    ) -> None:
         """Before a native program runs on veth, the sender's buffer is copied and let go."""
         walk = self.walk(record, Side.RECEIVE)
         self._poll(record, walk, stack)
         self.add(
             record, walk, "clean_rx", "on_consume", step=Step.CLEAN_RX,
-            reason=f"{XDP_COPY} copied the buffer into a page of the driver's own",
+            reason=f"{function} copied the buffer into a page of the driver's own",
         )  # fmt: skip
-        if (function := Step.XDP_DRIVER.function) in stack:
+        if (entered := Step.XDP_DRIVER.function) in stack:
             hop = self.add(
                 record, walk, "xdp", "on_consume", step=Step.XDP_DRIVER, evidence=Evidence.STACK,
-                reason=f"{function} is on the call stack: the program runs next",
+                reason=f"{entered} is on the call stack: the program runs next",
             )  # fmt: skip
             walk.hops[-1] = replace(hop, program=walk.xdp)
 

@@ -20,7 +20,7 @@ SYMBOLS = dict(
         (
             "process_backlog", "ip_rcv", "ip_route_input_noref", "ip_local_deliver", "ip_rcv_core",
             "nf_hook_slow", "__ip_local_out", "sock_def_readable", "udp_queue_rcv_one_skb",
-            "fib_validate_source", "ip_list_rcv_finish",
+            "veth_xdp_rcv_skb", "veth_poll",
         ),
         100,
     )
@@ -161,3 +161,27 @@ def test_a_device_of_which_nothing_was_seen_is_no_reason_to_claim_a_step_was_lef
     (hop,) = (h for h in trace.hops if h.namespace == "server" and h.step is Step.RECEIVE_SKB)
     assert not hop.taken
     assert hop.reason.startswith(NO_EVIDENCE)
+
+
+# -- a native program: who ended the sender's buffer is not told -----------------------------------
+
+ENDED = replace(
+    BLANK, ns=9, kind=Kind.CONSUME, stack=(AT["veth_xdp_rcv_skb"], AT["veth_poll"]),
+)  # fmt: skip
+NATIVE = Config.KNOWN | Config.XDP_DRIVER
+AGAIN = replace(BLANK, ns=10, kind=Kind.GRO_RECEIVE, skb=0xB0, config=NATIVE)
+REDIRECT = replace(BLANK, ns=10, kind=Kind.XDP_REDIRECT, packet=b"")
+ENDS = {
+    "met again in another buffer: a copy": ([ENDED, AGAIN], True),
+    "not met again: it became a frame": ([ENDED, REDIRECT], False),
+    "ended elsewhere": ([replace(ENDED, stack=(AT["ip_rcv"],)), AGAIN], False),
+}
+
+
+@pytest.mark.parametrize(("records", "copied"), ENDS.values(), ids=ENDS.keys())
+def test_only_a_buffer_that_is_met_again_in_another_was_copied_for_xdp(records, copied):
+    trace = one([replace(RECEIVED, ns=8, kind=Kind.NETIF_RX, stack=()), *records])
+    steps = {hop.step for hop in trace.taken}
+    assert (Step.CLEAN_RX in steps) is copied
+    if copied:
+        assert Step.XDP_DRIVER in steps
