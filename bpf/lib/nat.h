@@ -80,9 +80,21 @@ static __always_inline int nat_supports(const struct flow4 *flow)
 		return DROP_NAT_UNSUPP_PROTO; /* its checksum would have to be computed anew */
 	if (flow->proto != IPPROTO_ICMP || flow->error)
 		return 0;
-	if (flow->icmp_type != ICMP4_ECHO && flow->icmp_type != ICMP4_ECHO_REPLY)
-		return DROP_UNKNOWN_ICMP4_TYPE;
-	return 0;
+	return flow->icmp_type == ICMP4_ECHO ? 0 : DROP_UNKNOWN_ICMP4_TYPE;
+}
+
+static __always_inline bool is_pong(const struct flow4 *flow)
+{
+	return flow->proto == IPPROTO_ICMP && flow->icmp_type == ICMP4_ECHO_REPLY;
+}
+
+/* Does the way back lead to this flow already? Its other entry was evicted then. */
+static __always_inline bool snat_is_ours(const struct ipv4_ct_tuple *in,
+					 const struct ipv4_ct_tuple *out)
+{
+	const struct ipv4_nat_entry *back = bpf_map_lookup_elem(&cilium_snat_v4_external, in);
+
+	return back && back->to_addr == out->saddr && back->to_port == out->sport;
 }
 
 /* A pair of entries for a new flow whose packets shall come from `addr`; the port is kept if it
@@ -92,6 +104,7 @@ VERIFIED_ONCE int snat_create(struct __sk_buff *ctx, const struct ipv4_ct_tuple 
 	__u32 span = snat_port_max - snat_port_min + 1u, first;
 	struct ipv4_nat_entry entry = { .created = now_s() };
 	struct ipv4_ct_tuple in = {}, key;
+	bool taken;
 	__u32 port;
 
 	if (!out || !span)
@@ -111,12 +124,13 @@ VERIFIED_ONCE int snat_create(struct __sk_buff *ctx, const struct ipv4_ct_tuple 
 		if (i == SNAT_RETRIES / 2)
 			signal_send(ctx, SIGNAL_NAT_FILL_UP);
 		in.dport = bpf_htons(snat_port_min + (first + i) % span);
-		if (bpf_map_update_elem(&cilium_snat_v4_external, &in, &entry, BPF_NOEXIST))
+		taken = bpf_map_update_elem(&cilium_snat_v4_external, &in, &entry, BPF_NOEXIST);
+		if (taken && !snat_is_ours(&in, &key))
 			continue;
 		entry.to_addr = addr;
 		entry.to_port = in.dport;
 		if (!bpf_map_update_elem(&cilium_snat_v4_external, &key, &entry, BPF_ANY)) {
-			runtime_add(RUNTIME_CONFIG_NAT_CREATED, 2);
+			runtime_add(RUNTIME_CONFIG_NAT_CREATED, taken ? 1 : 2);
 			return 0;
 		}
 		bpf_map_delete_elem(&cilium_snat_v4_external, &in);
@@ -165,7 +179,8 @@ VERIFIED_ONCE int snat_egress(struct __sk_buff *ctx, struct flow4 *flow, __be32 
 	out = nat_tuple(flow, NAT_F_OUT);
 	entry = bpf_map_lookup_elem(&cilium_snat_v4_external, &out);
 	if (!entry) {
-		if (!addr || flow->error)
+		/* An error or a pong answers: it belongs to a flow that is known, or to none. */
+		if (!addr || flow->error || is_pong(flow))
 			return 0;
 		ret = nat_supports(flow);
 		if (!ret)

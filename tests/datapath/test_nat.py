@@ -117,6 +117,12 @@ def test_the_pong_finds_the_pod_that_pinged(node):
     assert has_right_checksums(result.packet)
 
 
+def test_a_pong_nobody_asked_for_leaves_as_it_is(node):
+    packet = echo(CLIENT, WORLD, 7, answer=True)
+    result = leave(node, packet)
+    assert (result.verdict, result.packet) == (PASS, packet)
+
+
 def test_a_port_in_the_range_is_kept_and_a_lower_one_moved_into_it(node):
     kept = Ether(leave(node, tcp(CLIENT, WORLD, 40001)).packet)[IP]
     moved = Ether(leave(node, tcp(CLIENT, WORLD, 1000)).packet)[IP]
@@ -153,6 +159,16 @@ def test_a_flow_keeps_its_port(node):
     again = leave(node, tcp(CLIENT, WORLD, 1000, flags="A")).packet
     assert Ether(first)[IP].sport == Ether(again)[IP].sport
     assert len(node.map("cilium_snat_v4_external").items()) == 2
+
+
+def test_a_flow_whose_way_out_was_evicted_keeps_its_port(node):
+    leave(node, tcp(NEIGHBOUR, WORLD, 40001))
+    first = Ether(leave(node, tcp(CLIENT, WORLD, 40001)).packet)[IP].sport
+    entries = node.map("cilium_snat_v4_external")
+    (out,) = (k for k, _ in entries.items() if str(k.saddr) == CLIENT)
+    entries.delete(out)
+    again = leave(node, tcp(CLIENT, WORLD, 40001, flags="A")).packet
+    assert (first, Ether(again)[IP].sport, len(entries.items())) == (40002, 40002, 4)
 
 
 def test_an_entry_removed_is_a_way_back_closed(node):
