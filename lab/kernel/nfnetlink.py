@@ -20,6 +20,8 @@ _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 4 << 20
+_GROUP_RULES = 7
+"""NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h)."""
 _GROUPS = (1, 2, 3, 9)
 """Connections that are new, changed, gone; nftables' trace."""
 
@@ -132,6 +134,40 @@ class NetfilterEvents:
                 if error.errno != errno.ENOBUFS:
                     return taken
                 self.lost += 1
+
+    def close(self) -> None:
+        """Listen no longer; idempotent."""
+        self._socket.close()
+
+
+class RuleChanges:
+    """Tells that somebody changed the tables, chains or rules of a namespace; make it inside that.
+
+    Raises:
+        KernelError: the kernel has no netfilter netlink, or no privilege.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_RULES)
+        except OSError as error:
+            raise KernelError(
+                f"listening to netfilter: {error.strerror}", hint="see `lab doctor`"
+            ) from error
+
+    def came(self) -> bool:
+        """Whether there was a change since the last call; never waits."""
+        came = False
+        while True:
+            try:
+                self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
+                came = True
+            except BlockingIOError:
+                return came
+            except OSError:
+                came = True  # ENOBUFS: so many changes that some were not told
 
     def close(self) -> None:
         """Listen no longer; idempotent."""

@@ -34,7 +34,13 @@ class NetfilterEar:
         self.stack = ExitStack()
         self.asking = ExitStack()
         self.spaces = {space.inode: space for space in namespaces.values()}
+        self.names = {space.inode: name for name, space in namespaces.items()}
         self.events: dict[int, nfnetlink.NetfilterEvents] = {}
+        self.changes: dict[int, nfnetlink.RuleChanges] = {}
+        self.armed: tuple[int, int] | None = None
+        self.asked: set[int] = set()
+        self.late: list[tuple[str, int, int]] = []
+        self.looked_ns = 0
         self.told: list[tuple[int, int, bytes]] = []
         self.rulesets: dict[int, list[str]] = {}
         self.counted: dict[int, str] = {}
@@ -45,26 +51,47 @@ class NetfilterEar:
             with space.entered():
                 try:
                     events = nfnetlink.NetfilterEvents()
+                    self.stack.callback(events.close)
+                    changes = nfnetlink.RuleChanges()
+                    self.stack.callback(changes.close)
                 except LabError as error:
                     self.refused.append(error.message)
                     return
-                self.events[inode] = events
-                self.stack.callback(events.close)
+                self.events[inode], self.changes[inode] = events, changes
 
     def arm(self, *, port: int = 0, protocol: int = 0) -> None:
         """Let the kernel trace rules for packets of a flow; 0 means any."""
         self.disarm()
         self.counted.clear()
+        self.armed = (port, protocol)
         for inode, space in self.spaces.items():
             with space.entered():
                 if (counts := _legacy_counts()) is not None:
                     self.counted[inode] = counts
-                # without anybody's rules our own chain would be what makes the packet meet a hook
-                if any(not name.startswith(OWN_TABLE) for _, name in nfnetlink.tables()):
-                    try:
-                        self._ask(inode, port, protocol)
-                    except LabError as error:
-                        self.refused.append(f"netfilter rules: {error.message}")
+                self._ask_if_needed(inode)
+        self.looked_ns = time.monotonic_ns()
+
+    def _ask_if_needed(self, inode: int) -> None:
+        """Ask for the trace of the rules here, in the namespace entered, if it has any."""
+        # without anybody's rules our own chain would be what makes the packet meet a hook
+        if self.armed and any(not name.startswith(OWN_TABLE) for _, name in nfnetlink.tables()):
+            try:
+                self._ask(inode, *self.armed)
+                self.asked.add(inode)
+            except LabError as error:
+                self.refused.append(f"netfilter rules: {error.message}")
+        if (changes := self.changes.get(inode)) is not None:
+            changes.came()  # what was there before, and our own
+
+    def _look(self) -> None:
+        """Ask also where somebody made the first rules since: from now on they are traced."""
+        since, self.looked_ns = self.looked_ns, time.monotonic_ns()
+        for inode, changes in self.changes.items():
+            if self.armed and inode not in self.asked and changes.came():
+                with self.spaces[inode].entered():
+                    self._ask_if_needed(inode)
+                if inode in self.asked:
+                    self.late.append((self.names[inode], since, time.monotonic_ns()))
 
     def _ask(self, inode: int, port: int, protocol: int) -> None:
         text = self._list(inode)
@@ -90,10 +117,14 @@ class NetfilterEar:
 
     def disarm(self) -> None:
         """Take the tracing rules away again."""
+        self.armed = None
+        self.asked.clear()
+        self.late.clear()
         self.asking.close()
 
     def drain(self) -> None:
-        """Take what came."""
+        """Take what came, and have an eye on namespaces that had no rules."""
+        self._look()
         for inode, events in self.events.items():
             for data in events.take():
                 if len(self.told) < _MOST:
@@ -134,6 +165,7 @@ class NetfilterEar:
                 with self.spaces[inode].entered():
                     self._list(inode)
         return {
+            "late": list(map(list, self.late)),
             "events": [[inode, ns, data.hex()] for inode, ns, data in told],
             "rulesets": [[inode, texts] for inode, texts in self.rulesets.items()] if told else [],
         }

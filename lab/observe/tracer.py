@@ -13,6 +13,7 @@ from lab.kernel.btf import read_object
 from lab.kernel.nfnetlink import Connection, RuleMet
 from lab.kernel.nfnetlink import parse as parse_netfilter
 from lab.observe.assemble import TRACEPOINTS, assemble
+from lab.observe.late import Late, with_late_rules
 from lab.observe.legacy import Counted, parse_counts
 from lab.observe.met import Told
 from lab.observe.mind import words_of
@@ -117,6 +118,7 @@ class Tracer(Service):
         self._notes: list[MindRecord] = []
         self._told: list[tuple[int, int, RuleMet | Connection]] = []
         self._rulesets: dict[int, Ruleset] = {}
+        self._late: list[Late] = []
         self._legacy = False
 
     def __enter__(self) -> Tracer:
@@ -205,7 +207,7 @@ class Tracer(Service):
         for probe in self._lab.probes:
             probe.take()
             self.lost += probe.lost
-        return assemble(
+        traces = assemble(
             records,
             notes,
             self._names,
@@ -219,6 +221,7 @@ class Tracer(Service):
             missing=self.missing,
             reading=self.reading,
         )
+        return with_late_rules(traces, self._late)
 
     def _missing(self, _: list[str]) -> tuple[str, ...]:
         """What this kernel cannot tell, a sentence each; given what the collector was refused."""
@@ -261,6 +264,7 @@ class Tracer(Service):
         return len(data) // size
 
     def _hear(self, netfilter: dict[str, Any]) -> None:
+        self._late = [(name, since, until) for name, since, until in netfilter["late"]]
         for netns, ns, data in netfilter["events"]:
             self._told += ((netns, ns, event) for event in parse_netfilter(bytes.fromhex(data)))
         for netns, texts in netfilter["rulesets"]:

@@ -11,6 +11,7 @@ from lab.observe.recording import Shot
 from lab.observe.why import why
 from lab.report.ladder import ladder_text
 from lab.trace import Trace
+from lab.waiting import eventually
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -289,3 +290,29 @@ def test_a_rule_of_iptables_legacy_is_known_by_its_counter(lab, legacy, port, ve
     )  # fmt: skip
     assert f"--dport {port}" in met.text
     assert trace.delivered == arrives
+
+
+NEW = """
+table ip fresh { chain c { type filter hook input priority 0; udp dport 5000 counter accept; }; }
+"""
+
+
+def test_rules_made_while_a_recording_runs_are_told_from_then_on(lab):
+    """The pod had none: to ask for their trace at once would have hooked where nobody hooks."""
+    client, other = lab.pod("client"), lab.pod("other")
+    client.ping(other)
+    try:
+        with lab.trace() as recording, other.serve_udp(5000):
+            client.send_udp(other, 5000, b"before")
+            other.run(["nft", "-f", "-"], stdin=NEW, check=True)
+            listed = ["nft", "list", "tables"]
+            eventually(
+                lambda: "lab_trace" in other.run(listed, check=True).stdout, what="it is traced"
+            )
+            client.send_udp(other, 5000, b"behind")
+    finally:
+        other.run(["nft", "delete", "table", "ip", "fresh"], check=True)
+    before, behind = (t for t in recording.packets if t.packet.destination_port == 5000)
+    names = [[met.name for met in rules(t, "other", "nf_input")] for t in (before, behind)]
+    assert ["ip fresh" in " ".join(found) for found in names] == [False, True]
+    assert not [words for words in (*before.missing, *behind.missing) if "other" in words]
