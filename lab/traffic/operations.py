@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from lab.packets.icmp import ECHO_REPLY, ECHO_REQUEST, echo_request
 from lab.traffic.flows import FLOW_OPERATIONS
 from lab.traffic.measure import MEASUREMENTS
 from lab.traffic.probes import answer_refusals, probe_many
 
-ECHO_REPLY, ECHO_REQUEST = 0, 8
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20  # linux/socket.h, linux/if_packet.h
 
 
@@ -109,7 +109,7 @@ def ping(
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         for sequence in range(1, count + 1):
-            request = _echo_request(identifier, sequence, bytes.fromhex(payload))
+            request = echo_request(identifier, sequence, bytes.fromhex(payload))
             begun = time.monotonic_ns()
             try:
                 sock.sendto(request, (address, 0))
@@ -122,23 +122,6 @@ def ping(
             elif answer:
                 errors.append(answer)
     return {"sent": count, "rtt_us": rtt_us, "errors": errors}
-
-
-def _echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
-    head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
-    return (
-        struct.pack("!BBHHH", ECHO_REQUEST, 0, _checksum(head + payload), identifier, sequence)
-        + payload
-    )
-
-
-def _checksum(data: bytes) -> int:
-    # RFC 1071.
-    padded = data + b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return int(~total & 0xFFFF)
 
 
 def _await_echo(

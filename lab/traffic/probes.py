@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.packets.icmp import ECHO_REPLY, echo_request
+
 OPEN, REFUSED, SILENT, FAILED = "open", "refused", "silent", "failed"
 
 _UNLIMITED = {
@@ -25,7 +27,6 @@ _UNLIMITED = {
 }
 _SCTP = 132
 _ETH_P_IP = 0x0800
-_ICMP_ECHO, _ICMP_ECHO_REPLY = 8, 0
 _PROTOCOL_UNREACHABLE = 2
 
 
@@ -134,7 +135,7 @@ class _Prober:
             message = _init(probe.port)
             message = _ip_header(probe.address, len(message)) + message
         else:
-            message = _echo(os.getpid() & 0xFFFF)
+            message = echo_request(os.getpid() & 0xFFFF, 1)
         self.raw[probe.protocol].sendto(message, (probe.address, 0))
 
     def _listen_raw(self, sctp: bool) -> None:
@@ -189,7 +190,7 @@ class _Prober:
             found = self.expected.get(("sctp", sender, struct.unpack("!H", body[:2])[0]))
             if found is not None:
                 self._settle(found, OPEN if body[12] == 2 else REFUSED)
-        elif packet[9] == 1 and body[0] == _ICMP_ECHO_REPLY:
+        elif packet[9] == 1 and body[0] == ECHO_REPLY:
             if struct.unpack("!H", body[4:6])[0] == os.getpid() & 0xFFFF:
                 found = self.expected.get(("icmp", sender, 0))
                 if found is not None:
@@ -209,18 +210,6 @@ class _Prober:
 
 def _word(error: OSError) -> str:
     return REFUSED if error.errno == errno.ECONNREFUSED else FAILED
-
-
-def _checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _echo(identifier: int) -> bytes:
-    head = struct.pack("!BBHHH", _ICMP_ECHO, 0, 0, identifier, 1)
-    return struct.pack("!BBHHH", _ICMP_ECHO, 0, _checksum(head), identifier, 1)
 
 
 def _ip_header(address: str, size: int) -> bytes:

@@ -9,8 +9,8 @@ import struct
 from types import TracebackType
 
 from lab.errors import CheckFailed
+from lab.packets.icmp import ECHO_REPLY, echo_request
 
-ECHO_REQUEST, ECHO_REPLY = 8, 0
 _ROOM = 65_536
 
 
@@ -54,22 +54,6 @@ class Tun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum of some bytes (RFC 1071); over a correct header it is 0."""
-    padded = data + bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total
-
-
-def echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
-    """Return an ICMP echo request without IP header."""
-    # the checksum is taken over the message with zero in its own place
-    blank = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence) + payload
-    return blank[:2] + struct.pack("!H", checksum(blank)) + blank[4:]
 
 
 class Pinger:

@@ -1,8 +1,8 @@
 """A host made of thirty lines: a program behind a TUN device answers ICMP echo requests."""
 
 from lab import scenario
+from lab.packets.icmp import ECHO_REPLY, ECHO_REQUEST, checksum
 from lab.wire import Look, TwoHosts
-from lab.wire.tun import ECHO_REPLY, ECHO_REQUEST, checksum
 
 hosts = TwoHosts(delay_ms=5)
 PAYLOAD = b"written by hand"

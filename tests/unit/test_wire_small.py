@@ -3,6 +3,7 @@
 import pytest
 
 from lab.errors import UnsupportedError
+from lab.packets.icmp import checksum, echo_request
 from lab.wire.endpoint import pattern
 from lab.wire.events import CongestionState, TcpState
 from lab.wire.netem import translate
@@ -19,7 +20,6 @@ from lab.wire.rules import (
     data,
     everything,
 )
-from lab.wire.tun import checksum, echo_request
 
 PIECES = {
     "nothing": (0, 0),
