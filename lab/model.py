@@ -209,6 +209,7 @@ class Options:
             raise TopologyError(
                 f"option ct_tcp_max: {self.ct_tcp_max}", hint="use 1024 to 16777216 flows"
             )
+        # from JSON they come as a list
         object.__setattr__(self, "masquerade_exceptions", tuple(self.masquerade_exceptions))
         if self.native_routing_cidr:
             _network(self.native_routing_cidr, "option native_routing_cidr")
@@ -239,6 +240,7 @@ class Options:
 
 def _value_of(name: str, word: str, example: object) -> object:
     """The value that a word stands for, of the same type as another value of that option."""
+    # before int: Python counts booleans among the integers
     if isinstance(example, bool):
         if word not in ("true", "false"):
             raise TopologyError(f"option {name}: {word!r}", hint="say true or false")
@@ -276,6 +278,7 @@ class Topology:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
+        # a list is welcome in a description, and frozen all the same
         for name in ("nodes", "pods", "links"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_pod_name(self.name)
@@ -292,6 +295,7 @@ class Topology:
                     f"pod {pod.full_name!r}: node {pod.node!r} does not exist",
                     hint=did_you_mean(pod.node, known),
                 )
+            # places are found by one name, whatever they are
             if pod.full_name in known:
                 raise TopologyError(
                     f"pod {pod.full_name!r}: a node has the same name", hint="rename one of them"
@@ -326,6 +330,7 @@ class Topology:
             TopologyError: there is none; the hint names the nearest.
         """
         for pod in self.pods:
+            # `default/web` and `web` are one pod
             if name in (pod.full_name, f"{pod.namespace}/{pod.name}"):
                 return pod
         raise TopologyError(
@@ -374,6 +379,7 @@ def _refuse_duplicates(what: str, names: list[str]) -> None:
 
 def _check_networks(topology: Topology) -> None:
     underlay = _network(topology.underlay_cidr, "underlay_cidr")
+    # besides the nodes: network, broadcast, gateway, and one to spare
     if underlay.num_addresses < len(topology.nodes) + 4:
         raise TopologyError(
             f"underlay_cidr {underlay} is too small for {len(topology.nodes)} nodes",

@@ -225,6 +225,7 @@ def _running(request: pytest.FixtureRequest, topology: Topology) -> Iterator[Lab
     keep = bool(request.config.getoption("--keep-on-fail"))
     live = Lab(
         topology,
+        # workers of pytest-xdist are processes: the pid tells their labs apart
         name=f"{topology.name}-test-{os.getpid()}-{next(_numbers)}",
         engine=request.config.getoption("--lab-engine"),
     )
@@ -257,6 +258,7 @@ def trace(request: pytest.FixtureRequest, lab: Lab) -> Record:
     @contextmanager
     def record(**options: Any) -> Iterator[Recording]:  # noqa: ANN401 (those of Lab.trace)
         with lab.trace(**options) as recording:
+            # before the block runs: a test that fails inside it still leaves what was seen
             kept.recordings.append(recording)
             yield recording
 

@@ -60,6 +60,7 @@ def build() -> Any:  # noqa: ANN401 (typer's group type is private)
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_debug_flag)
+    # typer makes a group only of an application that has a command
     app.command("placeholder", hidden=True)(lambda: None)
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)

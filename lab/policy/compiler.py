@@ -245,6 +245,8 @@ class Compiler:
         self._forget_unused()
         pieces = self._normalised(policies)
         cidrs = frozenset(cidr for piece in pieces for cidr in piece.normal.cidrs)
+        # what is in no policy must not split identities: each more costs an entry in every map that
+        # allows it
         refinement = Refinement(
             frozenset(cidr for piece in pieces for cidr in piece.normal.pod_blocks),
             frozenset(name for piece in pieces for name in piece.normal.peer_port_names),
@@ -407,6 +409,7 @@ class _Run:
             egress = direction is Direction.EGRESS
             if direction not in isolated:
                 draft.allow.setdefault(EntryKey(0, egress), []).append(NOT_SELECTED)
+            # the kubelet has to reach its pods whatever policies say, for its probes
             elif not egress:
                 draft.allow.setdefault(EntryKey(HOST, egress), []).append(OWN_NODE)
             elif self.semantics is Semantics.K8S:
@@ -428,6 +431,7 @@ class _Run:
             return
         for span in rule.spans:
             for peer, first, last in self._resolved(span, peers, egress, ports):
+                # the map is a trie over bits: a range of ports is as many entries as aligned blocks
                 for port, bits in port_prefixes(first, last):
                     yield EntryKey(peer, egress, span.protocol, port, bits)
 
@@ -448,5 +452,6 @@ class _Run:
             elif isinstance(known, dict):
                 wanted = set(peers)
                 for peer, numbers in known.items():
+                    # a name has a number for each destination: "anybody" has to be written out
                     if 0 in wanted or peer in wanted:
                         yield from ((peer, number, number) for number in numbers)

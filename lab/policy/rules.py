@@ -123,6 +123,8 @@ def normalise(policy: Policy, semantics: Semantics) -> Normalised:
     networks = frozenset(
         canonical(cidr) for block in blocks for cidr in (block.cidr, *block.excepts)
     )
+    # Cilium's CIDR never matches a pod, so only Kubernetes' meaning needs pods told apart by
+    # address
     on_pods = isinstance(policy, NetworkPolicy) and semantics is Semantics.K8S
     return Normalised(
         rules=tuple(rules),
@@ -308,6 +310,7 @@ def _cilium_policy(policy: CiliumPolicy) -> tuple[list[Rule], list[Isolation]]:
         for number, rule in enumerate(written):
             peers, effective = _cilium_peers(rule, policy.namespace)
             needs = tuple(LabelMatch(labels.requirements(item, "any")) for item in rule.requires)
+            # a rule without effect still isolates (above), and its requirements narrow other rules
             if effective or needs:
                 found.append(
                     Rule(

@@ -105,11 +105,14 @@ class Keeper:
 
         todo = plan(self.facts.topology)
         fault = self.request.get("fault") or {}
+        # clang's objects are verified in threads meanwhile: loading takes longer than all
+        # namespaces and links
         self.engine.prepare(todo)
         for number, step in enumerate(todo, 1):
             begun = time.perf_counter()
             self.engine.step(step)
             self._timed(step, time.perf_counter() - begun)
+            # a message for each step would cost more than many of the steps
             if number % 16 == 0 or number == len(todo):
                 send(self.control, {"step": number, "of": len(todo)})
                 self._refuse_to_work_for_nobody()
@@ -202,6 +205,8 @@ class Keeper:
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
+            # whatever ends in this PID namespace ends up with its init, orphans of commands
+            # included
             while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
                 self.agent.reaped(*ended)
                 if ended[0] == self.prompting:
@@ -219,6 +224,7 @@ class Keeper:
     def _serve_client(self, client: socket.socket) -> None:
         try:
             request, fds = receive(client)
+            # no request brings descriptors: what a client sends all the same is not to pile up
             for fd in fds:
                 os.close(fd)
             try:
@@ -249,12 +255,15 @@ class Keeper:
                     self.engine.step(steps.from_json(step))
                 return {"ok": True}, ()
             case "topology":
+                # identities stay with their labels when pods come and go
                 known = self.facts.identities
                 self.facts = inventory(Topology.from_json(request["topology"]), known)
                 return {"ok": True}, ()
             case "agent":
                 return self._control_agent(request["action"]), ()
             case "remove":
+                # names and views first: each of them holds the namespace, and it goes with its last
+                # holder
                 mounts.forget_netns(request["netns"])
                 self._forget_view(request["netns"])
                 self.engine.remove_namespace(request["netns"])
@@ -321,6 +330,7 @@ class Keeper:
         if service not in SERVICES:
             raise LabError(f"unknown service {service!r}", hint=f"known: {', '.join(SERVICES)}")
         place = self.place_of(target) if target else None
+        # nothing but this pair ties a child to its caller: closing the end is what ends the child
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
@@ -408,6 +418,7 @@ class Keeper:
         try:
             if not ok:
                 raise KernelError(f"view of {netns!r}: could not be made", hint="see `lab doctor`")
+            # a mount namespace has no name: the descriptor outlives the child that made it
             return os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(ready)
@@ -449,6 +460,7 @@ def defect_message(error: Exception) -> dict[str, Any]:
 
 def _introduce(control: socket.socket, request: dict[str, Any]) -> None:
     """Tell the caller who owns the lab, before ``/proc`` becomes the lab's own."""
+    # the number in the machine's PID namespace, which callers know; inside it is 1
     own = Path("/proc/self/stat").read_text()
     pid = int(own.split()[0])
     started = registry.start_time(pid)
@@ -463,10 +475,12 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     request, fds = receive(control)
     listener = socket.socket(fileno=fds[0])
+    # before anything else exists: children and mounts made earlier would be outside
     unshare(CLONE_NEWPID | CLONE_NEWNS)
     # the fork is what enters the new PID namespace, as its init
     if os.fork():
         os._exit(0)
+    # Ctrl-C at the caller's terminal is not meant for the lab
     os.setsid()
     raise_file_limit()
     set_process_name(f"lab:{request['record']['name']}")

@@ -131,6 +131,7 @@ def _pidfd(record: registry.Record) -> int | None:
         fd = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return None
+    # asked after the descriptor was opened: it cannot become another process's any more
     if registry.start_time(record.pid) != record.start_time:
         os.close(fd)
         return None
@@ -201,6 +202,7 @@ def start(
         nodes=tuple(node.name for node in topology.nodes),
         pods=tuple(pod.full_name for pod in topology.pods),
     )
+    # with this process's own pid until the keeper has told its: a name is never taken twice
     registry.reserve(record)
     keeper = KeeperProcess(record, ours)
     try:
@@ -265,11 +267,15 @@ def _launch(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=_log(record.name),
+        # a long-lived process must not keep anybody's folder busy
         cwd="/",
+        # where this process found its modules, the keeper finds them, too, virtual environment or
+        # not
         env={**os.environ, "PYTHONPATH": os.pathsep.join([_HERE, *filter(None, sys.path)])},
     )
     # our copy would keep the connection open after the keeper has ended
     theirs.close()
+    # the socket is bound outside: inside, /run is the lab's own and nobody would find it
     send(control, request, (listener.fileno(), *terminal))
     listener.close()
     _become_owner(keeper, control, process)
@@ -311,6 +317,7 @@ def _follow(keeper: KeeperProcess, control: socket.socket, progress: Progress | 
         if "ready" in message:
             keeper.seconds = message["seconds"]
             return
+        # the provoked failure of a leak test: the keeper waits to be killed
         if "held" in message:
             return
         if progress is not None:

@@ -85,6 +85,7 @@ def throughput(address: str, port: int, seconds: float = 1.0, cpu: int = -1) -> 
         sock.shutdown(socket.SHUT_WR)
         # the server closes when it has read everything
         sock.recv(1)
+        # until the last byte is read, not until it is in the send buffer
         elapsed = time.perf_counter() - begun
     return {"gbps": sent * 8 / elapsed / 1e9}
 

@@ -133,6 +133,7 @@ class Bench:
                     f"no connection to the server's port {port}: {error}",
                     hint="look at the ladder: which part of the handshake was lost?",
                 ) from None
+        # again on the connection: not every option is inherited from the listener
         server.apply(accepted)
         return ours, self.adopt(SERVER, accepted)
 
@@ -174,6 +175,7 @@ class Bench:
         listener = self.server.socket()
         self._stack.callback(listener.close)
         options.apply(listener)
+        # connections of the experiment before may still be in TIME_WAIT on this port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((ADDRESS[SERVER], port))
         listener.listen(backlog)
@@ -277,6 +279,7 @@ class Bench:
         begun = receiver.received
         while receiver.received - begun < count:
             writers = [sender.raw] if sender.sent < wanted else []
+            # one thread for both ends: if each waited for the other, a full buffer would stop both
             readable, writable, _ = select.select([receiver.raw], writers, [], 20.0)
             if not readable and not writable:
                 raise CheckFailed(
@@ -415,6 +418,7 @@ class Bench:
         for name, space in spaces.items():
             self._set_up(name, space)
         self._spaces = spaces
+        # after the devices are up: what the kernel says on its own then is no part of the recording
         self._programs = IngressPrograms()
         stack.callback(self._programs.close)
         self._events = EventPrograms(*(space.inode for space in spaces.values()))
@@ -447,6 +451,7 @@ class Bench:
         link.set_up(space, _LOOPBACK)
         link.set_up(space, index)
         link.add_address(space, index, f"{ADDRESS[name]}/32")
+        # of the route: sockets take these windows from it, whatever the kernel's defaults are
         metrics = {"initcwnd": self.hosts.initial_window, "initrwnd": 64}
         if self.hosts.quick_ack:
             metrics["quickack"] = 1

@@ -20,6 +20,7 @@ from lab.wire.rules import Drop, Duplicate, Kind, PacketRule, Script, Way, descr
 _RULE = struct.Struct("<IBBHIIII16QII")
 _MAX_RULES = 8
 _MAX_ORDINAL = 16 * 64
+# their order is that of enum kind in impair.c
 _KINDS = tuple(Kind)
 _FATES = {Drop: 1, Duplicate: 2}
 _MAX_COPIES = 8

@@ -86,6 +86,7 @@ class Wire:
         self._heap: list[tuple[int, int, Delivery]] = []
         self._pushed = 0
         self._seen: list[tuple[Way, int, Fate, int, bytes]] = []
+        # by number of packet, in step with what was seen
         self._written: list[list[tuple[int, int]]] = []
         self._refused = 0
         self._real_time = _claim_real_time()
@@ -153,6 +154,7 @@ class Wire:
         except (EOFError, ConnectionResetError):
             return False
         if isinstance(order, Change):
+            # packets that are on their way keep what was decided for them
             self._judge.delay_ns = order.delay_ns
             self._judge.change(order.script)
             self._control.send(True)
@@ -171,6 +173,7 @@ class Wire:
 def _claim_real_time() -> bool:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_REAL_TIME_PRIORITY))
+    # without the right to it the wire still works, later now and then; the journal says so
     except OSError:
         return False
     return True
