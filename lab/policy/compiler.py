@@ -173,12 +173,17 @@ class _Selectors:
             return
         for number in stale:
             del self.known[number], self.indexes[number]
+        having: dict[str, set[int]] = {}
         for number in fresh:
             self.known[number] = identities[number].labels
             self.indexes[number] = index(identities[number].labels)
+            for key in self.indexes[number]:
+                having.setdefault(key, set()).add(number)
         for place, match in enumerate(self.matches):
             members = self.members[place]
-            now = {n for n in fresh if match.selects(self.indexes[n])}
+            # thousands of networks, each with a selector and an identity: only who has the label
+            candidates = fresh if match.needs is None else having.get(match.needs, set())
+            now = {n for n in candidates if match.selects(self.indexes[n])}
             if now or members & stale:
                 # the object stays the same when the members do: callers compare by identity
                 changed = (members - stale) | now

@@ -99,8 +99,15 @@ def pod_labels(
 
 def cidr_labels(network: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return the sorted labels of a network's identity: all known networks that contain it."""
+    return _cidr_labels(network, {_span(cidr): cidr for cidr in known})
+
+
+def _cidr_labels(network: str, known: Mapping[tuple[int, int], str]) -> tuple[str, ...]:
+    # networks that contain another begin where a longer or shorter prefix of it does
     low, high = _span(network)
-    around = [cidr for cidr in known if _span(cidr)[0] <= low and high <= _span(cidr)[1]]
+    masks = (0xFFFFFFFF >> length for length in range(33))
+    spans = {(low & ~mask, low | mask) for mask in masks if low | mask >= high}
+    around = [known[span] for span in spans if span in known]
     found = {f"cidr:{cidr}=" for cidr in around} | {f"{POD_BLOCK}{cidr}=" for cidr in around}
     return tuple(sorted(found | {"reserved:world="}))
 
@@ -170,6 +177,7 @@ class IdentityTable:
             found[2] = Identity(2, cidr_labels("0.0.0.0/0", ["0.0.0.0/0"]))
         for key, number in self.allocated.items():
             found[number] = Identity(number, key)
+        spans = {_span(cidr): cidr for cidr in cidrs}
         for network, number in self.networks.items():
-            found[number] = Identity(number, cidr_labels(network, cidrs))
+            found[number] = Identity(number, _cidr_labels(network, spans))
         return found

@@ -33,6 +33,12 @@ class LabelMatch:
         """Tell whether a label index (see :func:`index`) meets every requirement."""
         return all(_holds(requirement, labels) for requirement in self.requirements)
 
+    @property
+    def needs(self) -> str | None:
+        """A key without which nothing is selected; None where there is no such key."""
+        asked = (Operator.EXISTS, Operator.IN)
+        return next((item.key for item in self.requirements if item.operator in asked), None)
+
 
 def _holds(requirement: Requirement, labels: Mapping[str, str]) -> bool:
     value = labels.get(requirement.key)
