@@ -70,6 +70,7 @@ enum record_link {
 };
 
 struct record {
+	u64 sequence;	/* complete if this is one more than the number it was begun with */
 	u64 ns;		/* CLOCK_MONOTONIC */
 	u64 skb;	/* address of the buffer, 0 if there is none */
 	u64 head;	/* address of its storage: survives XDP and clones */
@@ -94,24 +95,45 @@ struct record {
 	u64 stack[RECORD_STACK_FRAMES];
 };
 
-_Static_assert(sizeof(struct record) == 96 + RECORD_PACKET_BYTES + 8 * RECORD_STACK_FRAMES,
+_Static_assert(sizeof(struct record) == 104 + RECORD_PACKET_BYTES + 8 * RECORD_STACK_FRAMES,
 	       "lab/observe/records.py unpacks these bytes");
 
 #define LIGHT_BYTES (__builtin_offsetof(struct record, packet) + LIGHT_PACKET_BYTES)
 
-/* One ring for all sources keeps them in the order in which they happened on each processor. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
-} trace_ring SEC(".maps");
+#define MMAPABLE (1 << 10)	/* BPF_F_MMAPABLE, an enumerator the preprocessor cannot see */
+#define CACHE_LINE_WORDS 8
+#define DEEPEST_NESTING 4	/* task, softirq, interrupt, NMI: each may be in a probe */
 
-/* Records that found the ring full, counted per processor: a trace with losses says so. */
+/* Where a processor is among its own records; the reader writes only to @taken. */
+struct lane {
+	u64 begun;
+	u64 lost;	/* records that found no room: a trace with losses says so */
+	u64 writer[CACHE_LINE_WORDS - 2];
+	u64 taken;
+	u64 reader[CACHE_LINE_WORDS - 1];
+};
+
+/* The collector creates both maps before loading: one lane for each processor there may be, and for
+ * each lane this many records of the length that a trace with or without stacks needs. A ring
+ * buffer of the kernel would cost a lock, two calls and a bus-locked store for each record.
+ */
+const volatile u32 lane_records = 1024;
+
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, u64);
-} trace_lost SEC(".maps");
+	__type(value, struct lane);
+} trace_lanes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct record);
+} trace_records SEC(".maps");
 
 /* Set before loading: a stack costs microseconds, so a measurement may leave it out. */
 const volatile u8 take_stacks = 1;
@@ -121,23 +143,28 @@ const volatile u8 consume_has_location = 1;
 
 static __always_inline struct record *record_begin(u16 kind)
 {
+	u32 cpu = bpf_get_smp_processor_id(), place;
 	struct record *record;
-	u64 *lost;
-	u32 zero = 0;
+	struct lane *lane;
+	u64 number;
 
-	/* decided when loading: the verifier knows the size, and that the stack is not touched */
-	record = take_stacks ?
-			 bpf_ringbuf_reserve(&trace_ring, sizeof(*record), 0) :
-			 bpf_ringbuf_reserve(&trace_ring, LIGHT_BYTES, 0);
-	if (!record) {
-		lost = bpf_map_lookup_elem(&trace_lost, &zero);
-		if (lost)
-			*lost += 1;
+	lane = bpf_map_lookup_elem(&trace_lanes, &cpu);
+	if (!lane)
+		return NULL;
+	/* a probe that interrupts this one between here and the next line takes a place, too */
+	if (lane->begun - lane->taken > lane_records - DEEPEST_NESTING) {
+		__sync_fetch_and_add(&lane->lost, 1);
 		return NULL;
 	}
-	__builtin_memset(record, 0, __builtin_offsetof(struct record, packet));
+	number = __sync_fetch_and_add(&lane->begun, 1);
+	place = cpu * lane_records + (number & (lane_records - 1));
+	record = bpf_map_lookup_elem(&trace_records, &place);
+	if (!record)
+		return NULL;
+	record->sequence = number;
+	__builtin_memset(&record->ns, 0, __builtin_offsetof(struct record, packet) - sizeof(u64));
 	record->ns = bpf_ktime_get_ns();
-	record->cpu = bpf_get_smp_processor_id();
+	record->cpu = cpu;
 	record->kind = kind;
 	return record;
 }
@@ -153,10 +180,12 @@ static __always_inline void record_stack(void *ctx, struct record *record)
 		record->stack_bytes = got;
 }
 
+/* The collector comes by itself: to wake it for each record would cost more than the record. */
 static __always_inline void record_end(struct record *record)
 {
-	/* the collector comes by itself: to wake it for each record would cost more than the record */
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	/* x86 lets others see stores in their order; the compiler must not move this one forward */
+	barrier();
+	*(volatile u64 *)&record->sequence += 1;
 }
 
 #endif

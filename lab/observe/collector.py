@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +31,18 @@ from lab.kernel.bpfattach import (
 )
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.btf import read_object
+from lab.kernel.lanes import Lanes
 from lab.kernel.netns import NetworkNamespace
 from lab.kernel.tcfilters import tc_filters
 from lab.observe.nfevents import NetfilterEar
 from lab.observe.programs import Probe, Where, usable
+from lab.observe.records import LIGHT_BYTES, MIND_BYTES, RECORD_BYTES
 from lab.plan.steps import globals_dir
 from lab.runtime.messages import receive, send
 
 if TYPE_CHECKING:
     from lab.runtime.keeper import Context
 
-RING_BYTES = 4 << 20
 MIND_RING_BYTES = 256 << 10
 MIND_SLOT, MIND_LOST_SLOT = 3, 4
 MIND_BY_TAIL = 1 << 32
@@ -63,16 +64,28 @@ _NO_CHAINS = frozenset({"underlay"})
 
 @dataclass(slots=True)
 class _Source:
-    """A ring, what came out of it, and how to ask how much did not."""
+    """Where records come from, and what came."""
 
-    ring: tracing.Ring
-    records: list[bytes]
+    ring: tracing.Ring | Lanes
+    record_bytes: int
+    records: list[bytes] = field(default_factory=list)
     size: int = 0
 
 
-def _load(path: str, config: dict[str, int], wanted: list[str]) -> Loaded:
-    # libbpf 1.1 does not know the section "netfilter": programs without a type are those
-    return load_object(path, default_type=ProgramType.NETFILTER, config=config, only=wanted)
+def load_probes(
+    path: str, lanes: Lanes, config: dict[str, int], wanted: list[str], kind: ProgramType
+) -> Loaded:
+    """Load the wanted programs of an object, to write into these lanes.
+
+    Args:
+        kind: of programs in sections whose name libbpf does not know.
+
+    Raises:
+        VerifierError: the verifier refused a program.
+        LabError: the kernel refused anything else.
+    """
+    config = {**config, "lane_records": lanes.records}
+    return load_object(path, default_type=kind, config=config, only=wanted, reuse=lanes.maps)
 
 
 class Collector:
@@ -112,14 +125,18 @@ class Collector:
         self.probes = usable(tracing.kernel_knows, light=light, alone=alone)
         wanted = [probe.name for probe in self.probes]
         path = arguments["object"]
+        lanes = self.lanes(LIGHT_BYTES if light else RECORD_BYTES)
         config = {"take_stacks": int(not light)}
         if vm.inside():
             config["recent_ns"] = EMULATED_RECENT_NS
+        # libbpf 1.1 does not know the section "netfilter": programs without a type are those
+        kind = ProgramType.NETFILTER
         try:
-            loaded = _load(path, config, wanted)
+            loaded = load_probes(path, lanes, config, wanted, kind)
         except VerifierError:
             # The kernel's way of saying that its consume_skb has one argument.
-            loaded = _load(path, {**config, "consume_has_location": 0}, wanted)
+            config["consume_has_location"] = 0
+            loaded = load_probes(path, lanes, config, wanted, kind)
         self.watch(loaded, path)
         for probe in self.probes:
             self._attach(probe)
@@ -127,17 +144,25 @@ class Collector:
         # the datapath counts since the lab began, not since this tracer did
         self.lost_before = self.lost()
 
+    def lanes(self, record_bytes: int) -> Lanes:
+        """Return the memory for the probes' records, now this collector's own.
+
+        Raises:
+            KernelError: memory is short.
+        """
+        lanes = self.stack.enter_context(Lanes(record_bytes))
+        self.source = _Source(lanes, record_bytes)
+        self.refusals = lanes.lost
+        return lanes
+
     def watch(self, loaded: Loaded, path: str) -> None:
-        """Take over what was loaded: its ring, its filter, the namespaces it looks at.
+        """Take over what was loaded: its filter, the namespaces it looks at.
 
         Args:
             loaded: from an object with the maps of bpf/probes/filter.h.
             path: of that object.
         """
         self.loaded: Loaded = self.stack.enter_context(loaded)
-        ring = tracing.Ring(self.loaded.maps["trace_ring"], RING_BYTES)
-        self.stack.callback(ring.close)
-        self.source = _Source(ring, [])
         self._find_filter(path)
         for inode in self.inodes.values():
             self.loaded.maps["trace_netns"].update(struct.pack("<I", inode), b"\1")
@@ -195,7 +220,7 @@ class Collector:
             self.stack.callback(ring.close)
             config = self.stack.enter_context(BpfMap.from_pin(folder / "cilium_runtime_config"))
             ring.take()  # what nobody read before
-            self.minds[self.inodes[node.name]] = (config, _Source(ring, []))
+            self.minds[self.inodes[node.name]] = (config, _Source(ring, MIND_BYTES))
 
     # -- serving ------------------------------------------------------------------------------
 
@@ -329,15 +354,14 @@ class Collector:
             taken = source.ring.take()
             if source.size > self.most_bytes:
                 # taken out all the same: what comes next must find room in the ring
-                self.dropped += len(taken)
+                self.dropped += sum(map(len, taken)) // source.record_bytes
                 continue
             source.records += taken
             source.size += sum(map(len, taken))
 
     def lost(self) -> int:
         """Return how many records found a ring full since the start of the lab's datapath."""
-        counts = self.loaded.maps["trace_lost"].lookup_percpu(struct.pack("<I", 0))
-        total = sum(struct.unpack("<Q", count)[0] for count in counts or ())
+        total = self.refusals()
         for config, _ in self.minds.values():
             told = config.lookup(struct.pack("<I", MIND_LOST_SLOT))
             total += struct.unpack("<Q", told)[0] if told else 0

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.errors import KernelError, UnsupportedError, VerifierError
-from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
+from lab.kernel.bpf import Loaded, Program, ProgramType
 from lab.kernel.bpfattach import Link, attach_kprobe
 from lab.kernel.functions import version, why_not
-from lab.observe.collector import Collector, answer_requests, attach_function
+from lab.kernel.lanes import Lanes
+from lab.observe.collector import Collector, answer_requests, attach_function, load_probes
 from lab.observe.functions import FUNCTIONS, Function
 from lab.observe.programs import Probe, Where
-from lab.observe.records import Kind
+from lab.observe.records import RECORD_BYTES, Kind
 
 if TYPE_CHECKING:
     from lab.runtime.keeper import Context
@@ -33,7 +34,7 @@ class FunctionCollector(Collector):
         """
         path = self.context.arguments["object"]
         usable = [found for function in FUNCTIONS if (found := self._usable(function))]
-        loaded = self._load(path, usable)
+        loaded = self._load(path, self.lanes(RECORD_BYTES), usable)
         self.watch(loaded, path)
         self.probes = tuple(probe for function in usable for probe in self._attached(function))
         if not self.probes:
@@ -51,12 +52,12 @@ class FunctionCollector(Collector):
         self.refused.append(f"{function.name}: {reason}")
         return None
 
-    def _load(self, path: str, usable: list[Function]) -> Loaded:
+    def _load(self, path: str, lanes: Lanes, usable: list[Function]) -> Loaded:
         """Load all; a program that the verifier refuses is left out and the others tried again."""
         while True:
             names = [n for f in usable for n in (f.program, f.over) if n]
             try:
-                return load_object(path, default_type=ProgramType.TRACING, only=names)
+                return load_probes(path, lanes, {}, names, ProgramType.TRACING)
             except VerifierError as error:
                 refused = [f for f in usable if f.program in error.message]
                 if not refused:

@@ -9,8 +9,8 @@ from enum import IntEnum, IntFlag
 COOKIE_BYTES = 16
 PACKET_BYTES = 192
 STACK_FRAMES = 32
-# struct record up to packet[], 96 bytes; struct mind_record with its note, 88
-_HEAD = struct.Struct("<6Q6IiII4HI")
+# struct record up to packet[], 104 bytes; struct mind_record with its note, 88
+_HEAD = struct.Struct("<8x6Q6IiII4HI")
 _MIND = struct.Struct("<QQIIIHH iBBBB 24s24s")
 # every header up to TCP's inside a tunnel
 LIGHT_PACKET_BYTES = 112
