@@ -109,49 +109,49 @@ struct ip_start {
 	__be16 ports[4];
 };
 
-/* Reads the IPv4 header at @at and the two ports behind it; returns the address of the transport
+/* Reads the IPv4 header at @at and the ports behind it; returns the address of the transport
  * header, 0 if this is no IPv4 packet.
  */
-static __always_inline u64 read_ip(u64 at, struct inner *inner)
+static __always_inline u64 read_ip(u64 at, struct ip_start *start)
 {
-	struct ip_start start;
 	u32 header;
 
-	if (bpf_probe_read_kernel(&start, sizeof(start), (void *)at) ||
-	    (start.ip.version_length >> 4) != 4)
+	if (bpf_probe_read_kernel(start, sizeof(*start), (void *)at) ||
+	    (start->ip.version_length >> 4) != 4)
 		return 0;
-	header = (start.ip.version_length & 15) * 4;
+	header = (start->ip.version_length & 15) * 4;
 	at += header;
-	if (header != sizeof(start.ip) &&
-	    bpf_probe_read_kernel(&start.ports, sizeof(start.ports), (void *)at))
+	if (header != sizeof(start->ip) &&
+	    bpf_probe_read_kernel(&start->ports, sizeof(start->ports), (void *)at))
 		return 0;
-	inner->id = start.ip.id + 1;
-	inner->tuple.source = start.ip.source;
-	inner->tuple.destination = start.ip.destination;
-	inner->tuple.protocol = start.ip.protocol;
-	inner->tuple.source_port = start.ports[0];
-	inner->tuple.destination_port = start.ports[1];
-	if (start.ip.protocol == PROTO_ICMP) {
-		inner->tuple.source_port = start.ports[2];
-		inner->tuple.destination_port = start.ports[2];
-	}
 	return at;
 }
 
 /* The innermost IPv4 packet behind @at: one level of VXLAN is looked through. */
 static __always_inline void read_inner(u64 at, struct inner *inner)
 {
-	struct inner outer;
-	u64 transport;
+	struct ip_start outer, behind, *start = &outer;
+	u64 transport = read_ip(at, &outer);
 
 	inner->id = 0;
-	transport = read_ip(at, inner);
-	if (!transport || inner->tuple.protocol != PROTO_UDP ||
-	    inner->tuple.destination_port != bpf_htons(vxlan_port))
+	if (!transport)
 		return;
-	outer = *inner;
-	if (!read_ip(transport + 16 + ETHERNET_HEADER, inner))
-		*inner = outer;
+	/* the values are taken out of the right one alone: to copy them again, in other widths, just
+	 * after they were stored makes the processor wait
+	 */
+	if (outer.ip.protocol == PROTO_UDP && outer.ports[1] == bpf_htons(vxlan_port) &&
+	    read_ip(transport + 16 + ETHERNET_HEADER, &behind))
+		start = &behind;
+	inner->id = start->ip.id + 1;
+	inner->tuple.source = start->ip.source;
+	inner->tuple.destination = start->ip.destination;
+	inner->tuple.protocol = start->ip.protocol;
+	inner->tuple.source_port = start->ports[0];
+	inner->tuple.destination_port = start->ports[1];
+	if (start->ip.protocol == PROTO_ICMP) {
+		inner->tuple.source_port = start->ports[2];
+		inner->tuple.destination_port = start->ports[2];
+	}
 }
 
 /* Where the network header is: a buffer just built of an XDP frame only knows where its data is. */

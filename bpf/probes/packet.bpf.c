@@ -319,7 +319,9 @@ static __always_inline int data_ready(void *ctx, const struct sock *sk)
 	/* the reader's free is not seen on newer kernels: here the address stops being ours */
 	if (family == AF_INET) {
 		forget(skb);
-		expect_reader(sk, skb);
+		/* without stacks nobody watches the reader's system call */
+		if (take_stacks)
+			expect_reader(sk, skb);
 	}
 	return 0;
 }

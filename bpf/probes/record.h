@@ -102,9 +102,10 @@ _Static_assert(sizeof(struct record) == 104 + RECORD_PACKET_BYTES + 8 * RECORD_S
 
 #define MMAPABLE (1 << 10)	/* BPF_F_MMAPABLE, an enumerator the preprocessor cannot see */
 #define CACHE_LINE_WORDS 8
-#define DEEPEST_NESTING 4	/* task, softirq, interrupt, NMI: each may be in a probe */
 
-/* Where a processor is among its own records; the reader writes only to @taken. */
+/* Where a processor is among its own records; the reader writes only to @taken. Both numbers begin
+ * with the first lap, so that an untouched record's zero is no number.
+ */
 struct lane {
 	u64 begun;
 	u64 lost;	/* records that found no room: a trace with losses says so */
@@ -141,27 +142,38 @@ const volatile u8 take_stacks = 1;
 /* The tracepoint consume_skb tells where: its second argument, missing in older kernels. */
 const volatile u8 consume_has_location = 1;
 
+static __always_inline struct lane *this_lane(u32 cpu)
+{
+	return bpf_map_lookup_elem(&trace_lanes, &cpu);
+}
+
+/* No store here is bus-locked: it would wait for all of the record before to reach the cache, which
+ * takes longer than everything else. An interrupt that takes the number in between is noticed.
+ */
 static __always_inline struct record *record_begin(u16 kind)
 {
 	u32 cpu = bpf_get_smp_processor_id(), place;
+	struct lane *lane = this_lane(cpu);
 	struct record *record;
-	struct lane *lane;
 	u64 number;
 
-	lane = bpf_map_lookup_elem(&trace_lanes, &cpu);
 	if (!lane)
 		return NULL;
-	/* a probe that interrupts this one between here and the next line takes a place, too */
-	if (lane->begun - lane->taken > lane_records - DEEPEST_NESTING) {
-		__sync_fetch_and_add(&lane->lost, 1);
+	number = lane->begun;
+	if (number - lane->taken >= lane_records) {
+		lane->lost += 1;
 		return NULL;
 	}
-	number = __sync_fetch_and_add(&lane->begun, 1);
+	*(volatile u64 *)&lane->begun = number + 1;
 	place = cpu * lane_records + (number & (lane_records - 1));
 	record = bpf_map_lookup_elem(&trace_records, &place);
 	if (!record)
 		return NULL;
-	record->sequence = number;
+	if (record->sequence - number <= 1) {
+		lane->lost += 1;
+		return NULL;
+	}
+	*(volatile u64 *)&record->sequence = number;
 	__builtin_memset(&record->ns, 0, __builtin_offsetof(struct record, packet) - sizeof(u64));
 	record->ns = bpf_ktime_get_ns();
 	record->cpu = cpu;

@@ -68,6 +68,8 @@ class Lanes:
             lanes = _shared(self._map["trace_lanes"], mmap.PROT_READ | mmap.PROT_WRITE)
             self._data = _shared(self._map["trace_records"], mmap.PROT_READ)
             self._lanes = (_Lane * cpus).from_buffer(lanes)
+            for lane in self._lanes:
+                lane.begun = lane.taken = self.records
             self._words = memoryview(self._data).cast("Q")
             self._owned = stack.pop_all()
 

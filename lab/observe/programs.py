@@ -65,7 +65,7 @@ PROBES = (
     _tracepoint(
         "on_napi_poll", Kind.NAPI_POLL, "napi_poll", "which poll a packet came with", light=False
     ),
-    _tracepoint("on_gro_receive", Kind.GRO_RECEIVE, "napi_gro_receive_entry", "GRO"),
+    _tracepoint("on_gro_receive", Kind.GRO_RECEIVE, "napi_gro_receive_entry", "GRO", light=False),
     _tracepoint(
         "on_gro_result", Kind.GRO_RESULT, "napi_gro_receive_exit", "what GRO did", light=False
     ),
@@ -77,7 +77,7 @@ PROBES = (
     ),
     _tracepoint("on_free", Kind.FREE, "kfree_skb", "drops and their reasons"),
     _tracepoint("on_consume", Kind.CONSUME, "consume_skb", "where a buffer ends in peace"),
-    _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions"),
+    _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions", light=False),
     _tracepoint("on_data_ready", Kind.DATA_READY, "sk_data_ready", "steps 18 and 19"),
     Probe(
         # Linux 6.1 lacks the tracepoint sk_data_ready
