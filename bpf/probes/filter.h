@@ -247,6 +247,17 @@ static __always_inline bool may_be_wanted(bool entry)
 	return entry || trace_filter.mode == MODE_ALL || bpf_jiffies64() <= trace_window;
 }
 
+/* The same where a packet may be seen first: while none is under way, only where it begins. Programs
+ * ask this before they call what is long: a stranger should cost a cache line of code.
+ */
+static __always_inline bool may_begin_in(u32 netns)
+{
+	if (trace_filter.mode == MODE_OFF)
+		return false;
+	return bpf_jiffies64() <= trace_window || !trace_filter.entry_netns ||
+	       trace_filter.entry_netns == netns;
+}
+
 static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_buffer *seen)
 {
 	struct inner inner;

@@ -133,18 +133,25 @@ int BPF_PROG(on_gro_result, int result)
 	return 0;
 }
 
-SEC("tp_btf/netif_rx")
-int BPF_PROG(on_netif_rx, struct sk_buff *skb)
+/* What needs nothing but the buffer and its device. A function of its own, called once it is clear
+ * that somebody may be looked for: strangers pass by every program, and pay for its length.
+ */
+static __noinline int seen_at_device(const struct sk_buff *skb, const struct net_device *dev, u16 kind)
 {
-	struct record *record = sight(KIND_NETIF_RX, skb, skb->dev);
+	struct record *record = sight(kind, skb, dev);
 
 	if (record)
 		finish(record);
 	return 0;
 }
 
-SEC("tp_btf/netif_receive_skb")
-int BPF_PROG(on_receive_skb, struct sk_buff *skb)
+SEC("tp_btf/netif_rx")
+int BPF_PROG(on_netif_rx, struct sk_buff *skb)
+{
+	return may_be_wanted(false) ? seen_at_device(skb, skb->dev, KIND_NETIF_RX) : 0;
+}
+
+static __noinline int seen_received(void *ctx, struct sk_buff *skb)
 {
 	struct record *record = sight(KIND_RECEIVE_SKB, skb, skb->dev);
 
@@ -156,11 +163,21 @@ int BPF_PROG(on_receive_skb, struct sk_buff *skb)
 	return 0;
 }
 
-SEC("tp_btf/net_dev_queue")
-int BPF_PROG(on_dev_queue, struct sk_buff *skb)
+SEC("tp_btf/netif_receive_skb")
+int BPF_PROG(on_receive_skb, struct sk_buff *skb)
 {
-	struct record *record = sight(KIND_DEV_QUEUE, skb, skb->dev);
+	return may_begin_in(netns_of(skb->dev)) ? seen_received(ctx, skb) : 0;
+}
 
+static __noinline int seen_queued(void *ctx, struct sk_buff *skb)
+{
+	struct record *record;
+
+	/* without stacks the device at the other end has to tell what passes through this one */
+	if (!take_stacks && trace_filter.entry_netns != netns_of(skb->dev) &&
+	    buffer_seen(place_of(skb), skb))
+		return 0;
+	record = sight(KIND_DEV_QUEUE, skb, skb->dev);
 	if (!record)
 		return 0;
 	record_stack(ctx, record);
@@ -168,14 +185,16 @@ int BPF_PROG(on_dev_queue, struct sk_buff *skb)
 	return 0;
 }
 
+SEC("tp_btf/net_dev_queue")
+int BPF_PROG(on_dev_queue, struct sk_buff *skb)
+{
+	return may_begin_in(netns_of(skb->dev)) ? seen_queued(ctx, skb) : 0;
+}
+
 SEC("tp_btf/net_dev_start_xmit")
 int BPF_PROG(on_dev_xmit, const struct sk_buff *skb, const struct net_device *dev)
 {
-	struct record *record = sight(KIND_DEV_XMIT, skb, dev);
-
-	if (record)
-		finish(record);
-	return 0;
+	return may_be_wanted(false) ? seen_at_device(skb, dev, KIND_DEV_XMIT) : 0;
 }
 
 /* On the way out of a socket a packet has no device yet: the socket says where it is. */
@@ -189,17 +208,13 @@ static __always_inline u32 netns_of_freed(const struct sk_buff *skb)
 	return sk->__sk_common.skc_net.net->ns.inum;
 }
 
-SEC("tp_btf/kfree_skb")
-int BPF_PROG(on_free, struct sk_buff *skb, void *location, u32 reason)
+static __noinline int seen_freed(void *ctx, struct sk_buff *skb, u64 location, u32 reason)
 {
-	struct record *record = NULL;
-
-	if (may_be_wanted(true))
-		record = sight_in(KIND_FREE, skb, skb->dev, netns_of_freed(skb));
+	struct record *record = sight_in(KIND_FREE, skb, skb->dev, netns_of_freed(skb));
 
 	if (!record)
 		return 0;
-	record->location = (u64)location;
+	record->location = location;
 	record->reason = reason;
 	record_stack(ctx, record);
 	finish(record);
@@ -207,9 +222,14 @@ int BPF_PROG(on_free, struct sk_buff *skb, void *location, u32 reason)
 	return 0;
 }
 
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(on_free, struct sk_buff *skb, void *location, u32 reason)
+{
+	return may_begin_in(netns_of_freed(skb)) ? seen_freed(ctx, skb, (u64)location, reason) : 0;
+}
+
 /* The buffer ends, the packet need not: XDP and segmentation copy it into others. */
-SEC("tp_btf/consume_skb")
-int BPF_PROG(on_consume, struct sk_buff *skb)
+static __noinline int seen_consumed(u64 *ctx, struct sk_buff *skb)
 {
 	struct record *record = sight(KIND_CONSUME, skb, skb->dev);
 
@@ -222,6 +242,12 @@ int BPF_PROG(on_consume, struct sk_buff *skb)
 	finish(record);
 	forget(skb);
 	return 0;
+}
+
+SEC("tp_btf/consume_skb")
+int BPF_PROG(on_consume, struct sk_buff *skb)
+{
+	return may_be_wanted(false) ? seen_consumed(ctx, skb) : 0;
 }
 
 static __always_inline bool route_wanted(const struct flowi4 *flow, const struct fib_nh_common *next)
@@ -291,7 +317,7 @@ static __always_inline int connection_ready(void *ctx, const struct sock *sk, u3
 }
 
 /* The newest packet of the queue is the one that the socket is woken for. */
-static __always_inline int data_ready(void *ctx, const struct sock *sk)
+static __noinline int data_ready(void *ctx, const struct sock *sk)
 {
 	const struct sk_buff *skb = sk->sk_receive_queue.prev;
 	u32 netns = sk->__sk_common.skc_net.net->ns.inum;
@@ -329,14 +355,14 @@ static __always_inline int data_ready(void *ctx, const struct sock *sk)
 SEC("tp_btf/sk_data_ready")
 int BPF_PROG(on_data_ready, const struct sock *sk)
 {
-	return data_ready(ctx, sk);
+	return may_be_wanted(false) ? data_ready(ctx, sk) : 0;
 }
 
 /* The same moment where the tracepoint is missing: what sk->sk_data_ready is for UDP and TCP. */
 SEC("fentry/sock_def_readable")
 int BPF_PROG(on_readable, const struct sock *sk)
 {
-	return data_ready(ctx, sk);
+	return may_be_wanted(false) ? data_ready(ctx, sk) : 0;
 }
 
 SEC("tp_btf/sock_rcvqueue_full")
@@ -583,7 +609,7 @@ static __always_inline struct record *netfilter_seen(const struct nf_hook_state 
 /* One netfilter program before and one behind every chain of a hook: what passes the first and
  * not the last was judged by a rule in between.
  */
-static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
+static __noinline int seen_by_netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 {
 	struct sk_buff *skb = ctx->skb;
 	struct record *record = netfilter_seen(ctx->state, skb, kind);
@@ -599,22 +625,26 @@ static __always_inline int netfilter(struct bpf_nf_ctx *ctx, u16 kind)
 SEC("netfilter")
 int netfilter_first(struct bpf_nf_ctx *ctx)
 {
-	return netfilter(ctx, KIND_NETFILTER_FIRST);
+	/* only where the packet leaves its sender, nothing told of it before */
+	bool entry = ctx->state->hook == NF_LOCAL_OUT;
+
+	return may_be_wanted(entry) ? seen_by_netfilter(ctx, KIND_NETFILTER_FIRST) : NF_ACCEPT;
 }
 
 SEC("netfilter")
 int netfilter_last(struct bpf_nf_ctx *ctx)
 {
-	return netfilter(ctx, KIND_NETFILTER_LAST);
+	return may_be_wanted(false) ? seen_by_netfilter(ctx, KIND_NETFILTER_LAST) : NF_ACCEPT;
 }
 
 static __always_inline void hook_sight(struct __sk_buff *ctx, u16 kind)
 {
-	struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
-	struct record *record = sight(kind, skb, skb->dev);
+	struct sk_buff *skb;
 
-	if (record)
-		finish(record);
+	if (!may_be_wanted(false))
+		return;
+	skb = bpf_cast_to_kern_ctx(ctx);
+	seen_at_device(skb, skb->dev, kind);
 }
 
 /* The sending socket's control group, behind the last netfilter hook. */
