@@ -47,6 +47,9 @@ struct {
 /* Until when (in jiffies) a wanted packet may be under way; before the first one: never. */
 u64 trace_window;
 
+/* Set before loading: programs that are attached and do nothing, to measure what that alone costs. */
+const volatile u8 nothing_wanted = 0;
+
 /* UDP port whose payload is an Ethernet frame behind eight bytes of VXLAN. */
 const volatile u16 vxlan_port = 8472;
 
@@ -242,7 +245,7 @@ static __always_inline bool in_lab(u32 netns)
  */
 static __always_inline bool may_be_wanted(bool entry)
 {
-	if (trace_filter.mode == MODE_OFF)
+	if (nothing_wanted || trace_filter.mode == MODE_OFF)
 		return false;
 	return entry || trace_filter.mode == MODE_ALL || bpf_jiffies64() <= trace_window;
 }
@@ -252,7 +255,7 @@ static __always_inline bool may_be_wanted(bool entry)
  */
 static __always_inline bool may_begin_in(u32 netns)
 {
-	if (trace_filter.mode == MODE_OFF)
+	if (nothing_wanted || trace_filter.mode == MODE_OFF)
 		return false;
 	return bpf_jiffies64() <= trace_window || !trace_filter.entry_netns ||
 	       trace_filter.entry_netns == netns;

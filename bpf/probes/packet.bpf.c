@@ -257,7 +257,7 @@ static __always_inline bool route_wanted(const struct flowi4 *flow, const struct
 	if (recent_buffer())
 		return true;
 	/* the sender's own look-up comes before there is a buffer */
-	if (trace_filter.mode == MODE_OFF ||
+	if (!may_be_wanted(true) ||
 	    (want->protocol && want->protocol != flow->__fl_common.flowic_proto))
 		return false;
 	/* the sender's: others ask for the same destination where they pass */
@@ -641,10 +641,11 @@ static __always_inline void hook_sight(struct __sk_buff *ctx, u16 kind)
 {
 	struct sk_buff *skb;
 
-	if (!may_be_wanted(false))
+	if (!may_be_wanted(kind == KIND_CGROUP_EGRESS))
 		return;
 	skb = bpf_cast_to_kern_ctx(ctx);
-	seen_at_device(skb, skb->dev, kind);
+	if (kind != KIND_CGROUP_EGRESS || may_begin(netns_of(skb->dev)))
+		seen_at_device(skb, skb->dev, kind);
 }
 
 /* The sending socket's control group, behind the last netfilter hook. */

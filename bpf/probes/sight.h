@@ -51,7 +51,8 @@ static __always_inline void fill_buffer(struct record *record, const struct sk_b
 /* A program on the way out may drop a packet before anything else reports it. */
 static __always_inline bool may_begin(u16 kind)
 {
-	return kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE;
+	return kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE ||
+	       kind == KIND_CGROUP_EGRESS;
 }
 
 /* A record about a buffer in a namespace that the caller knows, unless nobody wants it. */

@@ -34,7 +34,7 @@ int BPF_PROG(on_socket_read, struct sock *sk, int got, int flags)
 	u64 key = (u64)sk, *skb;
 	struct record *record;
 
-	if (trace_filter.mode == MODE_OFF || got <= 0)
+	if (got <= 0 || !may_be_wanted(true))
 		return 0;
 	skb = bpf_map_lookup_elem(&trace_sockets, &key);
 	if (!skb)

@@ -126,7 +126,8 @@ class Collector:
         wanted = [probe.name for probe in self.probes]
         path = arguments["object"]
         lanes = self.lanes(LIGHT_BYTES if light else RECORD_BYTES)
-        config = {"take_stacks": int(not light)}
+        idle = bool(arguments.get("idle"))
+        config = {"take_stacks": int(not light), "nothing_wanted": int(idle)}
         if vm.inside():
             config["recent_ns"] = EMULATED_RECENT_NS
         # libbpf 1.1 does not know the section "netfilter": programs without a type are those

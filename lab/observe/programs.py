@@ -35,6 +35,7 @@ class Probe:
         gives: what is lost without it, for the reader.
         unless: a name in the kernel's BTF that makes it needless.
         light: also used where every packet counts: what it tells, no other probe does.
+        light_unless: a name in the kernel's BTF with which a light trace does without it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Probe:
     gives: str
     unless: str = ""
     light: bool = True
+    light_unless: str = ""
 
 
 def _tracepoint(name: str, kind: Kind, tracepoint: str, gives: str, *, light: bool = True) -> Probe:
@@ -71,7 +73,15 @@ PROBES = (
     ),
     _tracepoint("on_netif_rx", Kind.NETIF_RX, "netif_rx", "the backlog queue", light=False),
     _tracepoint("on_receive_skb", Kind.RECEIVE_SKB, "netif_receive_skb", "step 5"),
-    _tracepoint("on_dev_queue", Kind.DEV_QUEUE, "net_dev_queue", "sending through a device"),
+    Probe(
+        "on_dev_queue",
+        Kind.DEV_QUEUE,
+        Where.TRACEPOINT,
+        "btf_trace_net_dev_queue",
+        "sending through a device",
+        # a packet begins at its sender's control group, where the kernel lets that be watched
+        light_unless=_CAST,
+    ),
     _tracepoint(
         "on_dev_xmit", Kind.DEV_XMIT, "net_dev_start_xmit", "handing to the driver", light=False
     ),
@@ -153,7 +163,6 @@ PROBES = (
         Where.CGROUP_EGRESS,
         _CAST,
         "the control group of the sending socket",
-        light=False,
     ),
     Probe(
         "cgroup_ingress",
@@ -184,14 +193,22 @@ def usable(
         for probe in PROBES
         if kernel_knows(probe.needs)
         and not (probe.unless and kernel_knows(probe.unless))
-        and (probe.light or not light)
+        and (not light or _is_light(probe, kernel_knows))
         and (alone or probe.unless != _NETFILTER)
     )
 
 
-def left_out() -> tuple[str, ...]:
-    """Return one sentence per probe that a light trace does without."""
-    return tuple(f"{probe.gives}: left out of a light trace" for probe in PROBES if not probe.light)
+def _is_light(probe: Probe, kernel_knows: Callable[[str], bool]) -> bool:
+    return probe.light and not (probe.light_unless and kernel_knows(probe.light_unless))
+
+
+def left_out(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:
+    """Return one sentence per probe that a light trace does without on this kernel."""
+    return tuple(
+        f"{probe.gives}: left out of a light trace"
+        for probe in usable(kernel_knows)
+        if not _is_light(probe, kernel_knows)
+    )
 
 
 def missing(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ class Tracer(Service):
             collector's own bound.
         alone: nobody watches functions beside it: it probes some itself where the kernel has no
             programs in netfilter's hooks.
+        idle: attach programs that return at once and record nothing: what being attached costs.
 
     Raises:
         UnsupportedError: the kernel has no BTF.
@@ -88,7 +89,13 @@ class Tracer(Service):
     reading = TRACEPOINTS
 
     def __init__(
-        self, lab: Lab, *, stacks: bool = True, most_bytes: int = 0, alone: bool = True
+        self,
+        lab: Lab,
+        *,
+        stacks: bool = True,
+        most_bytes: int = 0,
+        alone: bool = True,
+        idle: bool = False,
     ) -> None:
         self._lab = lab
         self._stacks = stacks
@@ -100,6 +107,7 @@ class Tracer(Service):
             stacks=stacks,
             most_bytes=most_bytes,
             alone=alone,
+            idle=idle,
             cgroup=lab.keeper.record.cgroup,
         )
         answer = self._receive()
@@ -225,7 +233,7 @@ class Tracer(Service):
 
     def _missing(self, _: list[str]) -> tuple[str, ...]:
         """What this kernel cannot tell, a sentence each; given what the collector was refused."""
-        return missing(tracing.kernel_knows) + (() if self._stacks else left_out())
+        return missing(tracing.kernel_knows) + (() if self._stacks else left_out(tracing.kernel_knows))
 
     def clear(self) -> None:
         """Forget what was recorded so far."""

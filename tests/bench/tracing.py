@@ -118,9 +118,11 @@ def cases(lab: Lab, cost: Callable[[], float]) -> dict[str, tuple[str, Callable[
     """Return what is measured with its goal, by name."""
     address = str(lab.pod("server").address)
 
-    def with_tracer(stacks: bool, want: Callable[[Tracer], None]) -> Callable[[], float]:
+    def with_tracer(
+        stacks: bool, want: Callable[[Tracer], None], *, idle: bool = False
+    ) -> Callable[[], float]:
         def run() -> float:
-            with Tracer(lab, stacks=stacks) as tracer:
+            with Tracer(lab, stacks=stacks, idle=idle) as tracer:
                 want(tracer)
                 cost_ns = cost()
                 tracer.pause()
@@ -143,13 +145,14 @@ def cases(lab: Lab, cost: Callable[[], float]) -> dict[str, tuple[str, Callable[
         tracer.only_flow(flow, sender="client", mind=False)
 
     return {
-        "attached, nothing wanted": ("", with_tracer(True, lambda tracer: tracer.pause())),
-        "armed for a cookie": ("+10 %", with_tracer(True, cookie)),
-        "armed for another flow": ("+10 %", with_tracer(True, other_flow)),
-        "armed for a cookie, light": ("+10 %", with_tracer(False, cookie)),
-        "armed for another flow, light": ("+10 %", with_tracer(False, other_flow)),
-        "every packet traced, no stacks": ("+25 %", with_tracer(False, this_flow)),
-        "every packet traced, stacks": ("", with_tracer(True, this_flow)),
+        "light: programs that do nothing": ("", with_tracer(False, cookie, idle=True)),
+        "light: armed for a cookie": ("+10 %", with_tracer(False, cookie)),
+        "light: armed for another flow": ("+10 %", with_tracer(False, other_flow)),
+        "light: every packet traced": ("+25 %", with_tracer(False, this_flow)),
+        "stacks: programs that do nothing": ("", with_tracer(True, cookie, idle=True)),
+        "stacks: armed for a cookie": ("+10 %", with_tracer(True, cookie)),
+        "stacks: armed for another flow": ("+10 %", with_tracer(True, other_flow)),
+        "stacks: every packet traced": ("", with_tracer(True, this_flow)),
     }
 
 
