@@ -19,8 +19,7 @@ from lab.errors import KernelError
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType, possible_cpus
 
 _MMAPABLE = 1 << 10
-_MOST_BYTES = 16 << 20
-_MOST_RECORDS, _FEWEST_RECORDS = 16384, 256
+_FEWEST_RECORDS = 256
 
 
 class _Lane(ctypes.Structure):
@@ -40,6 +39,7 @@ class Lanes:
 
     Args:
         record_bytes: length of a record, a multiple of 8; its first word is its number.
+        most_bytes: of memory for all lanes together, if that leaves each a few records.
 
     Raises:
         KernelError: memory is short, or the kernel (before 5.5) cannot share arrays.
@@ -49,12 +49,12 @@ class Lanes:
         records: places in each lane; the programs' constant ``lane_records``.
     """
 
-    def __init__(self, record_bytes: int) -> None:
+    def __init__(self, record_bytes: int, most_bytes: int) -> None:
         self.record_bytes = record_bytes
         cpus = possible_cpus()
-        fitting = _MOST_BYTES // (record_bytes * cpus)
+        fitting = max(1, most_bytes // (record_bytes * cpus))
         # a power of two: the writer finds a number's place with a mask
-        self.records = max(_FEWEST_RECORDS, min(_MOST_RECORDS, 1 << fitting.bit_length() - 1))
+        self.records = max(_FEWEST_RECORDS, 1 << fitting.bit_length() - 1)
         with ExitStack() as stack:
             self._map = {
                 name: stack.enter_context(

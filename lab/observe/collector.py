@@ -43,11 +43,15 @@ from lab.runtime.messages import receive, send
 if TYPE_CHECKING:
     from lab.runtime.keeper import Context
 
+FEW_BYTES, MANY_BYTES = 16 << 20, 64 << 20
+"""Room for records that nobody has fetched: with stacks, and of a light trace of many packets."""
 MIND_RING_BYTES = 256 << 10
 MIND_SLOT, MIND_LOST_SLOT = 3, 4
 MIND_BY_TAIL = 1 << 32
 MODE_COOKIE, MODE_TUPLE = 1, 2
-POLL_S = 0.02
+POLL_S, BUSY_POLL_S = 0.01, 0.001
+BUSY_BYTES = 256 << 10
+"""As much as this at once: more comes than a slow reader would find room for."""
 EMULATED_RECENT_NS = 100_000_000
 """What a millisecond is in software emulation, with neighbours: between two hooks of a packet."""
 EMULATED_LINGER = 10
@@ -151,7 +155,8 @@ class Collector:
         Raises:
             KernelError: memory is short.
         """
-        lanes = self.stack.enter_context(Lanes(record_bytes))
+        room = MANY_BYTES if record_bytes == LIGHT_BYTES else FEW_BYTES
+        lanes = self.stack.enter_context(Lanes(record_bytes, room))
         self.source = _Source(lanes, record_bytes)
         self.refusals = lanes.lost
         return lanes
@@ -237,6 +242,9 @@ class Collector:
                 send(connection, {"ok": True, "legacy": sorted(self.ear.counted)})
             case "collect":
                 self._send_records(connection, places=bool(request.get("places")))
+            case "count":
+                held = self.source.size // self.source.record_bytes
+                send(connection, {"held": held, "lost": self.lost() - self.lost_before})
             case "legacy":
                 send(connection, {"legacy": self.ear.legacy()})
             case "policies":
@@ -348,17 +356,25 @@ class Collector:
         for config, _ in self.minds.values():
             config.update(struct.pack("<I", MIND_SLOT), struct.pack("<Q", value))
 
-    def drain(self) -> None:
-        """Move what the rings hold into memory; beyond a bound records count as lost."""
+    def drain(self) -> bool:
+        """Move what the rings hold into memory; beyond a bound records count as lost.
+
+        Returns:
+            Whether so much came that the next look should be soon.
+        """
         self.ear.drain()
+        came = 0
         for source in (self.source, *(mind for _, mind in self.minds.values())):
             taken = source.ring.take()
+            size = sum(map(len, taken))
+            came += size
             if source.size > self.most_bytes:
                 # taken out all the same: what comes next must find room in the ring
-                self.dropped += sum(map(len, taken)) // source.record_bytes
+                self.dropped += size // source.record_bytes
                 continue
             source.records += taken
-            source.size += sum(map(len, taken))
+            source.size += size
+        return came > BUSY_BYTES
 
     def lost(self) -> int:
         """Return how many records found a ring full since the start of the lab's datapath."""
@@ -432,13 +448,15 @@ def answer_requests(collector: Collector, connection: socket.socket) -> None:
     try:
         collector.start()
         send(connection, collector.describe())
+        busy = False
         while True:
-            # probes wake nobody (BPF_RB_NO_WAKEUP): rings are emptied while the caller is quiet
-            readable, _, _ = select.select([connection], [], [], POLL_S)
+            # probes wake nobody: what they wrote is fetched while the caller is quiet
+            pause_s = BUSY_POLL_S if busy else POLL_S
+            readable, _, _ = select.select([connection], [], [], pause_s)
             if readable:
                 request, _ = receive(connection)
                 collector.answer(request, connection)
             else:
-                collector.drain()
+                busy = collector.drain()
     finally:
         collector.close()

@@ -233,7 +233,8 @@ class Tracer(Service):
 
     def _missing(self, _: list[str]) -> tuple[str, ...]:
         """What this kernel cannot tell, a sentence each; given what the collector was refused."""
-        return missing(tracing.kernel_knows) + (() if self._stacks else left_out(tracing.kernel_knows))
+        knows = tracing.kernel_knows
+        return missing(knows) + (() if self._stacks else left_out(knows))
 
     def clear(self) -> None:
         """Forget what was recorded so far."""
@@ -241,6 +242,11 @@ class Tracer(Service):
         self._records.clear()
         self._notes.clear()
         self._told.clear()
+
+    def count(self) -> tuple[int, int]:
+        """Return how many records wait to be fetched, and how many were lost, fetching none."""
+        counted = self._ask(op="count")
+        return int(counted["held"]), int(counted["lost"])
 
     def _settle(self, settle_s: float) -> None:
         """Fetch until nothing new came for a while, but not for ever: traffic may never end."""

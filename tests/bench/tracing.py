@@ -30,7 +30,9 @@ ROUNDS = int(os.environ.get("LAB_BENCH_ROUNDS", "7"))
 CHUNKS, CHUNK, PAUSE_S = 20, 120, 0.025
 """So many datagrams at a time, then a pause, in which the collector empties the ring: a packet
 whose records found no room would look cheap."""
-FLOOD_S = 5
+FLOOD_S, FULL_RATE_CHUNK = 5, 5000
+HELD_BYTES = 4 << 30
+"""What a collector may hold that nobody asks: some seconds of every packet's records."""
 PORT, OTHER = 5000, 5001
 GENERATOR = Path(__file__).parents[1] / "live" / "live_frames.py"
 RECEIVER = """
@@ -185,6 +187,27 @@ def costs(lab: Lab, path: Loop) -> dict[str, list[float]]:
     return measured
 
 
+def sustained(lab: Lab, path: Loop) -> None:
+    """Trace every packet for some seconds at the full rate of the path; print what was lost."""
+    destination = str(lab.pod("server").address)
+    flow = Flow(destination=destination, destination_port=PORT, protocol=17)
+
+    def rate() -> float:
+        begun, packets = time.perf_counter(), 0
+        while time.perf_counter() - begun < FLOOD_S:
+            path.burst(1, FULL_RATE_CHUNK, 0)
+            packets += FULL_RATE_CHUNK + 1
+        return packets / (time.perf_counter() - begun)
+
+    free = rate()
+    with Tracer(lab, stacks=False, most_bytes=HELD_BYTES) as tracer:
+        tracer.only_flow(flow, sender="client", mind=False)
+        traced = rate()
+        held, lost = tracer.count()
+    print(f"every packet traced for {FLOOD_S} s, light: {traced:.0f}/s, untraced {free:.0f}/s")
+    print(f"  events {held}, events lost {lost} (goal 0)")
+
+
 @contextmanager
 def flood(lab: Lab, where: str, ifindex: int, frame: bytes) -> Iterator[list[float]]:
     """Inject copies of a frame meanwhile; afterwards the list holds how many a second."""
@@ -240,6 +263,7 @@ def main() -> None:
         print(f"UDP, pod to pod over the tunnel, nothing attached: {base:.0f} ns per datagram")
         for name, (goal, _) in cases(lab, path.burst).items():
             print(row(name, measured[name], 100, "%", goal))
+        sustained(lab, path)
         arms = [arming(lab) for _ in range(ROUNDS)]
         print(row("arm", [a for a, _ in arms], 1000, "ms", "300 ms"))
         print(row("disarm", [d for _, d in arms], 1000, "ms", "300 ms"))
