@@ -117,6 +117,7 @@ static __always_inline bool mind_armed(const struct __sk_buff *ctx)
 }
 
 #define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */
+#define MIND_TUNNEL_PORT 8472	 /* VXLAN_PORT of encap.h, which is built on this file */
 #define MIND_BY_TAIL (1ULL << 32)
 #define MIND_PORT_SHIFT 48
 
@@ -126,7 +127,9 @@ struct mind_ends {
 	__be16 ports[2];
 };
 
-static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 wanted)
+/* @tunnel: set if the packet is for the tunnel's port: else nothing is inside it. */
+static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 wanted,
+					 bool *tunnel)
 {
 	__be16 port = wanted >> MIND_PORT_SHIFT;
 	struct mind_ends ends = {};
@@ -134,6 +137,7 @@ static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 
 
 	if (bpf_skb_load_bytes(ctx, at + offsetof(struct iphdr, saddr), &ends, sizeof(ends)))
 		return false;
+	*tunnel = ends.ports[1] == bpf_htons(MIND_TUNNEL_PORT);
 	return (ends.addrs[0] == addr && (!port || ends.ports[0] == port)) ||
 	       (ends.addrs[1] == addr && (!port || ends.ports[1] == port));
 }
@@ -147,6 +151,7 @@ static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 
 static __always_inline bool mind_wants(struct __sk_buff *ctx)
 {
 	__u64 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
+	bool tunnel = false;
 	__u32 tail = 0;
 
 	if (likely(wanted <= 1))
@@ -154,8 +159,8 @@ static __always_inline bool mind_wants(struct __sk_buff *ctx)
 	if (wanted & MIND_BY_TAIL)
 		return !bpf_skb_load_bytes(ctx, ctx->len - sizeof(tail), &tail, sizeof(tail)) &&
 		       tail == (__u32)wanted;
-	return mind_has_end(ctx, ETH_HLEN, wanted) ||
-	       mind_has_end(ctx, ETH_HLEN + MIND_TUNNEL_BYTES, wanted);
+	return mind_has_end(ctx, ETH_HLEN, wanted, &tunnel) ||
+	       (tunnel && mind_has_end(ctx, ETH_HLEN + MIND_TUNNEL_BYTES, wanted, &tunnel));
 }
 
 VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Tracepoints and hook programs that watch a packet on a kernel without function probes.
  *
- * Each program: is the packet wanted (filter.h), then one record (record.h) into one ring.
+ * Each program: is the packet wanted (filter.h), then one record (record.h) in its processor's lane.
  * The collector loads those whose tracepoint the running kernel has.
  */
 #include "policy.h"
