@@ -75,6 +75,14 @@ class _Source:
     records: list[bytes] = field(default_factory=list)
     size: int = 0
 
+    def keep(self, stretch: bytes, most_bytes: int) -> int:
+        """Keep as many records of a stretch as fit; return how many did not."""
+        room = max(0, most_bytes - self.size) // self.record_bytes * self.record_bytes
+        if kept := stretch[:room]:
+            self.records.append(kept)
+            self.size += len(kept)
+        return (len(stretch) - len(kept)) // self.record_bytes
+
 
 def load_probes(
     path: str, lanes: Lanes, config: dict[str, int], wanted: list[str], kind: ProgramType
@@ -357,7 +365,7 @@ class Collector:
             config.update(struct.pack("<I", MIND_SLOT), struct.pack("<Q", value))
 
     def drain(self) -> bool:
-        """Move what the rings hold into memory; beyond a bound records count as lost.
+        """Move what the probes wrote into memory of its own; beyond a bound records count as lost.
 
         Returns:
             Whether so much came that the next look should be soon.
@@ -365,19 +373,14 @@ class Collector:
         self.ear.drain()
         came = 0
         for source in (self.source, *(mind for _, mind in self.minds.values())):
-            taken = source.ring.take()
-            size = sum(map(len, taken))
-            came += size
-            if source.size > self.most_bytes:
-                # taken out all the same: what comes next must find room in the ring
-                self.dropped += size // source.record_bytes
-                continue
-            source.records += taken
-            source.size += size
+            for stretch in source.ring.take():
+                came += len(stretch)
+                # taken out all the same: what comes next must find room where it was
+                self.dropped += source.keep(stretch, self.most_bytes)
         return came > BUSY_BYTES
 
     def lost(self) -> int:
-        """Return how many records found a ring full since the start of the lab's datapath."""
+        """Return how many records found no room since the start of the lab's datapath."""
         total = self.refusals()
         for config, _ in self.minds.values():
             told = config.lookup(struct.pack("<I", MIND_LOST_SLOT))

@@ -501,7 +501,7 @@ def journeys(records: Iterable[Record]) -> tuple[Journey, ...]:
         records: of any number of packets, in any order.
     """
     identifier = _Identifier()
-    # the ring keeps the order of each processor only
+    # the lanes keep the order of each processor only
     for record in sorted(records, key=lambda record: record.ns):
         identifier.take(record)
     _by_content(identifier.journeys)
