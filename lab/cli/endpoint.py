@@ -69,6 +69,7 @@ def find(live: Lab, endpoint: str, node: str) -> EndpointStatus:
     found = [
         item
         for item in every
+        # ids are unique on a node, and two nodes may have the same
         if endpoint in (str(item.id), item.pod or item.node) and node in ("", item.node)
     ]
     if len(found) > 1:

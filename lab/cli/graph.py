@@ -68,6 +68,7 @@ def find_topology(name: str) -> Topology:
     from lab.runtime.registry import labs
     from lab.scenarios import load_topology
 
+    # a lab first: it may have been changed since it was built from the file
     if any(record.name == name for record in labs()):
         lab = Lab.attach(name)
         lab.close()

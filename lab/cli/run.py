@@ -41,6 +41,7 @@ def run_command(
             runs: list[Report] = []
             for _ in range(repeat):
                 report = scenario.run(engine=engine)
+                # of the first run only: the others come out the same, or are counted as different
                 if pictures is not None and not runs:
                     _draw(report, pictures)
                 # recordings are large, and drawn by now

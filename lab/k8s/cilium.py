@@ -69,6 +69,7 @@ def _read_spec(item: Item, meta: Meta, namespace: str | None) -> CiliumPolicy:
     fields = item.fields(
         *_SECTIONS, "endpointSelector", "nodeSelector", "enableDefaultDeny", "description", "labels"
     )
+    # read and refused by name: a policy that is silently not enforced would be worse than none
     if "nodeSelector" in fields:
         fields["nodeSelector"].fail(
             "policies for nodes (the host firewall) are not enforced yet",
@@ -131,6 +132,7 @@ def _refuse_combinations(item: Item, fields: dict[str, Item], side: str) -> None
     used = [
         side + name
         for name in ("Endpoints", "CIDR", "CIDRSet", "Entities")
+        # an empty list is written, and selects nobody: it does not count as a second kind of peer
         if side + name in fields and fields[side + name].items()
     ]
     if len(used) > 1:

@@ -209,6 +209,7 @@ def _services(lab: Lab, world: World, _: Kind) -> _Table:
             f"{port.port}" + (f":{port.node_port}" if port.node_port else "") + f"/{port.protocol}"
             for port in service.ports
         )
+        # chosen by the lab: not in the manifest, so not in the ports above
         if node_ports and not any(port.node_port for port in service.ports):
             ports += " (" + ",".join(map(str, node_ports)) + ")"
         selector = ",".join(f"{key}={value}" for key, value in service.selector or ())
@@ -233,6 +234,7 @@ def _endpoints(lab: Lab, world: World, _: Kind) -> _Table:
     places = {f"{p.namespace}/{p.name}": p for p in world.topology.pods}
     rows = []
     for service in world.objects.of(ServiceObject):
+        # those of a service without selector are written by hand, and listed below
         if not service.selector:
             continue
         pods = selected_pods(world, service)
@@ -247,6 +249,7 @@ def _endpoints(lab: Lab, world: World, _: Kind) -> _Table:
         ]
         ports = []
         for port in service.ports:
+            # a named port may have another number in each pod
             numbers = {n for pod in pods if (n := target_port(pod, port)) is not None}
             ports += [
                 {"name": port.name, "port": number, "protocol": port.protocol}

@@ -156,6 +156,7 @@ def delete(lab: Lab, keys: Iterable[Key]) -> Outcome:
 def _following(lab: Lab, state: State, objects: Objects) -> World:
     topology = lab.topology
     world = replace(state, objects=objects).world(settled(lab))
+    # nodes are built before the first pod; another one would be another underlay for all of them
     if {node.name for node in world.topology.nodes} != {node.name for node in topology.nodes}:
         raise InputError("a running lab cannot get other nodes", hint="bring it up anew")
     _check(world, state.semantics)
@@ -196,6 +197,7 @@ class _Change:
             for pod in done:
                 self.lab.remove_pod(pod.full_name)
             raise
+        # last: while the new objects are put in force, those that go still answer
         for name in sorted(running - self.described.keys()):
             self.lab.remove_pod(name)
         notes = self.world.objects.notes + unrealised(self.world.pods) + notes
@@ -210,17 +212,21 @@ class _Change:
         namespaces = [
             LabNamespace(item.meta.name, dict(item.meta.labels)) for item in objects.of(Namespace)
         ]
+        # before the policies: they are compiled for the labels that pods have then
         self._relabel()
         unprobed = frozenset(
             pod.meta.title
             for pod in self.world.pods
             if not any(container.readiness for container in pod.spec.containers)
         )
+        # a pod with a probe gets no traffic before it has passed; its containers are not even
+        # running yet
         services = services_of(self.world, unprobed)
         policies = objects.policies
         self.lab.apply(self.state.semantics, self.world.cluster, *namespaces, *services, *policies)
         self._forget()
         addresses = {item.name: item.address for item in self.lab.agent.services()}
+        # after the services: name servers are started with the addresses that the agent chose
         state, notes = self._containers(names_of(self.world, addresses))
         ready = self._await_ready()
         if ready != unprobed and services:

@@ -154,6 +154,7 @@ def expected(
     cells = []
     for source in chosen:
         for destination in chosen:
+            # what never enters a node is nobody's policy
             if source == destination or (source in OUTSIDE and destination in OUTSIDE):
                 continue
             for port in ports:
@@ -215,6 +216,7 @@ def measured(
         # Linux limits its ICMP errors: a refusal without an answer would look like a drop
         list(pool.map(lambda place: place.call("answer_refusals"), places.values()))
     first = _probe(matrix, addresses, places, timeout_s)
+    # silence on a busy machine may be an answer that came late: asked once more, and longer
     doubtful = Matrix(matrix.names, matrix.ports, first.differences)
     if not doubtful.cells:
         return first

@@ -76,11 +76,13 @@ def _gateway_mac(lab: Lab) -> str:
 
 def _of_node(node: NodeFacts, gateway: str) -> Iterator[Entry]:
     name = node.name
+    # the bridge's port is the other end of the node's cable, and is called like the node
     uplink = Entry(hook="", via=UNDERLAY, device=name, past=True, first=name,
                    macs=(gateway, node.mac), node=node, wire=True)  # fmt: skip
     router = Entry(hook="", via=name, device="cilium_net", past=True, first=name,
                    macs=(node.net_mac, node.host_mac), node=node)  # fmt: skip
     tunnel = Entry(hook="", via=name, device="", first=name, macs=("", node.vxlan_mac), node=node)
+    # not past the device's own egress: that is where these hooks are
     outwards = Entry(hook="", via=name, first=name, macs=(node.host_mac, node.net_mac), node=node)
     for where in (f"from-netdev@{name}", f"xdp@{name}", f"{name}/eth0"):
         yield replace(uplink, hook=where)

@@ -55,6 +55,8 @@ def draw(picture: Picture) -> Figure:
 
 
 def _busier(rows: tuple[Line, ...]) -> Way:
+    # the side that sends more has the graph's bytes; the other side's few would be a line at the
+    # bottom
     sent = {way: 0 for way in Way}
     for line in rows:
         sent[line.flight.sent.way] += line.flight.sent.length

@@ -90,6 +90,7 @@ def _draw_windows(axes: Axes, events: list[TcpEvent], picture: Picture, top: flo
         axes.step(times, limited, where="post", color=_SSTHRESH, linewidth=2.2,
                   linestyle=(0, (5, 2)), label="ssthresh", zorder=3)  # fmt: skip
     windows = [event.snd_wnd / recording.mss_bytes for event in events]
+    # a window far above everything else would press the rest of the picture flat
     if windows and min(windows) < top:
         axes.step(times, windows, where="post", color=_RWND, linewidth=2.2,
                   linestyle=(0, (1, 1)), label="receive window", zorder=3)  # fmt: skip

@@ -175,7 +175,7 @@ class Bench:
         listener = self.server.socket()
         self._stack.callback(listener.close)
         options.apply(listener)
-        # connections of the experiment before may still be in TIME_WAIT on this port
+        # earlier connections of the experiment may still be in TIME_WAIT on this port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((ADDRESS[SERVER], port))
         listener.listen(backlog)

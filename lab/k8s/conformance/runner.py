@@ -104,6 +104,7 @@ class _Suite:
         live.apply(self.lab, objects)
         try:
             return [problem for flow in case.flows if (problem := self._flow(flow))]
+        # the next case begins without this one's policies, whatever became of it
         finally:
             policies = load(self.lab).objects.of(PolicyObject)
             live.delete(self.lab, [key_of(policy) for policy in policies])
@@ -115,12 +116,15 @@ class _Suite:
         before = self.drops()
         place = self.lab.place(self._place(source))
         wanted = [protocol or "tcp", self._address(target), int(port)]
+        # where silence is right nobody should wait long for it; where an answer is, a slow one is
+        # one
         timeout_s = 0.3 if word == "deny" else 2.0
         answer = place.call("probe_many", targets=[wanted], timeout_s=timeout_s)["answers"][0]
         if _ANSWERS.get(answer) != word:
             return f"{text}: {answer}"
         if word == "allow":
             return ""
+        # the reason, not only the silence: a packet lost for another cause must not pass for denied
         counted = {n for n, count in self.drops().items() if count > before.get(n, 0)}
         return "" if counted == {int(reason)} else f"{text}: dropped with {sorted(counted)}"
 
