@@ -166,6 +166,8 @@ class Options:
         masquerade_exceptions: further networks, as the ip-masq agent lists them.
         policy_audit: policies drop nothing, but tell what they would have dropped.
         custom_calls: a program of the user's may run after a pod's own, see `lab endpoint custom`.
+        tcx: tc programs are attached without clsact, as newer versions of Cilium do, and `tc filter
+            show` does not list them; by clsact all the same where the kernel (before 6.6) cannot.
         mtu: of every device, in bytes.
         ct_tcp_max: flows of TCP that a node remembers; a full table forgets the least used.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.
@@ -182,6 +184,7 @@ class Options:
     masquerade_exceptions: tuple[str, ...] = ()
     policy_audit: bool = False
     custom_calls: bool = False
+    tcx: bool = False
     mtu: int = 1500
     ct_tcp_max: int = 32768
     datapath: bool = True

@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.datapath import objects
 from lab.datapath.render import config_of, config_value
-from lab.engines.datapath import DIRECTIONS, XDP_MODES
+from lab.engines.datapath import XDP_MODES, attach_tc
 from lab.errors import KernelError
 from lab.kernel import bpfattach
 from lab.kernel.bpf import wait_for_readers
@@ -121,7 +121,7 @@ def _attach(
             if isinstance(point, AttachXdp):
                 bpfattach.attach_xdp(program, index, XDP_MODES[point.mode])
             else:
-                bpfattach.attach_tc(program, index, DIRECTIONS[point.direction])
+                attach_tc(point, program, index)
 
 
 def withdraw(recipe: Recipe, slot: int) -> None:

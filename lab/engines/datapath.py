@@ -11,7 +11,8 @@ from pathlib import Path
 from lab.datapath import objects
 from lab.datapath.objects import LoadedObject
 from lab.datapath.render import config_of
-from lab.kernel import bpfattach
+from lab.kernel import bpfattach, tcx
+from lab.kernel.bpf import Program
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.netns import NetworkNamespace
 from lab.plan import steps
@@ -30,6 +31,17 @@ XDP_MODES = {
     "xdpgeneric": bpfattach.XdpMode.GENERIC,
     "xdpdrv": bpfattach.XdpMode.NATIVE,
 }
+
+
+def attach_tc(step: steps.AttachTc, program: Program, ifindex: int) -> None:
+    """Attach, or atomically replace, a step's program at its device, whose index is given.
+
+    Raises:
+        KernelError: no such interface in the calling thread's network namespace.
+    """
+    side = DIRECTIONS[step.direction]
+    if not (step.tcx and tcx.attach(program, ifindex, side)):
+        bpfattach.attach_tc(program, ifindex, side)
 
 
 class DatapathInstaller:
@@ -120,9 +132,7 @@ class DatapathInstaller:
     def _attach(self, step: steps.AttachTc, here: NetworkNamespace) -> None:
         program = self.loaded[step.where, step.instance].loaded.programs[step.program]
         with here.entered():
-            bpfattach.attach_tc(
-                program, socket.if_nametoindex(step.device), DIRECTIONS[step.direction]
-            )
+            attach_tc(step, program, socket.if_nametoindex(step.device))
 
     def close(self) -> None:
         """Let go of all programs and maps; what is attached goes with its namespace."""

@@ -29,6 +29,7 @@ _FLAGS: dict[str, tuple[str, Mapping[str, str]]] = {
     "enable-xdp-prefilter": ("prefilter", _TRUTH),
     "policy-audit-mode": ("policy_audit", _TRUTH),
     "enable-custom-calls": ("custom_calls", _TRUTH),
+    "enable-tcx": ("tcx", _TRUTH),
     "mtu": ("mtu", {}),
     "bpf-ct-global-tcp-max": ("ct_tcp_max", {}),
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import KernelError, LabError, VerifierError
-from lab.kernel import tracing, vm
+from lab.kernel import tcx, tracing, vm
 from lab.kernel.bpf import Loaded, Program, ProgramType, load_object
 from lab.kernel.bpfattach import (
     AttachType,
@@ -220,7 +220,7 @@ class Collector:
         for ifindex, device in socket.if_nameindex():
             # only beside strangers' programs: the datapath's own tell themselves, and where there
             # is none the probe must not be what makes the step be taken
-            names = [_name_of(n) for n in tc_filters(ifindex, side)] if device != "lo" else []
+            names = [_name_of(n) for n in _tc_programs(ifindex, side)] if device != "lo" else []
             if names and not any(name.startswith("cil_") for name in names):
                 links.append(tracing.attach_tcx(program, ifindex, side))
 
@@ -291,10 +291,11 @@ class Collector:
             with space.entered():
                 for ifindex, _ in socket.if_nameindex():
                     for side in Direction:
-                        if has_tcx(ifindex, side):
+                        own = tcx.query(ifindex, side)
+                        if has_tcx(ifindex, side) and own is None:
                             hooks.append([space.inode, ifindex, f"tcx {side.name.lower()}", 0, ""])
                         # the first one speaks for the hook
-                        for first in tc_filters(ifindex, side)[:1]:
+                        for first in _tc_programs(ifindex, side)[:1]:
                             hooks.append(
                                 [space.inode, ifindex, side.name.lower(), first, _name_of(first)]
                             )
@@ -423,6 +424,12 @@ def attach_function(program: Program) -> Link:
     """
     at_exit = program.section.startswith("fexit/")
     return attach_tracing(program, AttachType.TRACE_FEXIT if at_exit else AttachType.TRACE_FENTRY)
+
+
+def _tc_programs(ifindex: int, side: Direction) -> tuple[int, ...]:
+    """Return ids in the order in which they run: tcx, clsact; a tracer's links are left out."""
+    own = tcx.query(ifindex, side)
+    return (() if own is None else (own,)) + tc_filters(ifindex, side)
 
 
 def _name_of(program_id: int) -> str:

@@ -320,6 +320,7 @@ class AttachTc(Step):
     """A program runs at a device's tc hook (clsact, priority 1, handle 1, direct action).
 
     Attributes:
+        tcx: without clsact, where the kernel can.
         direction: ``ingress`` or ``egress``, as the device sees it.
         instance: the loaded object it comes from.
         program: name of the C function.
@@ -329,10 +330,15 @@ class AttachTc(Step):
     direction: str
     instance: str
     program: str
+    tcx: bool = False
 
     def commands(self) -> tuple[str, ...]:
-        """Return ``tc qdisc`` and ``tc filter`` lines."""
+        """Return ``tc qdisc`` and ``tc filter`` lines, or bpftool's for tcx."""
         pin = f"{bpffs(self.where)}/cilium/devices/{self.instance}/{self.program}"
+        if self.tcx:
+            kind = f"tcx_{self.direction}"
+            attach = ["bpftool", "net", "attach", kind, "pinned", pin, "dev", self.device]
+            return (shlex.join(["ip", "netns", "exec", self.where, *attach]),)
         head = ["tc", "-n", self.where]
         target = [*head, "filter", "replace", "dev", self.device, self.direction]
         return (

@@ -11,7 +11,7 @@ from bpffs import detached_bpffs
 from live.objects import COUNTER, MAPS, compiled
 
 from lab.errors import KernelError
-from lab.kernel import bpfattach, cgroup, process
+from lab.kernel import bpfattach, cgroup, process, tcx, tracing
 from lab.kernel.bpf import Program, ProgramType, load_object
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType, possible_cpus
 from lab.kernel.bpfring import PerfReader, RingReader
@@ -206,6 +206,22 @@ def test_tc_shows_what_was_attached(device, classifier, side):
     assert bpfattach.detach_tc(device, side)
     assert not bpfattach.detach_tc(device, side)
     assert bpfattach.query_tc(device, side) is None
+
+
+@pytest.mark.parametrize("side", list(bpfattach.Direction), ids=lambda side: side.name.lower())
+def test_without_clsact_one_program_replaces_another_and_a_tracers_link_is_none(
+    device, classifier, tmp_path, side
+):
+    if not tcx.attach(classifier, device, side):
+        pytest.skip("this kernel (before 6.6) has no tcx")
+    path = compiled(tmp_path, "counter", COUNTER)
+    with load_object(path, default_type=ProgramType.SCHED_CLS) as another:
+        program = another.programs["cil_from_container"]
+        assert [tcx.attach(program, device, side) for _ in range(2)] == [True, True]
+        number = program.info().id
+        with tracing.attach_tcx(classifier, device, side):
+            assert tcx.query(device, side) == number
+    assert "clsact" not in process.run(["tc", "qdisc", "show", "dev", "v0"]).stdout
 
 
 @pytest.mark.parametrize("mode", list(bpfattach.XdpMode), ids=lambda mode: mode.name.lower())

@@ -26,6 +26,7 @@ OPTIONS = {
     "no masquerade": (Options(masquerade="off"), POD),
     "maglev": (Options(lb_algorithm="maglev"), NODE),
     "direct server return": (Options(routing="native", nodeport_mode="dsr"), NODE),
+    "host routing without clsact": (Options(host_routing="bpf", tcx=True), NODE),
 }
 REACH = [
     ("client", "web"), ("client", "server"), ("client", "alpha"), ("client", "beta"),
@@ -159,6 +160,19 @@ def test_a_node_remembers_as_many_flows_as_its_topology_says():
                 capacity[when] = (flows.spec.max_entries, flows.id)
     assert {entries for entries, _ in capacity.values()} == {65536}
     assert len({number for _, number in capacity.values()}) == 1, "the same map as before"
+
+
+HOOKS = {"cil_from_container", "cil_to_overlay", "cil_from_overlay", "cil_from_netdev"}
+
+
+def test_without_clsact_programs_are_exchanged_and_a_packet_tells_of_its_hooks():
+    with Lab(replace(topology, options=Options(host_routing="bpf", tcx=True))) as lab:
+        assert "clsact" not in lab.node("alpha").run(["tc", "qdisc", "show"]).stdout
+        for node, pod in (("alpha", "client"), ("beta", "server")):
+            lab.node(node).agent.regenerate(pod)
+        trace = lab.follow("client", "server").packets[0]
+        assert trace.delivered
+        assert {hop.program for hop in trace.taken} >= HOOKS
 
 
 REFUSE_ONE = """
