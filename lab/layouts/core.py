@@ -38,6 +38,13 @@ class Word(Record):
     value: int = u64()
 
 
+class Aggregation(IntEnum):
+    """How much the datapath tells of passing packets (``enum monitor_aggregation``)."""
+
+    NONE = 0
+    MEDIUM = 3
+
+
 class RuntimeSlot(IntEnum):
     """Words of ``cilium_runtime_config``; ``enum runtime_config`` in ``bpf/lib/events.h``."""
 

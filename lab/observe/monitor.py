@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,6 +30,7 @@ from lab.errors import InputError
 from lab.kernel.bpfmap import BpfMap, possible_cpus
 from lab.kernel.bpfring import DEFAULT_PAGES, PerfReader
 from lab.layouts.attach import GLOBALS
+from lab.layouts.core import Aggregation, Index, RuntimeSlot, Word
 from lab.observe.headers import ICMP, TCP, UDP, network_bytes_of, parse
 from lab.plan.inventory import (
     CILIUM_HOST_INDEX,
@@ -67,6 +68,18 @@ TYPES: Mapping[str, type[Event]] = {
 """What ``--type`` accepts."""
 
 
+@contextmanager
+def _everything_told(mount: Path) -> Iterator[None]:
+    """Let a node tell of every packet in the block, and of what is new of a flow behind it."""
+    key = Index(index=RuntimeSlot.AGGREGATION).pack()
+    with BpfMap.from_pin(mount / GLOBALS / "cilium_runtime_config") as config:
+        config.update(key, Word(value=Aggregation.NONE).pack())
+        try:
+            yield
+        finally:
+            config.update(key, Word(value=Aggregation.MEDIUM).pack())
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """One event and the node whose datapath told it."""
@@ -100,6 +113,7 @@ class Monitor:
                 with BpfMap.from_pin(mount / GLOBALS / "cilium_events") as events:
                     self._readers[node] = stack.enter_context(PerfReader(events))
                 self._poll.register(self._readers[node].fileno(), select.POLLIN)
+                stack.enter_context(_everything_told(mount))
             self._stack = stack.pop_all()
 
     @staticmethod
