@@ -100,6 +100,18 @@ static __always_inline bool is_tunnel_packet(const struct flow4 *flow)
 	       flow4_dport(flow) == bpf_htons(VXLAN_PORT) && flow->tuple.daddr == node_ipv4;
 }
 
+/* The same, seen at once of a usual one: nothing else of it is asked. */
+static __always_inline bool is_plain_tunnel_packet(const struct __sk_buff *ctx,
+						   const struct iphdr *ip4)
+{
+	const struct frag_ports *ports = (const void *)ip4 + ipv4_hlen(ip4);
+
+	return enable_tunnel && ip4->protocol == IPPROTO_UDP && ip4->daddr == node_ipv4 &&
+	       !ipv4_is_fragment(ip4) && (const void *)(ports + 1) <= ctx_data_end(ctx) &&
+	       bpf_ntohs(ip4->tot_len) - ipv4_hlen(ip4) >= (int)l4_min_len(IPPROTO_UDP) &&
+	       ports->dport == bpf_htons(VXLAN_PORT);
+}
+
 /* Services on the uplink. TC_ACT_OK, a DROP_*, or does not return. */
 static __always_inline int nodeport_from_netdev(struct __sk_buff *ctx, struct drop_info *drop)
 {
@@ -193,6 +205,8 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4_from_netdev(struct __sk_buff *c
 	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_NETDEV);
 	if (!ip4 || !ipv4_is_sane(ctx, ip4))
 		return drop_notify(ctx, DROP_INVALID, &drop);
+	if (likely(is_plain_tunnel_packet(ctx, ip4)))
+		return TC_ACT_OK;
 	if (nat_enabled() && !cb_get(ctx, CB_NODEPORT))
 		ret = nodeport_from_netdev(ctx, &drop);
 	else

@@ -37,7 +37,10 @@
 /* What the programs after conntrack carry along. */
 struct leaving {
 	const struct ct_buffer4 *ct;
+	const struct remote_endpoint_info *remote; /* once receiver_known */
 	struct trace_info trace;
+	__be32 daddr;
+	bool receiver_known;
 	__be16 rev_nat_index; /* service this packet was translated for */
 	bool hairpin; /* the service chose the pod itself */
 };
@@ -51,14 +54,26 @@ static __always_inline int track_from_lxc(struct __sk_buff *ctx, const struct le
 		.src_sec_id = security_identity,
 		.flags = out->hairpin ? CT_F_LB_LOOPBACK : 0,
 	};
-	struct flow4 flow;
 
 	if (out->ct->status == CT_REPLY || out->ct->status == CT_RELATED)
 		return 0;
 	if (out->ct->status != CT_NEW && out->ct->state.rev_nat_index == out->rev_nat_index)
 		return 0;
-	flow = ct_buffer_flow(out->ct);
-	return ct_create4(ctx, &flow, CT_EGRESS, &state);
+	return ct_create4(ctx, &out->ct->flow, CT_EGRESS, &state);
+}
+
+/* Who is it for? Whoever is not in the ipcache is the world. Asked once, and only when somebody wants
+ * to know: policy, the tunnel, who is told of the packet. */
+static __always_inline void know_receiver(struct __sk_buff *ctx, struct leaving *out,
+					  struct drop_info *drop)
+{
+	if (out->receiver_known)
+		return;
+	out->receiver_known = true;
+	out->remote = ipcache_lookup4(ctx, out->daddr);
+	drop->dst_label = out->remote && out->remote->sec_identity ? out->remote->sec_identity :
+								     IDENTITY_WORLD;
+	out->trace.dst_label = drop->dst_label;
 }
 
 /* With eBPF host routing: from here to the uplink. The mark tells to-netdev who sends. */
@@ -77,30 +92,26 @@ static __always_inline int route_past_stack(struct __sk_buff *ctx, const struct 
 
 /* Where a packet the pod may send goes next. A verdict or a DROP_*. */
 static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving *out,
-					  const struct remote_endpoint_info *remote,
 					  struct drop_info *drop)
 {
-	struct iphdr *ip4 = ipv4_header(ctx);
 	const struct endpoint_info *ep;
 	struct delivery from = {
 		.src_label = security_identity,
 		.flags = DELIVERY_PEER,
 	};
-	__be32 daddr, node;
-
-	if (!ip4)
-		return DROP_INVALID;
-	daddr = ip4->daddr;
+	__be32 node;
 
 	/* 1. A pod of this node: its own policy program decides. */
-	ep = endpoint_lookup4(ctx, daddr);
+	ep = endpoint_lookup4(ctx, out->daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST) && !enable_endpoint_routes) {
 		metrics_count(ctx->len, REASON_FORWARDED, METRIC_EGRESS);
 		return deliver_local4(ctx, ep, &from);
 	}
 
 	/* 2. A pod of another node: through the tunnel, with our identity as VNI. */
-	node = enable_tunnel && !ep ? tunnel_endpoint4(ctx, remote, daddr) : 0;
+	if (enable_tunnel || trace_wanted(&out->trace))
+		know_receiver(ctx, out, drop);
+	node = enable_tunnel && !ep ? tunnel_endpoint4(ctx, out->remote, out->daddr) : 0;
 	if (node)
 		return encap_redirect(ctx, node, &out->trace);
 
@@ -119,7 +130,6 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 						struct drop_info *drop)
 {
 	struct iphdr *ip4 = ipv4_header(ctx);
-	const struct remote_endpoint_info *remote;
 	int ret;
 
 	out->ct = ct_buffer();
@@ -128,15 +138,15 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	if (!ip4)
 		return DROP_INVALID;
 
-	/* 1. Who is it for? Whoever is not in the ipcache is the world. */
-	remote = ipcache_lookup4(ctx, ip4->daddr);
-	drop->dst_label = remote && remote->sec_identity ? remote->sec_identity : IDENTITY_WORLD;
-	out->trace.dst_label = drop->dst_label;
+	out->daddr = ip4->daddr;
 	out->trace.reason = out->ct->status;
 	out->trace.quiet = !out->ct->monitor;
 
-	/* 2. May the pod send it? It may always talk to itself. */
-	if (!out->hairpin) {
+	/* 1. Who is it for, and 2. may the pod send it? It may always talk to itself. */
+	if (enable_custom_calls)
+		know_receiver(ctx, out, drop);
+	if (unlikely(!out->hairpin && !policy_is_settled(out->ct, CT_EGRESS))) {
+		know_receiver(ctx, out, drop);
 		ret = policy_enforce(ctx, out->ct, CT_EGRESS, drop->dst_label);
 		if (ret < 0)
 			return ret;
@@ -152,7 +162,7 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	if ((out->ct->status == CT_REPLY || out->ct->status == CT_RELATED) &&
 	    out->ct->state.flags & CT_F_TRANSLATED)
 		return tail_call(ctx, CALL_NODEPORT_REVNAT, &drop->ext_err);
-	return route_from_lxc(ctx, out, remote, drop);
+	return route_from_lxc(ctx, out, drop);
 }
 
 /* May this packet be looked at at all? 0 or a DROP_*. */
@@ -185,34 +195,23 @@ static __always_inline int hairpin_source(struct __sk_buff *ctx, const struct fl
 }
 
 /* Translates the packet if it is for a service; leaves word of it in cb. 0 or a DROP_*. */
-static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct iphdr *ip4)
+VERIFIED_ONCE int translate_from_lxc(struct __sk_buff *ctx)
 {
 	struct flow4 flow = {};
 	struct lb4_request request = { .flow = &flow };
 	const struct lb4_backend *backend;
 	const struct lb4_service *svc;
 	struct ct_state state = {};
-	bool hairpin, peeked;
+	bool hairpin;
 	int ret;
 
-	/* Only what has ports can be meant for a service; conntrack judges the rest. */
-	if (ip4->protocol == IPPROTO_ICMP)
-		return 0;
-	peeked = lb4_key_peek(ctx, ip4, &request.key);
-	if (!peeked) {
-		ret = flow4_read(ctx, &flow);
-		if (ret < 0)
-			return ret;
-		lb4_key_set(&request.key, &flow);
-	}
+	ret = flow4_read(ctx, &flow);
+	if (ret < 0)
+		return ret;
+	lb4_key_set(&request.key, &flow);
 	svc = lb4_lookup_service(ctx, &request.key, true);
 	if (!svc)
 		return 0;
-	if (peeked) {
-		ret = flow4_read(ctx, &flow);
-		if (ret < 0)
-			return ret;
-	}
 	if (!lb4_source_allowed(svc, endpoint_ipv4))
 		return DROP_NOT_IN_SRC_RANGE;
 	backend = lb4_local(ctx, &request, svc, &state);
@@ -224,6 +223,20 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	if (ret < 0 || !hairpin)
 		return ret;
 	return hairpin_source(ctx, &flow);
+}
+
+/* Most packets are for no service: a look at address and port tells. 0 or a DROP_*. */
+static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct iphdr *ip4)
+{
+	struct lb4_key key;
+
+	/* Only what has ports can be meant for a service; conntrack judges the rest. */
+	if (ip4->protocol == IPPROTO_ICMP)
+		return 0;
+	if (likely(lb4_key_peek(ctx, ip4, &key)) &&
+	    likely(!bpf_map_lookup_elem(&cilium_lb4_services_v2, &key)))
+		return 0;
+	return translate_from_lxc(ctx);
 }
 
 /*
@@ -258,7 +271,6 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 {
 	struct ct_state state = { .src_sec_id = trace->src_label };
 	struct iphdr *ip4 = ipv4_header(ctx);
-	struct flow4 flow;
 	int ret;
 
 	if (!ip4)
@@ -274,28 +286,27 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	/* 2. Answers of a service. */
 	if ((ct->status == CT_REPLY || ct->status == CT_RELATED) && ct->state.rev_nat_index &&
 	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
-		flow = ct_buffer_flow(ct);
-		ret = lb4_rev_nat(ctx, &flow, ct->state.rev_nat_index);
+		ret = lb4_rev_nat(ctx, &ct->flow, ct->state.rev_nat_index);
 		if (ret < 0)
 			return ret;
 	}
 
 	/* 3. May the pod receive it? It may always talk to itself. */
-	if (ct->status == CT_NEW)
-		inherit_translation(&ct->tuple, &state, trace->src_label);
-	if (!((state.flags | ct->state.flags) & CT_F_LB_LOOPBACK)) {
+	if (unlikely(ct->status == CT_NEW))
+		inherit_translation(&ct->flow.tuple, &state, trace->src_label);
+	if (unlikely(!((state.flags | ct->state.flags) & CT_F_LB_LOOPBACK) &&
+		     !policy_is_settled(ct, CT_INGRESS))) {
 		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label);
 		if (ret < 0)
 			return ret;
 	}
 
 	/* 4. Remember the flow. */
-	if (ct->status != CT_NEW)
+	if (likely(ct->status != CT_NEW))
 		return 0;
 	if (cb_get(ctx, CB_FROM_TUNNEL))
 		state.flags |= CT_F_FROM_TUNNEL;
-	flow = ct_buffer_flow(ct);
-	return ct_create4(ctx, &flow, CT_INGRESS, &state);
+	return ct_create4(ctx, &ct->flow, CT_INGRESS, &state);
 }
 
 static __always_inline struct trace_info trace_to_lxc(const struct __sk_buff *ctx)
@@ -390,8 +401,10 @@ TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
 
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4_CONT);
 	ret = handle_ipv4_from_lxc(ctx, &out, &drop);
-	if (ret < 0)
+	if (ret < 0) {
+		know_receiver(ctx, &out, &drop);
 		return drop_notify(ctx, ret, &drop);
+	}
 	return custom_call(ctx, CUSTOM_IPV4_EGRESS, ret, drop.dst_label);
 }
 
@@ -433,7 +446,7 @@ static __always_inline int service_answer(struct __sk_buff *ctx, struct drop_inf
 
 	if (!ct)
 		return DROP_INVALID_TC_BUFFER;
-	flow = ct_buffer_flow(ct);
+	flow = ct->flow;
 	if (enable_dsr && ct->state.flags & CT_F_DSR)
 		ret = dsr_answer(ctx, &flow);
 	else

@@ -2,9 +2,10 @@
 /*
  * Connection tracking: is this packet the first of its flow, one more, or an answer?
  *
- * One entry per flow, keyed by the tuple of its answers (flow.h). A packet is first looked up as
- * an answer, with its tuple as read; then, turned round, as one that opens or continues a flow.
- * Service entries (a VIP's flow and its backend) are looked up once, as read.
+ * One entry per flow, keyed by the tuple of its answers (flow.h). A packet is looked up as an
+ * answer, with its tuple as read, and turned round, as one that opens or continues a flow: first
+ * what its ports make likely. Service entries (a VIP's flow and its backend) are looked up once,
+ * as read.
  */
 #pragma once
 
@@ -98,21 +99,14 @@ struct ct_state {
 
 /* Result of the conntrack tail calls, for the program that follows. */
 struct ct_buffer4 {
-	struct ipv4_ct_tuple tuple; /* turned round when the status is not CT_REPLY */
-	__u16 l4_off;
+	struct flow4 flow; /* its tuple is turned round when the status is not CT_REPLY */
 	struct ct_state state;
 	__s32 status; /* enum ct_status or a DROP_* */
-	__u8 proto;
-	__u8 icmp_type;
-	__u8 icmp_code;
-	__u8 tcp_flags;
-	__u8 has_l4;
 	__u8 monitor; /* something new: worth telling in spite of aggregation */
-	__u8 error; /* an ICMP error: makes no entry */
-	__u8 answer; /* the entry was found as answers find it */
+	__u8 pad[7];
 };
 
-_Static_assert(sizeof(struct ct_buffer4) == 40, "cilium_tail_call_buffer4 value");
+_Static_assert(sizeof(struct ct_buffer4) == 48, "cilium_tail_call_buffer4 value");
 
 /* Written by the conntrack tail calls, read by the next program on the same CPU. */
 struct {
@@ -182,15 +176,13 @@ static __always_inline __u32 ct_lifetime(const struct ct_entry *entry, bool tcp,
 }
 
 /* Prolongs the entry; true when the flow has news: a flag not seen before, or a long silence. */
-VERIFIED_ONCE int ct_touch(struct ct_entry *entry, const struct flow4 *flow, enum ct_dir dir)
+static __always_inline bool ct_touch(struct ct_entry *entry, const struct flow4 *flow,
+				     enum ct_dir dir)
 {
+	bool tcp = flow->tuple.nexthdr == IPPROTO_TCP;
 	__u32 now = now_s(), *report;
 	__u8 *seen, flags;
-	bool tcp;
 
-	if (!entry || !flow)
-		return false;
-	tcp = flow->tuple.nexthdr == IPPROTO_TCP;
 	seen = dir == CT_INGRESS ? &entry->rx_flags_seen : &entry->tx_flags_seen;
 	report = dir == CT_INGRESS ? &entry->last_rx_report : &entry->last_tx_report;
 	flags = *seen | flow->tcp_flags;
@@ -238,10 +230,10 @@ static __always_inline bool ct_opens(const struct flow4 *flow)
 
 /* Is the flow's entry changed by this packet? true when it is opened again, which an answer does
  * not. */
-VERIFIED_ONCE int ct_advance(struct ct_entry *entry, const struct flow4 *flow, enum ct_dir dir,
-			     bool answer)
+static __always_inline bool ct_advance(struct ct_entry *entry, const struct flow4 *flow,
+				       enum ct_dir dir, bool answer)
 {
-	if (!entry || !flow)
+	if (likely(!(flow->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_SYN | TCP_FLAG_RST))))
 		return false;
 	if (flow->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_RST)) {
 		ct_close(entry, flow, dir);
@@ -275,30 +267,32 @@ static __always_inline void ct_note(struct __sk_buff *ctx, const struct flow4 *f
 	}
 }
 
-VERIFIED_ONCE int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry, const struct flow4 *flow,
-			 enum ct_dir dir, struct ct_buffer4 *result)
+static __always_inline int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry,
+				  const struct flow4 *flow, enum ct_dir dir, bool answer,
+				  struct ct_buffer4 *result)
 {
 	bool reopened;
 
-	if (!entry || !flow || !result)
-		return DROP_INVALID_TC_BUFFER;
 	ct_read_state(entry, &result->state, dir);
-	if (flow->related)
+	result->monitor = 1;
+	if (unlikely(flow->related))
 		return CT_RELATED;
-	reopened = ct_advance(entry, flow, dir, result->answer);
+	reopened = ct_advance(entry, flow, dir, answer);
 	result->monitor = ct_touch(entry, flow, dir) || reopened;
 	ct_account(entry, ctx->len, dir);
-	if (reopened)
+	if (unlikely(reopened))
 		return CT_REOPENED;
-	return result->answer ? CT_REPLY : CT_ESTABLISHED;
+	return answer ? CT_REPLY : CT_ESTABLISHED;
 }
 
 /* No such entry any more, and counted as if it had never been made: what was removed is the agent's
  * to count. */
-static __always_inline void ct_forget(const struct ipv4_ct_tuple *tuple)
+VERIFIED_ONCE int ct_forget(const struct ipv4_ct_tuple *tuple)
 {
 	struct ipv4_ct_tuple key IN_WORDS;
 
+	if (!tuple)
+		return 0;
 	tuple_copy(&key, tuple);
 	if (key.nexthdr == IPPROTO_TCP) {
 		if (!bpf_map_delete_elem(&cilium_ct4_global, &key))
@@ -306,6 +300,7 @@ static __always_inline void ct_forget(const struct ipv4_ct_tuple *tuple)
 	} else if (!bpf_map_delete_elem(&cilium_ct_any4_global, &key)) {
 		runtime_add(RUNTIME_CONFIG_CT_ANY_CREATED, -1);
 	}
+	return 0;
 }
 
 /*
@@ -322,29 +317,52 @@ static __always_inline bool ct_answered_anew(const struct ct_entry *entry,
 	return true;
 }
 
-/* An enum ct_status; `flow->tuple` and `result` are filled for what follows. */
-VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_dir dir,
-			     struct ct_buffer4 *result)
+/* A guess that decides what is looked up first: servers have the lower ports, and what opens a flow
+ * may continue one that answered. The packet's source port is the tuple's dport. */
+static __always_inline bool ct_may_answer(const struct flow4 *flow)
 {
+	return bpf_ntohs(flow->tuple.dport) <= bpf_ntohs(flow->tuple.sport) || ct_opens(flow);
+}
+
+/* An enum ct_status; `flow->tuple` and `result` are filled for what follows. */
+static __always_inline int ct_look(struct __sk_buff *ctx, struct flow4 *flow, enum ct_dir dir,
+				   struct ct_buffer4 *result)
+{
+	bool answer = dir != CT_SERVICE && ct_may_answer(flow);
 	struct ct_entry *entry;
 	int status = CT_NEW;
 
-	if (!flow || !result)
-		return DROP_INVALID_TC_BUFFER;
-	result->monitor = 1;
 	tuple_set_flags(&flow->tuple, ct_answer_flags(dir));
+	if (!answer && dir != CT_SERVICE)
+		tuple_turn(&flow->tuple);
 	entry = ct_find(&flow->tuple);
-	if (entry && dir != CT_SERVICE && ct_answered_anew(entry, flow))
+	if (entry && answer && ct_answered_anew(entry, flow))
 		entry = NULL;
-	result->answer = entry && dir != CT_SERVICE;
-	if (!entry && dir != CT_SERVICE) {
+	if (unlikely(!entry && dir != CT_SERVICE)) {
+		answer = !answer;
 		tuple_turn(&flow->tuple);
 		entry = ct_find(&flow->tuple);
+		if (!entry && answer)
+			tuple_turn(&flow->tuple);
 	}
-	if (entry)
-		status = ct_hit(ctx, entry, flow, dir, result);
+	if (likely(entry)) {
+		status = ct_hit(ctx, entry, flow, dir, answer, result);
+	} else {
+		*(word64 *)&result->state = 0;
+		result->state.backend_id = 0;
+		result->monitor = 1;
+	}
 	ct_note(ctx, flow, &result->state, dir, status);
 	return status;
+}
+
+/* The same for those to whom the look-up is one thing among others. */
+VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_dir dir,
+			     struct ct_buffer4 *result)
+{
+	if (!flow || !result)
+		return DROP_INVALID_TC_BUFFER;
+	return ct_look(ctx, flow, dir, result);
 }
 
 static __always_inline long ct_write(const struct ipv4_ct_tuple *key,
@@ -395,43 +413,13 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_dir dir)
 {
 	struct ct_buffer4 *buffer = ct_buffer();
-	struct flow4 flow = {};
 	int ret;
 
 	if (!buffer)
 		return DROP_INVALID_TC_BUFFER;
-	ret = flow4_read(ctx, &flow);
+	ret = flow4_read(ctx, &buffer->flow);
 	if (ret < 0)
 		return ret;
-	__builtin_memset(&buffer->state, 0, sizeof(buffer->state));
-	ret = ct_lookup4(ctx, &flow, dir, buffer);
-	if (ret < 0)
-		return ret;
-	buffer->status = ret;
-	tuple_copy(&buffer->tuple, &flow.tuple);
-	buffer->l4_off = flow.l4_off;
-	buffer->proto = flow.proto;
-	buffer->icmp_type = flow.icmp_type;
-	buffer->icmp_code = flow.icmp_code;
-	buffer->tcp_flags = flow.tcp_flags;
-	buffer->has_l4 = flow.has_l4;
-	buffer->error = flow.error;
+	buffer->status = ct_look(ctx, &buffer->flow, dir, buffer);
 	return 0;
-}
-
-/* The flow the buffer speaks of, for making an entry. */
-static __always_inline struct flow4 ct_buffer_flow(const struct ct_buffer4 *buffer)
-{
-	struct flow4 flow = {
-		.l4_off = buffer->l4_off,
-		.proto = buffer->proto,
-		.tcp_flags = buffer->tcp_flags,
-		.icmp_type = buffer->icmp_type,
-		.icmp_code = buffer->icmp_code,
-		.has_l4 = buffer->has_l4,
-		.error = buffer->error,
-	};
-
-	tuple_copy(&flow.tuple, &buffer->tuple);
-	return flow;
 }

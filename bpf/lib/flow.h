@@ -93,7 +93,10 @@ struct flow4 {
 	bool has_l4; /* false: a later fragment */
 	bool error; /* an ICMP error: never opens a flow */
 	bool related; /* an ICMP error about the tuple's flow */
+	__u8 pad;
 } IN_WORDS;
+
+_Static_assert(sizeof(struct flow4) == 24 && offsetof(struct flow4, proto) == 16, "flow4 in words");
 
 static __always_inline __u32 l4_min_len(__u8 proto)
 {
@@ -157,8 +160,8 @@ static __always_inline int icmp_flow(struct __sk_buff *ctx, struct flow4 *flow)
 	}
 }
 
-/* The usual packet: no fragment, and what is read of its transport header lies in the linear part.
- * False: anything else, and nothing has been read. */
+/* The usual packet: of TCP or UDP, no fragment, and what is read of its transport header lies in the
+ * linear part. False: anything else, and nothing has been read. */
 static __always_inline bool ports_flow_linear(struct __sk_buff *ctx, const struct iphdr *ip4,
 					      struct flow4 *flow)
 {
@@ -168,12 +171,15 @@ static __always_inline bool ports_flow_linear(struct __sk_buff *ctx, const struc
 		__u8 tcp_flags;
 	} *l4 = (const void *)ip4 + ipv4_hlen(ip4);
 	struct tuple_words *tuple = (void *)&flow->tuple;
+	__u32 l4_len = bpf_ntohs(ip4->tot_len) - ipv4_hlen(ip4);
+	bool tcp = flow->proto == IPPROTO_TCP;
 
-	if (ipv4_is_fragment(ip4) || (const void *)(l4 + 1) > ctx_data_end(ctx))
+	if ((!tcp && flow->proto != IPPROTO_UDP) || ipv4_is_fragment(ip4) ||
+	    (const void *)(l4 + 1) > ctx_data_end(ctx) || l4_len < l4_min_len(flow->proto))
 		return false;
 	tuple->ports = l4->ports;
-	if (flow->proto == IPPROTO_TCP)
-		flow->tcp_flags = l4->tcp_flags;
+	flow->tcp_flags = tcp ? l4->tcp_flags : 0;
+	flow->has_l4 = true;
 	return true;
 }
 
@@ -183,8 +189,6 @@ static __always_inline int ports_flow(struct __sk_buff *ctx, const struct iphdr 
 	struct frag_ports ports = {};
 	int ret;
 
-	if (likely(ports_flow_linear(ctx, ip4, flow)))
-		return 0;
 	ret = ipv4_load_ports(ctx, ip4, flow->l4_off, &ports);
 	if (ret < 0)
 		return ret;
@@ -231,13 +235,10 @@ VERIFIED_ONCE int flow4_read(struct __sk_buff *ctx, struct flow4 *flow)
 	tuple->ports = 0;
 	tuple->rest = ip4->protocol;
 	flow->l4_off = IPV4_OFF + ipv4_hlen(ip4);
-	flow->proto = ip4->protocol;
-	flow->tcp_flags = 0;
-	flow->icmp_type = 0;
-	flow->icmp_code = 0;
+	*(word64 *)&flow->proto = ip4->protocol; /* and the rest 0 */
+	if (likely(ports_flow_linear(ctx, ip4, flow)))
+		return 0;
 	flow->has_l4 = !(ip4->frag_off & IPV4_FRAG_OFFSET);
-	flow->error = false;
-	flow->related = false;
 	return l4_flow(ctx, ip4, flow);
 }
 

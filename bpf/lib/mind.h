@@ -113,7 +113,7 @@ const volatile struct mind_record *btf_mind_record;
  * code to ask than a map does, which counts where every packet goes by. */
 static __always_inline bool mind_armed(const struct __sk_buff *ctx)
 {
-	return enable_mind && unlikely(cb_get(ctx, CB_MIND));
+	return unlikely(cb_get(ctx, CB_MIND));
 }
 
 #define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */
@@ -148,19 +148,23 @@ static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 
  * order). With MIND_BY_TAIL the low bits are instead the last four bytes of the packet: there the
  * lab puts a cookie, and no tunnel or translation moves it.
  */
-static __always_inline bool mind_wants(struct __sk_buff *ctx)
+VERIFIED_ONCE int mind_chosen(struct __sk_buff *ctx, __u64 wanted)
 {
-	__u64 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
 	bool tunnel = false;
 	__u32 tail = 0;
 
-	if (likely(wanted <= 1))
-		return wanted;
 	if (wanted & MIND_BY_TAIL)
 		return !bpf_skb_load_bytes(ctx, ctx->len - sizeof(tail), &tail, sizeof(tail)) &&
 		       tail == (__u32)wanted;
 	return mind_has_end(ctx, ETH_HLEN, wanted, &tunnel) ||
 	       (tunnel && mind_has_end(ctx, ETH_HLEN + MIND_TUNNEL_BYTES, wanted, &tunnel));
+}
+
+static __always_inline bool mind_wants(struct __sk_buff *ctx)
+{
+	__u64 wanted = runtime_config_get(RUNTIME_CONFIG_MIND);
+
+	return likely(wanted <= 1) ? wanted : mind_chosen(ctx, wanted);
 }
 
 VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note)
@@ -191,14 +195,19 @@ VERIFIED_ONCE int mind_write(struct __sk_buff *ctx, const struct mind_note *note
 #define MIND_NOTE(kind_, what_, arg_) \
 	{ .kind = (kind_), .what = (what_), .arg = (arg_), .file = THIS_FILE }
 
+/* Every program asks several times whether it should; what follows a yes lies elsewhere. */
+VERIFIED_ONCE int mind_tell(struct __sk_buff *ctx, __u8 kind, __u8 what, __s32 arg)
+{
+	struct mind_note note = MIND_NOTE(kind, what, arg);
+
+	return mind_write(ctx, &note);
+}
+
 static __always_inline void mind_say(struct __sk_buff *ctx, enum mind_kind kind, __u8 what,
 				     __s32 arg)
 {
-	if (mind_armed(ctx)) {
-		struct mind_note note = MIND_NOTE(kind, what, arg);
-
-		mind_write(ctx, &note);
-	}
+	if (mind_armed(ctx))
+		mind_tell(ctx, kind, what, arg);
 }
 
 /* Programs that the kernel or another object calls: a packet may be new to this object here. */
@@ -211,8 +220,8 @@ static __always_inline void mind_say(struct __sk_buff *ctx, enum mind_kind kind,
 
 static __always_inline void mind_enter(struct __sk_buff *ctx, enum mind_program program)
 {
-	if (enable_mind && 1U << program & MIND_ENTRIES)
-		cb_set(ctx, CB_MIND, mind_wants(ctx));
+	if (1U << program & MIND_ENTRIES)
+		cb_set(ctx, CB_MIND, enable_mind && mind_wants(ctx));
 	mind_say(ctx, MIND_ENTER, program, 0);
 }
 

@@ -54,6 +54,18 @@ struct {
 	__type(value, struct policy_entry);
 } cilium_policy SEC(".maps");
 
+/* Which directions of an endpoint no policy selects: 1 << enum ct_dir, by endpoint id. There the
+ * map says "anybody, anything", and more packets of a flow that passed need not ask it again.
+ * Written by the agent: a bit is set after all other entries have left the map, and cleared before
+ * the one that allows everything does. 0, as it begins: every packet asks. Capacity: every endpoint
+ * id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u32);
+} cilium_unselected SEC(".maps");
+
 /* What the deciding entry said of the packet: Cilium's numbers. */
 enum policy_match {
 	POLICY_MATCH_NONE = 0,
@@ -186,8 +198,8 @@ static __always_inline int policy_decide(struct __sk_buff *ctx, struct policy_qu
 		return DROP_ENCAP_PROHIBITED;
 	if (!enable_policy)
 		return 0;
-	if (query->proto == IPPROTO_ICMP && ct->icmp_type == ICMP4_DEST_UNREACH &&
-	    ct->icmp_code == ICMP4_FRAG_NEEDED)
+	if (query->proto == IPPROTO_ICMP && ct->flow.icmp_type == ICMP4_DEST_UNREACH &&
+	    ct->flow.icmp_code == ICMP4_FRAG_NEEDED)
 		return 0;
 	verdict = policy_lookup(ctx, query);
 	if (verdict < 0 && policy_audit_mode) {
@@ -223,9 +235,24 @@ static __always_inline struct policy_query policy_question(const struct ct_buffe
 	return (struct policy_query){
 		.remote_label = remote_label,
 		.dir = dir,
-		.proto = ct->proto,
-		.dport = ct->proto == IPPROTO_ICMP ? bpf_htons(ct->icmp_type) : ct->tuple.dport,
+		.proto = ct->flow.proto,
+		.dport = ct->flow.proto == IPPROTO_ICMP ? bpf_htons(ct->flow.icmp_type) : ct->flow.tuple.dport,
 	};
+}
+
+/* Is this packet's fate known without the policy map? Answers and errors of a flow pass because
+ * the flow was allowed. */
+static __always_inline bool policy_is_settled(const struct ct_buffer4 *ct, const enum ct_dir dir)
+{
+	__u32 key = endpoint_id;
+	const __u32 *open;
+
+	if (ct->status == CT_REPLY || ct->status == CT_RELATED)
+		return true;
+	if (ct->status != CT_ESTABLISHED)
+		return false;
+	open = bpf_map_lookup_elem(&cilium_unselected, &key);
+	return open && *open & 1U << dir;
 }
 
 /*

@@ -91,6 +91,12 @@ static __always_inline void trace_count(struct __sk_buff *ctx, enum trace_point 
 		metrics_count(ctx->len, REASON_FORWARDED, METRIC_EGRESS);
 }
 
+/* Would a packet of this flow be told of where it leaves? */
+static __always_inline bool trace_wanted(const struct trace_info *info)
+{
+	return !info->quiet || runtime_config_get(RUNTIME_CONFIG_AGGREGATION) < AGGREGATE_FLOW;
+}
+
 /* `point` is a constant at every call, so the counting and filtering above folds away. */
 static __always_inline void
 trace_notify(struct __sk_buff *ctx, enum trace_point point, const struct trace_info *info)

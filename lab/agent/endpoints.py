@@ -128,7 +128,9 @@ class Endpoints:
         """Write the entries of a pod's policy that are not in its map yet."""
         pin = self._pin(pod)
         if pin and self.agent.compiled:
-            written = policies.add_entries(pin, self._entries(pod))
+            entries = self._entries(pod)
+            written = policies.add_entries(pin, entries)
+            policies.select(pod.node, pod.endpoint_id, entries)
             if written:
                 self.log(pod.node, pod.endpoint_id, f"policy: {written} entries written")
 
@@ -136,7 +138,9 @@ class Endpoints:
         """Delete the entries of a pod's map that its policy does not have."""
         pin = self._pin(pod)
         if pin and self.agent.compiled:
-            removed = policies.remove_others(pin, self._entries(pod))
+            entries = self._entries(pod)
+            removed = policies.remove_others(pin, entries)
+            policies.unselect(pod.node, pod.endpoint_id, entries)
             if removed:
                 self.log(pod.node, pod.endpoint_id, f"policy: {removed} entries removed")
 
@@ -224,6 +228,7 @@ class Endpoints:
             with BpfMap.create(POLICY, spec) as fresh:
                 fresh.pin(pin)
             policies.add_entries(pin, wanted)
+            policies.unselect(pod.node, pod.endpoint_id, wanted)
 
     def attach(self, pod: PodFacts, identity: int) -> None:
         """Load and attach a new pod's programs.
@@ -244,6 +249,7 @@ class Endpoints:
         policies.delete(pod.node, "cilium_lxc", [EndpointKey(ip4=pod.address).pack()])
         recipe = programs.recipes(facts, facts.node(pod.node))[pod.lxc]
         programs.withdraw(recipe, pod.endpoint_id)
+        policies.unselect(pod.node, pod.endpoint_id, {})
         # the device may have gone with its pod's namespace already
         with contextlib.suppress(KernelError):
             link.delete(self.agent.namespaces[pod.node], pod.lxc_index)

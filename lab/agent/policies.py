@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lab.kernel.bpfmap import BpfMap
+from lab.kernel.bpfmap import BpfMap, get_pinned
 from lab.layouts.core import EndpointKey, IpcacheKey
 from lab.plan.datapath import endpoint_info, who_is_behind
 from lab.plan.inventory import Inventory, PodFacts
 from lab.plan.steps import globals_dir
-from lab.policy.entries import EntryKey, pack_value, unpack_value
+from lab.policy.entries import UNSELECTED, EntryKey, pack_value, unpack_value, unselected
 
 
 def policy_pin(node: str, endpoint_id: int) -> Path:
@@ -57,6 +57,34 @@ def remove_others(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
     keep = {key.pack() for key in wanted}
     with BpfMap.from_pin(pin) as policy:
         return sum(policy.delete(key) for key in list(policy.keys()) if key not in keep)
+
+
+def select(node: str, endpoint_id: int, wanted: Mapping[EntryKey, bool]) -> None:
+    """Let every packet of the directions ask the policy map that a policy selects.
+
+    Between writing a policy's entries and removing those that it does not have.
+    """
+    _write_unselected(node, endpoint_id, unselected(wanted), also=False)
+
+
+def unselect(node: str, endpoint_id: int, wanted: Mapping[EntryKey, bool]) -> None:
+    """Spare packets of allowed flows the policy map where no policy selects the endpoint.
+
+    After the map says what is wanted and nothing else.
+    """
+    _write_unselected(node, endpoint_id, unselected(wanted), also=True)
+
+
+def _write_unselected(node: str, endpoint_id: int, bits: int, *, also: bool) -> None:
+    fd = get_pinned(Path(globals_dir(node), UNSELECTED))
+    if fd is None:
+        return
+    key = endpoint_id.to_bytes(4, "little")
+    with BpfMap(fd) as table:
+        before = table.lookup(key) or bytes(4)
+        after = (bits if also else bits & before[0]).to_bytes(4, "little")
+        if after != before:
+            table.update(key, after)
 
 
 def ipcache_rows(

@@ -16,14 +16,18 @@ from lab.layouts.attach import (
 )
 from lab.layouts.core import (
     ENDPOINT_F_HOST,
+    Aggregation,
     CidrKey,
     EndpointInfo,
     EndpointKey,
     Flag,
+    Index,
     IpcacheKey,
     RemoteEndpointInfo,
+    RuntimeSlot,
     TunnelKey,
     TunnelValue,
+    Word,
 )
 from lab.layouts.records import Record
 from lab.names import RESERVED_IDENTITIES
@@ -37,7 +41,7 @@ from lab.plan.inventory import (
     PodFacts,
 )
 from lab.plan.steps import AttachTc, AttachXdp, LoadObject, MakeMaps, Publish, Step, UpdateMap
-from lab.policy.entries import EntryKey, pack_value
+from lab.policy.entries import UNSELECTED, EntryKey, pack_value, unselected
 
 XDP_SUFFIX = "_xdp"
 """Distinguishes the XDP object of a device from its tc object."""
@@ -85,6 +89,9 @@ def default_policy(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
         yield UpdateMap(
             where=node.name, map=name, key=key.pack().hex(), value=value.hex(), note=note
         )
+    both = Index(index=unselected({EntryKey(0, egress): False for egress in (False, True)}))
+    note = f"no policy selects {pod.name}: only the first packet of a flow asks"
+    yield _update(node, UNSELECTED, Index(index=pod.endpoint_id), both, note)
 
 
 def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
@@ -97,6 +104,9 @@ def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         network = IPv4Network(text)
         note = f"{network} sees pods' own addresses"
         yield _update(node, "cilium_ipmasq_v4", CidrKey.of(network), Flag(value=1), note)
+    note = "traces tell what is new of a flow, until a monitor listens"
+    level = Word(value=Aggregation.MEDIUM)
+    yield _update(node, "cilium_runtime_config", Index(index=RuntimeSlot.AGGREGATION), level, note)
     everywhere = IPv4Network("0.0.0.0/0")
     # the shortest prefix: whoever is no pod and no node is the world
     yield _ipcache(node, everywhere, WORLD, None)
@@ -207,6 +217,7 @@ def _device(
                 direction=point.side.value,
                 instance=device,
                 program=point.program,
+                tcx=facts.topology.options.tcx,
             )
     # last: others may call the endpoint's policy only once its own programs are in their hooks
     yield Publish(where=node.name, instance=device)

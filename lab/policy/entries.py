@@ -21,6 +21,9 @@ MAP_CAPACITY = 16384
 STATIC_BITS = 40
 """Identity (32) and direction byte (8): the part of a key that is always compared in full."""
 
+UNSELECTED = "cilium_unselected"
+"""Map that says for each endpoint id in which directions no policy selects it."""
+
 POLICY_DENIED = 133
 POLICY_DENIED_BY_DENYLIST = 181
 
@@ -85,6 +88,22 @@ class EntryKey:
             span = f"{self.port}" if last == self.port else f"{self.port}-{last}"
             ports = f" {span if self.port_bits else 'ANY'}/{name}"
         return f"{direction} {self.identity}{ports or ' ANY'}"
+
+
+def unselected(entries: Mapping[EntryKey, bool]) -> int:
+    """Return the directions in which these entries allow everything and say nothing else.
+
+    Args:
+        entries: key -> deny flag.
+
+    Returns:
+        The bits of ``cilium_unselected``: 1 what the endpoint sends, 2 what it receives.
+    """
+    found = 0
+    for egress, bit in ((True, 1), (False, 2)):
+        mine = [(key, deny) for key, deny in entries.items() if key.egress is egress]
+        found |= bit if mine == [(EntryKey(0, egress), False)] else 0
+    return found
 
 
 def pack_value(deny: bool, key: EntryKey) -> bytes:

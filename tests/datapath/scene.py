@@ -153,6 +153,10 @@ class Scene(Datapath):
         policy = self.map("cilium_policy", instance)
         policy.update(key, PolicyEntry(flags=int(deny) | bits << 3))
 
+    def unselect(self, number, bits):
+        """Say in which directions no policy selects an endpoint: 1 egress, 2 ingress."""
+        self.map("cilium_unselected").update(Index(index=number), Index(index=bits))
+
     def service(self, address, port, backends, number, *, protocol=6, **options):
         """Write a service: row 0, a row per backend, reverse NAT; ``backends``: (address, port)."""
         flags = options.get("flags", 0)

@@ -209,7 +209,7 @@ BUFFERLESS = {
 
 @pytest.mark.parametrize("send", BUFFERLESS.values(), ids=BUFFERLESS.keys())
 def test_without_the_buffer_between_tail_calls_packets_are_dropped(send):
-    empty = BpfMap.create("no_buffer", MapSpec(MapType.PERCPU_HASH, 4, 40, 1, 0))
+    empty = BpfMap.create("no_buffer", MapSpec(MapType.PERCPU_HASH, 4, 48, 1, 0))
     with Scene(substitutes={"cilium_tail_call_buffer4": empty}) as scene:
         result = send(scene)
     assert (result.verdict, result.drop_reason) == (Verdict.DROP, "DROP_INVALID_TC_BUFFER")

@@ -149,6 +149,16 @@ CASES = {
     "cilium_policy": Case(
         lambda scene: scene.allow(258, egress=True), leave(tcp(CLIENT, REMOTE)), config=POLICY
     ),
+    "cilium_unselected": Case(
+        lambda scene: scene.unselect(266, 3),
+        leave(tcp(CLIENT, REMOTE, flags="A")),
+        ready=lambda scene: (
+            scene.allow(258, egress=True),
+            scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, REMOTE)),
+            scene.allow(258, egress=True, deny=True),
+        ),
+        config=POLICY,
+    ),
     "cilium_calls": Case(delete("cilium_calls", Index(index=29)), leave(tcp(CLIENT, REMOTE))),
     "cilium_call_policy": Case(
         delete("cilium_call_policy", Index(index=267)), leave(udp(CLIENT, NEIGHBOUR))
