@@ -117,7 +117,7 @@ static __always_inline bool mind_armed(const struct __sk_buff *ctx)
 }
 
 #define MIND_TUNNEL_BYTES 50 /* outer IPv4, UDP and VXLAN, inner Ethernet */
-#define MIND_TUNNEL_PORT 8472	 /* VXLAN_PORT of encap.h, which is built on this file */
+#define MIND_TUNNEL_PORT 8472 /* VXLAN_PORT of encap.h, which is built on this file */
 #define MIND_BY_TAIL (1ULL << 32)
 #define MIND_PORT_SHIFT 48
 
