@@ -206,8 +206,10 @@ class Options:
                 "option masquerade: netfilter never sees what host_routing='bpf' takes past it",
                 hint="use masquerade='bpf', or host_routing='legacy'",
             )
+        # 576: what every IPv4 host has to accept (RFC 791)
         if not 576 <= self.mtu <= 65535:
             raise TopologyError(f"option mtu: {self.mtu}", hint="use 576 to 65535 bytes")
+        # as Cilium bounds the size of its connection table
         if not 1 << 10 <= self.ct_tcp_max <= 1 << 24:
             raise TopologyError(
                 f"option ct_tcp_max: {self.ct_tcp_max}", hint="use 1024 to 16777216 flows"

@@ -31,6 +31,8 @@ def eventually(
     """
     deadline = time.monotonic() + within_s
     while True:
+        # asked before the clock: a condition that is true at once is found even after a deadline of
+        # zero
         value = probe()
         if value:
             return value

@@ -209,6 +209,7 @@ def ct_list(
 
     if scope != "global":
         raise InputError(f"no conntrack table {scope!r}", hint="lab bpf ct list global")
+    # `global` is both: TCP has a map of its own, everything else the other
     names = ("cilium_ct4_global", "cilium_ct_any4_global")
     _show(lab, node, output, lambda _, where: listing.conntrack(_read(where, *names)))
 

@@ -111,6 +111,7 @@ def _ct_direction(flags: int) -> str:
 def _ct_line(key: flows.Tuple4, entry: flows.CtEntry, now: int) -> str:
     service = bool(key.flags & TupleFlag.SERVICE)
     names = " ".join(flag.name or "" for flag in CtFlag if entry.flags & flag)
+    # the field that counts received bytes holds the backend's number in a service's entry
     counters = (
         f"BackendID={entry.rx_bytes}"
         if service
@@ -253,6 +254,7 @@ def port_range(key: core.PolicyKey) -> str:
     bits = key.prefixlen - 48
     if bits < 0:
         return "ANY"
+    # a protocol, and no bit of the port
     if bits == 0:
         return f"ANY/{protocol(key.protocol)}"
     last = key.dport | (0xFFFF >> bits)
@@ -275,6 +277,7 @@ def services(
     )
 
     def backend(key: flows.ServiceKey, value: flows.Service) -> str:
+        # the master row stands for the service itself: no backend, but the flags
         if key.backend_slot == 0:
             return f"0.0.0.0:0 ({value.rev_nat_index}) (0) [{service_flags(value.all_flags)}]"
         found = backends.get(value.backend_id)

@@ -16,6 +16,7 @@ def unified_root() -> Path:
     """
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, rest = line.partition(" - ")
+        # not always at /sys/fs/cgroup: a machine with version 1 has it in a folder below
         if rest.split()[0] == "cgroup2":
             return Path(fields.split()[4])
     raise PrerequisiteError(

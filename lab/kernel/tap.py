@@ -41,6 +41,7 @@ def open_tap(namespace: NetworkNamespace, name: str, *, index: int, frames: bool
         ) from None
     kind = (_IFF_TAP if frames else _IFF_TUN) | _IFF_NO_PI
     try:
+        # before the device is made: afterwards its index is fixed
         fcntl.ioctl(fd, _TUNSETIFINDEX, struct.pack("I", index))
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), kind))
     except OSError as error:

@@ -49,9 +49,12 @@ QUIET = (
 
 HOST_SYSCTLS = (
     ("ipv4.conf.all.forwarding", "1"),
+    # both ways of a flow need not use the same device: tunnel, routes and programs decide for each
     ("ipv4.conf.all.rp_filter", "0"),
     ("ipv4.conf.default.rp_filter", "0"),
+    # the node's own addresses come in as a source on the devices of the datapath
     ("ipv4.conf.all.accept_local", "1"),
+    # a pod sends everything to the router, and is not to be told of a shorter way
     ("ipv4.conf.all.send_redirects", "0"),
     ("ipv4.conf.default.send_redirects", "0"),
 )

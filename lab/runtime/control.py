@@ -53,6 +53,7 @@ class AgentClient:
             KernelError: no agent is running.
         """
         try:
+            # again after a restart: the next agent listens under the same name
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 self._socket.connect(str(self._keeper().root) + steps.AGENT_SOCKET)
@@ -199,6 +200,7 @@ class Control:
         Raises:
             InputError: one of them is not there; then nothing has been deleted.
         """
+        # by title: what was applied may have been another object of that name
         self.agent.ask("delete", _NOTHING, names=[describe(item) for item in items])
 
     def kube_proxy(self, flavour: str, *services: Service) -> tuple[ServiceStatus, ...]:
@@ -263,6 +265,7 @@ class Control:
         try:
             self.agent.ask("pods", _NOTHING, topology=following.to_json())
         except BaseException:
+            # the keeper made it before the agent was asked: it would be a pod that nothing knows of
             self.keeper.ask(op="remove", netns=added.netns)
             self._tell_keeper(kept)
             raise
@@ -298,6 +301,7 @@ class Control:
         kept = settled(self._facts)
         pods = tuple(pod for pod in kept.pods if pod.full_name != gone.name)
         following = replace(kept, pods=pods)
+        # its worker holds the namespace, and would answer for a pod that is gone
         self._let_go(gone.name)
         self.agent.ask("pods", _NOTHING, topology=following.to_json())
         self.keeper.ask(op="remove", netns=gone.netns)

@@ -48,30 +48,45 @@ class Medium(Enum):
 
 # What decides how TCP behaves, fixed for every experiment; an experiment may change some.
 PINNED: tuple[tuple[str, str], ...] = (
+    # the textbook's; a namespace would inherit whatever the machine uses
     ("ipv4.tcp_congestion_control", "reno"),
+    # else a connection begins with the ssthresh and round trip that one before it to the same
+    # address left behind
     ("ipv4.tcp_no_metrics_save", "1"),
+    # no tail loss probe: it would repair what the retransmission timer is to be seen repairing
     ("ipv4.tcp_early_retrans", "0"),
     ("ipv4.tcp_recovery", "1"),
     ("ipv4.tcp_reordering", "3"),
+    # cumulative acknowledgements only, unless an experiment is about the others
     ("ipv4.tcp_sack", "0"),
     ("ipv4.tcp_dsack", "0"),
     ("ipv4.tcp_ecn", "0"),
+    # twelve bytes of every segment, and a second way to notice a needless retransmission
     ("ipv4.tcp_timestamps", "0"),
+    # windows as they stand in the header
     ("ipv4.tcp_window_scaling", "0"),
+    # small writes leave when written, not when the device has sent the one before
     ("ipv4.tcp_autocorking", "0"),
     ("ipv4.tcp_slow_start_after_idle", "1"),
+    # buffers stay as they are set: a window moves only because of what is read
     ("ipv4.tcp_moderate_rcvbuf", "0"),
     ("ipv4.tcp_rmem", "4096 131072 6291456"),
     ("ipv4.tcp_wmem", "4096 262144 4194304"),
     ("ipv4.tcp_fastopen", "0"),
+    # by default only one answer in 500 ms to segments outside the window
     ("ipv4.tcp_invalid_ratelimit", "0"),
+    # a full backlog drops; with cookies it would answer all the same
     ("ipv4.tcp_syncookies", "0"),
+    # Linux' own numbers, pinned because experiments count up to them
     ("ipv4.tcp_synack_retries", "5"),
     ("ipv4.tcp_syn_retries", "6"),
+    # what is left of a closed connection would keep its namespace for a minute
     ("ipv4.tcp_fin_timeout", "2"),
     ("ipv4.tcp_orphan_retries", "1"),
     ("ipv4.tcp_retries2", "15"),
+    # client ports that no other rule or server of an experiment uses
     ("ipv4.ip_local_port_range", "40000 40999"),
+    # its solicitations and advertisements are packets too, and would be counted
     ("ipv6.conf.all.disable_ipv6", "1"),
     ("ipv6.conf.default.disable_ipv6", "1"),
 )

@@ -45,6 +45,7 @@ def knp(name: str, spec: str) -> str:
     )
 
 
+# pieces of policies as Cilium's suite names them, so that a case reads as its manifest does
 ALL = "endpointSelector: {}"
 CLIENTS = "endpointSelector: {matchLabels: {kind: client}}"
 CLIENT = "endpointSelector: {matchLabels: {name: client}}"

@@ -89,6 +89,7 @@ def _selects_pod(
 ) -> bool:
     mentioned = [key for key, _ in selector.match_labels]
     mentioned += [item.key for item in selector.match_expressions]
+    # no pod carries a reserved label
     if any(key.startswith("reserved:") for key in mentioned):
         return False
     bare = [key.removeprefix("k8s:").removeprefix("any:") for key in mentioned]
