@@ -42,6 +42,7 @@ struct {
 	u64 linger_jiffies;	/* how long after its last sight a packet is looked for everywhere */
 	u32 generation;		/* counts the filters set */
 	u32 translated;		/* trace_flows holds something; set by the programs */
+	u32 encrypted;		/* the same of trace_secrets */
 } trace_filter;
 
 /* Until when (in jiffies) a wanted packet may be under way; before the first one: never. */
@@ -88,9 +89,27 @@ struct {
 	__type(value, u8);
 } trace_flows SEC(".maps");
 
+/* What wanted packets became when they were encrypted: nothing inside can be read, but no other
+ * packet has the same number under the same security association.
+ */
+struct secret {
+	__be32 destination;
+	__be32 spi;
+	__be32 sequence;
+	u32 generation;		/* of the filter it was wanted by */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct secret);
+	__type(value, u8);
+} trace_secrets SEC(".maps");
+
 struct inner {
-	struct tuple tuple;
+	struct tuple tuple;	/* ESP: its SPI in place of the ports */
 	u32 id;			/* IP identification + 1, so that 0 means: no IP packet */
+	__be32 sequence;	/* of an ESP packet under its SPI */
 };
 
 struct ip_head {
@@ -151,6 +170,7 @@ static __always_inline void read_inner(u64 at, struct inner *inner)
 	inner->tuple.protocol = start->ip.protocol;
 	inner->tuple.source_port = start->ports[0];
 	inner->tuple.destination_port = start->ports[1];
+	inner->sequence = start->ports[2] | (u32)start->ports[3] << 16;
 	if (start->ip.protocol == PROTO_ICMP) {
 		inner->tuple.source_port = start->ports[2];
 		inner->tuple.destination_port = start->ports[2];
@@ -261,17 +281,32 @@ static __always_inline bool may_begin_in(u32 netns)
 	       trace_filter.entry_netns == netns;
 }
 
+/* Whether this is what a wanted packet became when it was encrypted. */
+static __always_inline bool is_secret(const struct inner *inner)
+{
+	struct secret secret;
+
+	if (!trace_filter.encrypted || !inner->id || inner->tuple.protocol != PROTO_ESP)
+		return false;
+	secret.destination = inner->tuple.destination;
+	secret.spi = inner->tuple.source_port | (u32)inner->tuple.destination_port << 16;
+	secret.sequence = inner->sequence;
+	secret.generation = trace_filter.generation;
+	return bpf_map_lookup_elem(&trace_secrets, &secret) != NULL;
+}
+
 static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_buffer *seen)
 {
 	struct inner inner;
 	bool found = read_cookie(skb) == trace_filter.cookie;
 
 	/* most packets are strangers: that is clear without a look at their headers */
-	if (!found && !buffer_seen(seen, skb))
+	if (!found && !buffer_seen(seen, skb) && !trace_filter.encrypted)
 		return false;
 	read_inner((u64)skb->head + network_offset(skb), &inner);
+	found = found || is_secret(&inner);
 	/* a buffer seen before is believed only while it holds the same IP packet */
-	if (!found && seen && seen->id != inner.id)
+	if (!found && !(buffer_seen(seen, skb) && seen->id == inner.id))
 		return false;
 	know_buffer(seen, skb, inner.id);
 	return true;
@@ -284,7 +319,7 @@ static __always_inline bool in_flow(const struct sk_buff *skb, struct seen_buffe
 	u8 one = 1;
 
 	read_inner((u64)skb->head + network_offset(skb), &inner);
-	found = of_the_flow(skb, &inner);
+	found = of_the_flow(skb, &inner) || is_secret(&inner);
 	if (buffer_seen(seen, skb) && seen->id == inner.id) {
 		if (!found) {
 			bpf_map_update_elem(&trace_flows, &inner.tuple, &one, BPF_ANY);

@@ -7,7 +7,7 @@
  * no such function to attach to. A record names its function by address.
  */
 #define __TARGET_ARCH_x86 /* for PT_REGS_PARM1() and its like */
-#include "sight.h"
+#include "secret.h"
 #include <linux/ptrace.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -550,4 +550,40 @@ SEC("fentry/dev_hard_start_xmit")
 int BPF_PROG(f_dev_xmit, struct sk_buff *skb)
 {
 	return at_layer3(ctx, skb);
+}
+
+/* -- IPsec ---------------------------------------------------------------------------------- */
+
+SEC("fentry/xfrm_output")
+int BPF_PROG(f_xfrm_output, struct sock *sk, struct sk_buff *skb)
+{
+	const struct dst_entry *route = (void *)(skb->_skb_refdst & ~1UL);
+	struct record *record;
+
+	if (!may_be_wanted(true) || !route)
+		return 0;
+	record = entered(ctx, skb, BPF_CORE_READ(route, dev, nd_net.net, ns.inum), true);
+	if (!record)
+		return 0;
+	record->ifindex = BPF_CORE_READ(route, dev, ifindex);
+	record_end(record);
+	return 0;
+}
+
+SEC("fentry/esp_output")
+int BPF_PROG(f_esp_output, struct xfrm_state *state, struct sk_buff *skb)
+{
+	return encrypting(ctx, state, skb);
+}
+
+SEC("fentry/xfrm4_esp_rcv")
+int BPF_PROG(f_esp_rcv, struct sk_buff *skb)
+{
+	return at_layer3(ctx, skb);
+}
+
+SEC("fexit/esp_input")
+int BPF_PROG(f_esp_input, struct xfrm_state *state, struct sk_buff *skb, int inside)
+{
+	return decrypted(ctx, skb, state->xs_net.net->ns.inum, inside);
 }

@@ -123,6 +123,8 @@ struct sk_buff {
 	__u8 pkt_type : 3;
 	__u8 tc_at_ingress : 1;
 	__u8 redirected : 1;
+	__u8 active_extensions;
+	char cb[48];
 	__u32 hash;
 	__u32 mark;
 	__be16 protocol;
@@ -190,8 +192,39 @@ struct bpf_nf_ctx {
 	struct sk_buff *skb;
 };
 
+typedef union {
+	__be32 a4;
+} xfrm_address_t;
+
+struct xfrm_id {
+	xfrm_address_t daddr;
+	__be32 spi;
+};
+
+struct xfrm_state {
+	possible_net_t xs_net;
+	struct xfrm_id id;
+	struct {
+		u8 mode;
+	} props;
+};
+
+/* What IPsec keeps in skb->cb of a packet under its hands. */
+struct xfrm_skb_cb {
+	union {
+		struct {
+			u32 low;
+		} output;
+	} seq;
+};
+
+enum skb_ext_id {
+	SKB_EXT_SEC_PATH = 1,
+};
+
 struct dst_entry {
 	struct net_device *dev;
+	struct xfrm_state *xfrm;
 	void *input;
 	void *output;
 };

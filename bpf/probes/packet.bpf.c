@@ -71,6 +71,8 @@ static __always_inline void finish(struct record *record)
 	record_end(record);
 }
 
+#include "ipsec.h"
+
 SEC("tp_btf/napi_poll")
 int BPF_PROG(on_napi_poll, struct napi_struct *napi, int work, int budget)
 {

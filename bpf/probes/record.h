@@ -43,6 +43,14 @@ enum record_kind {
 	KIND_XDP_TX = 34,
 	KIND_XDP_TRANSMIT = 35,
 	KIND_FUNCTION_RETURN = 40,
+	KIND_XFRM_OUTPUT = 50,
+	KIND_XFRM_ENCRYPT = 51,
+	KIND_XFRM_INPUT = 52,
+	KIND_XFRM_DECRYPT = 53,
+	KIND_XFRM_DELIVER = 54,
+	KIND_XFRM_CHECK = 55,
+	KIND_XFRM_FAULT = 56,
+	KIND_XFRM_DISCARD = 57,
 };
 
 /* How the device and its namespace were set up when the packet came by: the reasons for steps

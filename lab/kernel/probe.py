@@ -100,6 +100,12 @@ def has(name: str) -> bool:
     return ability(name).answer is Answer.YES
 
 
+def may_probe_functions() -> bool:
+    """Tell whether it is worth trying to put probes on the kernel's functions."""
+    # the second kernel boots anew each time: to ask it everything costs more than to try
+    return vm.inside() or has("fentry")
+
+
 def require(name: str) -> None:
     """Return if an ability is there.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from lab.observe.arrival import ARP
+from lab.observe.headers import ESP
 from lab.observe.records import Config
 from lab.observe.walk import Walk
 from lab.trace import Evidence, Hop, Side, Step
@@ -58,6 +59,8 @@ class Why(StrEnum):
     NO_POLICY = "no IPsec policy in {place}"
     NO_POLICY_L4 = "no IPsec policy in {place}: the check returns at once"
     CUT_OUT = "packet {packet} took it: this one was cut out of it behind, in the transport"
+    REINJECTED = "decrypted in place: what was inside comes back behind this step"
+    CHECKED_INSIDE = "ESP itself is not checked: what comes out of it is"
     NO_DATA = "nothing to queue: the connection that it completes waits to be accepted"
 
     def told(self, reason: str) -> bool:
@@ -171,7 +174,7 @@ def imply(walk: Walk, tunnel: bool) -> None:
         _implied(walk, Step.IP_LOCAL_DELIVER, "there is no other way to the transport")
     if walk.taken(Step.IP_ROUTING) or walk.taken(Step.IP_LOCAL_DELIVER):
         for step in (Step.IP_RCV, Step.IP_RCV_FINISH):
-            if not walk.taken(step):
+            if not walk.taken(step) and not walk.reinjected:
                 _implied(walk, step, "nothing is routed or delivered without it")
     if walk.taken(Step.NETFILTER_PREROUTING) and not walk.taken(Step.IP_RCV):
         _implied(walk, Step.IP_RCV, "it calls the hook whose rules were asked")
@@ -273,6 +276,8 @@ def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
 def _late_reason(walk: Walk, step: Step) -> Why | None:
     """Reasons for steps 11 to 18."""
     policy = Config.XFRM_POLICY_IN in walk.config
+    if walk.reinjected and step in (Step.IP_RCV, Step.IP_RCV_FINISH, Step.IP_ROUTING):
+        return Why.REINJECTED
     match step:
         case Step.NETFILTER_PREROUTING if _unhooked(walk):
             return Why.NO_PREROUTING
@@ -283,6 +288,8 @@ def _late_reason(walk: Walk, step: Step) -> Why | None:
             return Why.EARLY_SOCKET
         case Step.XFRM_POLICY if walk.protocol in _CHECK_LATER:
             return Why.CHECKED_LATER
+        case Step.XFRM_POLICY if walk.protocol == ESP:
+            return Why.CHECKED_INSIDE
         case Step.XFRM_POLICY if not policy:
             return Why.NO_POLICY
         case Step.XFRM_POLICY_L4 if not policy:
@@ -312,6 +319,8 @@ def _early_reason(walk: Walk, step: Step) -> Why | Untold | None:
     """Reasons for steps 1 to 9, from the device's own state when the packet came."""
     if step > Step.NETFILTER_INGRESS:
         return None
+    if walk.reinjected:
+        return Why.REINJECTED
     if not walk.config & Config.KNOWN:
         return Untold.NO_STATE
     if step <= Step.RECEIVE_SKB and not walk.taken(Step.RECEIVE_SKB) and _entered_late(walk):

@@ -88,7 +88,8 @@ class Arrival(Builder):
             )  # fmt: skip
             return
         # the kernel notes a use in whole seconds: equal times prove nothing
-        if walk.policy_used is not None and record.reason > walk.policy_used:
+        checked = walk.taken(Step.XFRM_POLICY_L4)
+        if walk.policy_used is not None and record.reason > walk.policy_used and not checked:
             self.add(
                 record, walk, "xfrm_policy_l4", probe, step=Step.XFRM_POLICY_L4,
                 evidence=Evidence.COUNTER, verdict="accept",

@@ -149,6 +149,8 @@ def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:
     if following is None:
         return end_inside(walk)
     to = following.place.device or following.place.namespace
+    if tunnel and walk.opened:
+        return f"ESP's handler decrypted it: what was inside comes in again at {to}"
     if following.place == walk.place:
         to = "another processor"
     if tunnel:

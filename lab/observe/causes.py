@@ -115,6 +115,23 @@ KERNEL = {
         "the bridge does not forward from this port: the bridge or its port is down or blocking",
         "Set the bridge up: ip link set br0 up; bridge link.",
     ),
+    # the kernel's own counters of IPsec (/proc/net/xfrm_stat) where it frees without a reason
+    "XfrmOutNoStates": Cause(
+        "a policy demands that it is encrypted, and there is no state to do it with",
+        "Add the state there, and its twin at the receiver: ip xfrm state; ip xfrm policy.",
+    ),
+    "XfrmInNoStates": Cause(
+        "no IPsec state here has the packet's SPI: nobody can decrypt it",
+        "Add the sender's state here too, with its SPI and key: ip xfrm state.",
+    ),
+    "XfrmInStateProtoError": Cause(
+        "it cannot be decrypted: the sender's key is another, or it was changed on the way",
+        "Compare the keys of both ends' states: ip xfrm state.",
+    ),
+    "XfrmInStateSeqError": Cause(
+        "IPsec takes it for a replay: its sequence number was here before, or is too old",
+        "Give both ends new states together: one end began to count anew (ip -s xfrm state).",
+    ),
     "IP_NOPROTO": Cause("nothing here takes this protocol", "Use a protocol somebody takes."),
 }
 

@@ -34,6 +34,7 @@ from lab.kernel.btf import read_object
 from lab.kernel.lanes import Lanes
 from lab.kernel.netns import NetworkNamespace
 from lab.kernel.tcfilters import tc_filters
+from lab.observe import ipsec
 from lab.observe.nfevents import NetfilterEar
 from lab.observe.programs import Probe, Where, usable
 from lab.observe.records import LIGHT_BYTES, MIND_BYTES, RECORD_BYTES
@@ -56,8 +57,8 @@ EMULATED_RECENT_NS = 100_000_000
 """What a millisecond is in software emulation, with neighbours: between two hooks of a packet."""
 EMULATED_LINGER = 10
 MOST_BYTES = 512 << 20
-# trace_filter of bpf/probes/filter.h; the last field, `translated`, begins anew at 0
-_FILTER = struct.Struct("<IIQ4s4sHHIQII")
+# trace_filter of bpf/probes/filter.h; the last two fields begin anew at 0
+_FILTER = struct.Struct("<IIQ4s4sHHIQIII")
 _CGROUP_TYPES = {
     Where.CGROUP_INGRESS: AttachType.CGROUP_INET_INGRESS,
     Where.CGROUP_EGRESS: AttachType.CGROUP_INET_EGRESS,
@@ -135,22 +136,21 @@ class Collector:
         light = not arguments.get("stacks", True)
         alone = arguments.get("alone", True)
         self.probes = usable(tracing.kernel_knows, light=light, alone=alone)
-        wanted = [probe.name for probe in self.probes]
-        path = arguments["object"]
+        encryption = ipsec.usable(functions=bool(arguments.get("functions")))
         lanes = self.lanes(LIGHT_BYTES if light else RECORD_BYTES)
         idle = bool(arguments.get("idle"))
         config = {"take_stacks": int(not light), "nothing_wanted": int(idle)}
         if vm.inside():
             config["recent_ns"] = EMULATED_RECENT_NS
-        # libbpf 1.1 does not know the section "netfilter": programs without a type are those
-        kind = ProgramType.NETFILTER
         try:
-            loaded = load_probes(path, lanes, config, wanted, kind)
-        except VerifierError:
-            # The kernel's way of saying that its consume_skb has one argument.
-            config["consume_has_location"] = 0
-            loaded = load_probes(path, lanes, config, wanted, kind)
-        self.watch(loaded, path)
+            loaded = self._loaded(lanes, config, encryption)
+        except VerifierError as error:
+            if not any(probe.name in error.message for probe in encryption):
+                raise
+            # other kernels' functions may have other arguments: the rest is worth having
+            self.refused.append(f"{ipsec.LOST}: {error.message.splitlines()[0]}")
+            loaded = self._loaded(lanes, config, ())
+        self.watch(loaded, arguments["object"])
         for probe in self.probes:
             self._attach(probe)
         self._open_minds()
@@ -168,6 +168,21 @@ class Collector:
         self.source = _Source(lanes, record_bytes)
         self.refusals = lanes.lost
         return lanes
+
+    def _loaded(self, lanes: Lanes, config: dict[str, int], more: tuple[Probe, ...]) -> Loaded:
+        """Load every probe that fits, and some more; they are the collector's from then on."""
+        probes, path = (*self.probes, *more), self.context.arguments["object"]
+        wanted = [probe.name for probe in probes]
+        # libbpf 1.1 does not know the section "netfilter": programs without a type are those
+        kind = ProgramType.NETFILTER
+        try:
+            loaded = load_probes(path, lanes, config, wanted, kind)
+        except VerifierError:
+            # The kernel's way of saying that its consume_skb has one argument.
+            config["consume_has_location"] = 0
+            loaded = load_probes(path, lanes, config, wanted, kind)
+        self.probes = probes
+        return loaded
 
     def watch(self, loaded: Loaded, path: str) -> None:
         """Take over what was loaded: its filter, the namespaces it looks at.
@@ -338,6 +353,7 @@ class Collector:
             protocol,
             linger_jiffies,
             self.generation,
+            0,
             0,
         )
         # before the filter: the first packet wanted must find its rules traced already

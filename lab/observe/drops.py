@@ -73,6 +73,11 @@ _BY_FUNCTION = {
     "veth_xmit": Drop(None, SendHook.DEV_XMIT.value),
     "__dev_forward_skb2": Drop(None, SendHook.DEV_XMIT.value),
     "br_forward_finish": Drop(None, "bridge"),
+    "xfrm_input": Drop(Step.L4_RECEIVE, "xfrm4_esp_rcv"),
+    "xfrm4_rcv_encap_finish": Drop(Step.L4_RECEIVE, "xfrm4_esp_rcv"),
+    "xfrm_output": Drop(None, SendHook.XFRM_OUT.value),
+    "xfrm_output_resume": Drop(None, SendHook.XFRM_OUT.value),
+    "dst_discard_out": Drop(None, SendHook.XFRM_OUT.value),
 }
 # step 15 checks only protocols without no_policy; UDP, TCP and ICMP check for themselves later
 _XFRM = {

@@ -12,7 +12,8 @@ from lab.kernel.bpfattach import Link, attach_kprobe
 from lab.kernel.functions import version, why_not
 from lab.kernel.lanes import Lanes
 from lab.observe.collector import Collector, answer_requests, attach_function, load_probes
-from lab.observe.functions import FUNCTIONS, Function
+from lab.observe.functions import ESP_FUNCTIONS, FUNCTIONS, Function
+from lab.observe.ipsec import has_esp
 from lab.observe.programs import Probe, Where
 from lab.observe.records import RECORD_BYTES, Kind
 
@@ -33,7 +34,9 @@ class FunctionCollector(Collector):
             UnsupportedError: it takes none.
         """
         path = self.context.arguments["object"]
-        usable = [found for function in FUNCTIONS if (found := self._usable(function))]
+        # a kernel that cannot encrypt misses nothing
+        asked = [one for one in FUNCTIONS if has_esp() or one not in ESP_FUNCTIONS]
+        usable = [found for function in asked if (found := self._usable(function))]
         loaded = self._load(path, self.lanes(RECORD_BYTES), usable)
         self.watch(loaded, path)
         self.probes = tuple(probe for function in usable for probe in self._attached(function))

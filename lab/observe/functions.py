@@ -14,6 +14,7 @@ from lab.observe.absent import reason as configured
 from lab.observe.assemble import Reading
 from lab.observe.drops import Drop, classify
 from lab.observe.identify import Journey
+from lab.observe.ipsec import ESP_INPUT, LINES
 from lab.observe.names import Names
 from lab.observe.records import Config, Kind, Record
 from lab.observe.walk import Builder, Walk
@@ -49,6 +50,14 @@ class Function:
 def _sends(program: str, name: str, hook: str) -> Function:
     return Function(program, name, hook, None, Side.SEND)
 
+
+ESP_FUNCTIONS = (
+    _sends("f_xfrm_output", "xfrm_output", SendHook.XFRM_OUT.value),
+    _sends("f_esp_output", "esp_output", SendHook.XFRM_OUT.value),
+    Function("f_esp_rcv", "xfrm4_esp_rcv", ESP_INPUT, Step.L4_RECEIVE),
+    Function("f_esp_input", "esp_input", ESP_INPUT),
+)
+"""Of kernels that can encrypt; two of them say what another one's line is completed with."""
 
 FUNCTIONS = (
     Function("f_napi_poll", "__napi_poll", "napi_poll", Step.NAPI_POLL, over="f_napi_poll_over"),
@@ -89,6 +98,7 @@ FUNCTIONS = (
     _sends("f_ip_output", "ip_output", OUTPUT),
     _sends("f_dev_queue", "__dev_queue_xmit", SendHook.DEV_QUEUE.value),
     _sends("f_dev_xmit", "dev_hard_start_xmit", SendHook.DEV_XMIT.value),
+    *ESP_FUNCTIONS,
 )
 _BY_NAME = {function.name: function for function in FUNCTIONS}
 # NFPROTO_IPV4 and NFPROTO_NETDEV; keys below: family and the family's own hook number
@@ -146,7 +156,9 @@ class FunctionLadder(Builder):
             function = _BY_NAME.get(names.symbol(record.location))
             if function is None:
                 continue
-            if record.kind is Kind.FUNCTION_RETURN:
+            if record.kind in (Kind.XFRM_ENCRYPT, Kind.XFRM_DECRYPT):
+                LINES[record.kind](self, record)
+            elif record.kind is Kind.FUNCTION_RETURN:
                 self._returned(record, function)
             elif function.name == "kfree_skb_reason":
                 self._freed(record)

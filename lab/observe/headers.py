@@ -73,6 +73,11 @@ class Packet:
         )  # fmt: skip
 
     @property
+    def secret(self) -> tuple[object, ...]:
+        """What an encrypted packet is known by (`secret_of`); of use for ESP alone."""
+        return self.destination, *self.serial
+
+    @property
     def info(self) -> str:
         """What tells it apart, in words: TCP flags, ICMP type; empty for others."""
         if self.protocol == TCP and self.serial:
@@ -106,6 +111,21 @@ def network_bytes_of(frame: bytes) -> bytes:
         return b""
     (kind,) = struct.unpack_from("!H", frame, 12)
     return frame[ETHERNET_BYTES:] if kind in (_IPV4, _ARP) else b""
+
+
+def from_wire(value: int) -> int:
+    """Return a 32-bit number in network order, as a probe copied it, as a number."""
+    return int.from_bytes(value.to_bytes(4, "little"), "big")
+
+
+def secret_of(record: Record) -> tuple[IPv4Address, int, int]:
+    """Return what a packet will be known by once encrypted: destination, SPI, sequence number.
+
+    Args:
+        record: of ``Kind.XFRM_ENCRYPT``.
+    """
+    destination = IPv4Address((record.arg & 0xFFFFFFFF).to_bytes(4, "little"))
+    return destination, from_wire(record.state), from_wire(record.hash)
 
 
 def innermost(record: Record) -> Packet | None:

@@ -2,9 +2,9 @@
 
 Contents decide: a packet's innermost addresses, ports, identification, length and sequence numbers,
 and as much of its payload as was captured. The buffer's address bridges what contents cannot
-(translated addresses, encrypted payload), but only while the buffer is known to be alive and what
-cannot change has not: the kernel uses an address again within milliseconds. A join that its
-fingerprint does not confirm is not made.
+(translated addresses), but only while the buffer is known to be alive and what cannot change has
+not: the kernel uses an address again within milliseconds. An encrypted packet is known by the
+number that IPsec gave it. A join that its fingerprint does not confirm is not made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from lab.observe.headers import ESP, TCP, UDP, Packet, innermost, outermost
+from lab.observe.headers import ESP, TCP, UDP, Packet, innermost, outermost, secret_of
 from lab.observe.pieces import cut_from, follows, grown_to
 from lab.observe.records import Config, Kind, Record
 from lab.trace import Relation, Tie
@@ -72,6 +72,7 @@ class Journey:
         own: what probes of the user's own saw of it, each with its place in the order of time.
         relations: to other packets.
         fingerprints: of everything it has been: translations change it.
+        opened: buffers in which it was decrypted.
         live: buffers that hold it now, and their storage.
         grown: bytes of payload in it since GRO held it, 0 if it did not.
         pieces: datagrams that were cut out of it: place in it -> bytes of payload.
@@ -88,6 +89,7 @@ class Journey:
     live: dict[int, int] = field(default_factory=dict)
     grown: int = 0
     pieces: dict[int, int] = field(default_factory=dict)
+    opened: set[int] = field(default_factory=set)
 
     @property
     def last_ns(self) -> int:
@@ -113,6 +115,7 @@ class _Identifier:
         self.unrouted: dict[int, list[Journey]] = {}
         self.early: dict[int, list[Record]] = {}
         self.consumed: dict[int, tuple[Journey, Record]] = {}
+        self.secrets: dict[tuple[object, ...], Journey] = {}
 
     def take(self, record: Record) -> None:
         if record.kind in _NO_CONTENTS or not record.packet:
@@ -120,7 +123,7 @@ class _Identifier:
             return
         packet = innermost(record)
         journey = self._find(record, packet)
-        if journey.packet is None:
+        if journey.packet is None or _comes_out(journey, record, packet):
             journey.packet = journey.now = packet
         journey.cookie = journey.cookie or record.cookie
         if not journey.records:
@@ -193,6 +196,13 @@ class _Identifier:
             _still(known, record, packet)
             or (known.packet is not None and grown_to(known.packet, known.grown, last, packet))
         ):
+            return known
+        if packet.protocol == ESP and packet.secret in self.secrets:
+            hidden = self.secrets[packet.secret]
+            # its first sight in this form: the later ones have these contents to go by
+            if packet.fingerprint not in hidden.fingerprints:
+                return hidden
+        if known is not None and _comes_out(known, record, packet):
             return known
         same = [
             journey
@@ -269,6 +279,10 @@ class _Identifier:
             journey.records.append(record)
             if record.kind is Kind.GRO_RESULT:
                 self._merged(journey, record)
+            elif record.kind is Kind.XFRM_ENCRYPT:
+                self.secrets[secret_of(record)] = journey
+            elif record.kind is Kind.XFRM_DECRYPT and record.verdict > 0:
+                journey.opened.add(record.skb)
         elif record.kind is Kind.ROUTE:
             # the sender's own question: it belongs to the next packet to that destination
             self.waiting.setdefault(record.hash, []).append(record)
@@ -415,14 +429,18 @@ def _only(same: list[Journey], record: Record) -> Journey | None:
 
 
 def _still(known: Journey, record: Record, packet: Packet) -> bool:
-    """Whether the buffer still holds what it held: as it was, or encrypted."""
-    if packet.protocol == ESP and known.packet is not None:
-        # what is encrypted says nothing; it is larger, and alone in the buffer that is alive
-        return packet.fingerprint in known.fingerprints or packet.total > known.packet.total
+    """Whether the buffer still holds what it held."""
     first = known.first_seen
     again = first is not None and _begins(record, packet) and _place(first) == _place(record)
     alike = known.now is None or _prefix(known.now.payload, packet.payload)
     return packet.fingerprint in known.fingerprints and alike and not again
+
+
+def _comes_out(known: Journey, record: Record, packet: Packet | None) -> bool:
+    """Whether this is what was inside a packet that was never seen in clear before."""
+    hidden = known.packet is not None and known.packet.protocol == ESP
+    clear = packet is not None and packet.protocol != ESP
+    return hidden and clear and record.skb in known.opened
 
 
 def _begins(record: Record, packet: Packet) -> bool:

@@ -10,6 +10,7 @@ from lab.observe.arrival import ARP, ARRIVALS
 from lab.observe.drops import chain_of, classify
 from lab.observe.headers import icmp_words
 from lab.observe.identify import Journey
+from lab.observe.ipsec import LINES, told
 from lab.observe.names import Names, hook_of_program
 from lab.observe.records import Config, Kind, Record
 from lab.observe.standin import StandIn
@@ -85,6 +86,8 @@ class Ladder(StandIn):
             self._consume(record)
         elif kind in XDP:
             self._xdp(record)
+        elif kind in LINES:
+            LINES[kind](self, record)
         elif kind in (Kind.ICMP_SEND, Kind.TCP_RESET, Kind.QUEUE_FULL):
             self._answer(record)
 
@@ -332,6 +335,8 @@ class Ladder(StandIn):
         index = walk.last(drop.hook)
         if index is None and drop.step is Step.TC_INGRESS:
             index = next((i for i, hop in enumerate(walk.hops) if hop.step is drop.step), None)
+        if index is not None and told(walk.hops[index]):
+            return
         if index is not None:
             walk.hops[index] = replace(
                 walk.hops[index],

@@ -14,7 +14,7 @@ from lab.observe.names import Names
 from lab.observe.policies import Policy
 from lab.observe.records import Kind
 from lab.observe.rules import OWN_TABLE, Base, Ruleset
-from lab.trace import Evidence, Hop, Met, Step
+from lab.trace import Evidence, Hop, Met, SendHook, Step
 
 _NF_HOOKS = {
     "prerouting": "nf_prerouting",
@@ -323,7 +323,9 @@ def _routes(journey: Journey, hops: list[Hop], names: Names) -> None:
                 hops[hook] = replace(hops[hook], ct_state=state)
 
 
-_CHECKS = frozenset({Step.XFRM_POLICY, Step.XFRM_POLICY_L4})
+_CHECKS = {"xfrm_policy": "in", "xfrm_policy_l4": "in", "xfrm_policy_forward": "fwd",
+           SendHook.XFRM_OUT.value: "out"}  # fmt: skip
+"""Where IPsec policies decide, and those of which direction."""
 
 
 def _policies(
@@ -334,16 +336,17 @@ def _policies(
         namespace = names.place(netns, 0).namespace
         here = [record for record in journey.records if record.netns == netns and record.packet]
         for index, hop in enumerate(hops):
-            if hop.step not in _CHECKS or not hop.taken or hop.namespace != namespace:
+            if hop.hook not in _CHECKS or not hop.taken or hop.namespace != namespace:
                 continue
             before = [record for record in here if record.ns <= hop.ns]
             packet = outermost(before[-1]) if before else None
             if packet is None:
                 continue
             mark = before[-1].mark
-            taken = (one for one in policies if one.direction == "in" and one.meets(packet, mark))
+            way = _CHECKS[hop.hook]
+            taken = (one for one in policies if one.direction == way and one.meets(packet, mark))
             if (policy := next(taken, None)) is not None:
-                hops[index] = replace(hop, met=(*hop.met, policy.met))
+                hops[index] = replace(hop, met=(policy.met, *hop.met))
 
 
 def _route(hops: list[Hop], here: list[int], word: str) -> None:

@@ -55,6 +55,14 @@ class Kind(IntEnum):
     XDP_TX = 34
     XDP_TRANSMIT = 35
     FUNCTION_RETURN = 40
+    XFRM_OUTPUT = 50
+    XFRM_ENCRYPT = 51
+    XFRM_INPUT = 52
+    XFRM_DECRYPT = 53
+    XFRM_DELIVER = 54
+    XFRM_CHECK = 55
+    XFRM_FAULT = 56
+    XFRM_DISCARD = 57
 
 
 class Config(IntFlag):

@@ -12,6 +12,8 @@ from lab.kernel import tracing
 from lab.kernel.btf import read_object
 from lab.kernel.nfnetlink import Connection, RuleMet
 from lab.kernel.nfnetlink import parse as parse_netfilter
+from lab.kernel.probe import may_probe_functions
+from lab.observe import ipsec
 from lab.observe.assemble import TRACEPOINTS, assemble
 from lab.observe.late import Late, with_late_rules
 from lab.observe.legacy import Counted, parse_counts
@@ -109,6 +111,7 @@ class Tracer(Service):
             alone=alone,
             idle=idle,
             cgroup=lab.keeper.record.cgroup,
+            functions=self._functions(),
         )
         answer = self._receive()
         self.kernel = str(answer["kernel"])
@@ -231,10 +234,17 @@ class Tracer(Service):
         )
         return with_late_rules(traces, self._late)
 
-    def _missing(self, _: list[str]) -> tuple[str, ...]:
+    def _missing(self, refused: list[str]) -> tuple[str, ...]:
         """What this kernel cannot tell, a sentence each; given what the collector was refused."""
         knows = tracing.kernel_knows
-        return missing(knows) + (() if self._stacks else left_out(knows))
+        told = missing(knows) + ipsec.missing(functions=self._functions())
+        told += tuple(reason for reason in refused if reason.startswith(ipsec.LOST))
+        return told + (() if self._stacks else left_out(knows))
+
+    @staticmethod
+    def _functions() -> bool:
+        """Whether functions are to be probed: only for ESP, of which nothing else tells."""
+        return ipsec.has_esp() and may_probe_functions()
 
     def clear(self) -> None:
         """Forget what was recorded so far."""
@@ -296,6 +306,7 @@ class Tracer(Service):
     def _policies(self, records: list[Record]) -> dict[int, tuple[Policy, ...]]:
         """Ask for the IPsec policies of namespaces in which a packet was checked by one."""
         found = {record.netns for record in records if record.config & Config.XFRM_POLICY_IN}
+        found |= {record.netns for record in records if record.kind in ipsec.LINES}
         if not found:
             return {}
         answer = self._ask(op="policies", namespaces=sorted(found))

@@ -22,7 +22,14 @@ TRANSPORT: dict[int, tuple[str, ...]] = {
 }  # fmt: skip
 """Functions of each protocol's receive path, the entry first."""
 
-_STACK_PROBES = {Kind.ROUTE: "on_route", Kind.TCP_SEGMENT: "on_tcp_segment"}
+_STACK_PROBES = {
+    Kind.ROUTE: "on_route",
+    Kind.TCP_SEGMENT: "on_tcp_segment",
+    Kind.XFRM_INPUT: "on_xfrm_input",
+}
+
+
+_ARRIVES = frozenset({Kind.NETIF_RX, Kind.GRO_RECEIVE, Kind.RECEIVE_SKB})
 
 
 @dataclass(slots=True)
@@ -45,6 +52,8 @@ class Walk:
         cut_into: numbers of the packets that it was cut into here, in words.
         arp: it is an ARP message, which IP never sees.
         bridged: a bridge took the frame off its port here.
+        opened: IPsec decrypted it here: what is seen next came out of it.
+        reinjected: it came out of decryption in place, without being received again.
     """
 
     place: Place
@@ -69,6 +78,8 @@ class Walk:
     cut_into: str = ""
     arp: bool = False
     bridged: bool = False
+    opened: bool = False
+    reinjected: bool = False
 
     def last(self, *hooks: str) -> int | None:
         """Index of the newest line of one of these hooks, None if there is none."""
@@ -136,6 +147,8 @@ class Builder:
     def _current(self, record: Record, side: Side) -> Walk | None:
         ifindex = record.ifindex
         current = self.walks[-1] if self.walks else None
+        if current and current.opened and record.packet:
+            return None
         if current and current.side is side and current.netns == record.netns:
             # netif_rx begins a reception: a second one is another visit of the same device
             again = record.kind is Kind.NETIF_RX and bool(current.hops)
@@ -153,6 +166,8 @@ class Builder:
         walk.first_ns = record.ns
         attached = self.names.hooks.get((record.netns, ifindex, "xdp"))
         walk.xdp = attached.name if attached else ""
+        out_of = self.walks[-1] if self.walks else None
+        walk.reinjected = bool(out_of and out_of.opened and record.kind not in _ARRIVES)
         self.walks.append(walk)
         return walk
 

@@ -127,6 +127,7 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
     cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
     cause = cause or (_by_xdp(hop) if hop.hook in ("xdp", "generic_xdp") else None)
     cause = cause or (spoiled(trace, hop) if hop.drop_reason.endswith("_CSUM") else None)
+    cause = cause or _unencrypted(trace, hop)
     cause = cause or KERNEL.get(hop.drop_reason) or _by_place(hop)
     if cause is None:
         return Diagnosis(
@@ -167,7 +168,8 @@ def _rule(hop: Hop) -> Met | None:
     """The netfilter rule, chain policy or IPsec policy that dropped the packet here."""
     # the last one: rules before it let the packet pass
     decided = (met for met in reversed(hop.met) if met.verdict in ("drop", "block"))
-    return next(decided, None)
+    unmet = (met for met in hop.met if met.kind == "xfrm" and hop.drop_reason == "XFRM_POLICY")
+    return next(decided, None) or next(unmet, None)
 
 
 def _change(cause: Cause, hop: Hop) -> str:
@@ -190,6 +192,18 @@ def change_of(rule: Met) -> str:
     if rule.kind == "policy":
         return f"Add a rule that accepts it: {accept}, or change the chain's policy{policy}."
     return f"Change that rule: {delete}; {show} shows all."
+
+
+def _unencrypted(trace: Trace, hop: Hop) -> Cause | None:
+    """A policy that the packet's selector met wants ESP, and nobody had encrypted the packet."""
+    wanted = any(met.kind == "xfrm" and "wants proto esp" in met.text for met in hop.met)
+    opened = any(one.verdict == "decrypted" for one in trace.at(namespace=hop.namespace))
+    if hop.drop_reason != "XFRM_POLICY" or not wanted or opened:
+        return None
+    return Cause(
+        "it came in clear, and an IPsec policy here wants it encrypted",
+        "Encrypt it at the sender (ip xfrm state; ip xfrm policy), or take the policy here away.",
+    )
 
 
 def _by_place(hop: Hop) -> Cause | None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lab.errors import UnsupportedError
-from lab.kernel import probe, vm
+from lab.kernel import probe
 from lab.observe.functions import FUNCTION_READING
 from lab.observe.tracer import SETTLE_S, Flow, Tracer
 from lab.trace import Trace, Witness, merge
@@ -31,7 +31,7 @@ class FunctionTracer(Tracer):
     reading = FUNCTION_READING
 
     def __init__(self, lab: Lab) -> None:
-        if not _may_probe():
+        if not probe.may_probe_functions():
             raise UnsupportedError(f"this kernel cannot show {LOSES}", hint=ELSEWHERE)
         super().__init__(lab)
 
@@ -98,11 +98,6 @@ def _identity(trace: Trace) -> tuple[object, ...]:
 
 def _begin(trace: Trace) -> int:
     return min((hop.ns for hop in trace.taken), default=0)
-
-
-def _may_probe() -> bool:
-    # the second kernel boots anew each time: to ask it everything costs more than to try
-    return vm.inside() or probe.has("fentry")
 
 
 def open_tracer(lab: Lab, witness: Witness | None) -> Tracer | BothTracers:

@@ -21,7 +21,7 @@ class Layer:
     """One header, or the payload.
 
     Attributes:
-        name: ``ethernet arp ipv4 ipv6 udp tcp icmp vxlan payload``.
+        name: ``ethernet arp ipv4 ipv6 udp tcp icmp vxlan esp payload``.
         fields: (name, value in words), in the order of the bytes.
         start, end: byte range of the header within the packet.
     """
@@ -257,6 +257,12 @@ def _payload(data: bytes, at: int) -> Layer:
     return Layer("payload", fields, at, len(data))
 
 
+def _esp(data: bytes, at: int) -> tuple[Layer, str]:
+    spi, sequence = struct.unpack_from("!II", data, at)
+    fields = (("spi", f"0x{spi:08x}"), ("sequence", str(sequence)))
+    return Layer("esp", fields, at, at + 8), ""
+
+
 _READERS = {
     "ethernet": _ethernet,
     "arp": _arp,
@@ -266,4 +272,5 @@ _READERS = {
     "tcp": _tcp,
     "icmp": _icmp,
     "vxlan": _vxlan,
+    "esp": _esp,
 }

@@ -44,3 +44,17 @@ class Sentences:
             InputError: there is no such ability.
         """
         return probe.has(ability)
+
+    def needs(self, ability: str) -> None:
+        """Return if the kernel can what the sentences from here on are about.
+
+        What was stated before stays in the report, which then says what is missing.
+
+        Args:
+            ability: as ``lab doctor -o json`` names it.
+
+        Raises:
+            UnsupportedError: it cannot; the scenario ends here, and has not passed.
+            InputError: there is no such ability.
+        """
+        probe.require(ability)

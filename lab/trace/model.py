@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +306,20 @@ class Trace:
         )
 
     def passages(self) -> tuple[Passage, ...]:
-        """Return the hops grouped into runs at the same place and side, in order of time."""
-        return tuple(
-            Passage(place, side, tuple(hops))
-            for (place, side), hops in groupby(self.hops, key=lambda hop: (hop.place, hop.side))
-        )
+        """Return the hops grouped into runs at the same place and side, in order of time.
+
+        Steps that begin anew are another run: what was decrypted comes in where it was.
+        """
+        runs: list[list[Hop]] = []
+        reached: Step | None = None
+        for hop in self.hops:
+            same = runs and (runs[-1][0].place, runs[-1][0].side) == (hop.place, hop.side)
+            if not same or (hop.step and reached and hop.step < reached):
+                runs.append([])
+                reached = None
+            runs[-1].append(hop)
+            reached = hop.step or reached
+        return tuple(Passage(run[0].place, run[0].side, tuple(run)) for run in runs)
 
     def expect(self) -> Expectation:
         """Return what statements are made with: ``trace.expect().passes(...).delivered(...)``.

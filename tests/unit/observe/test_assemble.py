@@ -523,22 +523,6 @@ def test_of_a_list_the_first_is_looked_up_though_the_last_was_seen_last():
     assert Step.IP_ROUTING not in second.steps("server")
 
 
-def esp(size: int) -> bytes:
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 9, 0, 64, 50, 0)
-    return head + CLIENT.packed + SERVER.packed + struct.pack("!II", 0x1234, 1) + bytes(size - 8)
-
-
-def test_an_encrypted_packet_is_bridged_by_its_buffer_and_confirmed_by_its_contents():
-    clear = replace(OUT, ns=1, packet=datagram(b"hello"))
-    hidden = replace(SENT, ns=2, packet=esp(60))
-    arrived = replace(RECEIVED, ns=3, packet=datagram(b"hello"))
-    assert len(assemble([clear, hidden, arrived], (), NAMES)) == 1
-    other = replace(hidden, skb=0xA9)
-    assert len(assemble([clear, other, arrived], (), NAMES)) == 2
-    smaller = replace(hidden, packet=esp(10))
-    assert len(assemble([clear, smaller], (), NAMES)) == 2
-
-
 def test_losses_are_told():
     (trace,) = assemble(DELIVERY, (), NAMES, lost=3)
     assert trace.lost == 3
