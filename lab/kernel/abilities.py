@@ -36,7 +36,6 @@ class Subject:
 
 _VM = "lab vm -- COMMAND"
 _PROGRAMS = "./lab.sh installs it"
-_NEWER = "a newer kernel; the lab uses the next best evidence"
 
 
 def _required(name: str, group: str, title: str, purpose: str, without: str) -> Subject:
@@ -73,7 +72,13 @@ PROGRAMS = (
         "the loss is told at the end of the poll",
     ),  # fmt: skip
     Subject("tcx", "hooks", "tcx link", "the newer tc attachment", "clsact is used"),
-    Subject("netfilter_link", "hooks", "netfilter BPF link", "steps 9, 11, 14", _NEWER),
+    Subject(
+        "netfilter_link",
+        "hooks",
+        "netfilter BPF link",
+        "step 11 (10, 14)",
+        "functions are probed; without fentry step 11 falls from program to implied",
+    ),
     Subject("cgroup_skb", "hooks", "cgroup skb link", "packets of a pod", _VM),
     Subject("sock_ops", "hooks", "sock_ops", "socket acceleration", _VM),
     Subject("sk_msg", "hooks", "sk_msg on a sockmap", "socket acceleration", _VM),
@@ -82,9 +87,27 @@ PROGRAMS = (
 )
 TRACING = (
     _required("tp_btf", "tracing", "typed tracepoints (tp_btf)", "the ladder", _VM),
-    Subject("tp_sk_data_ready", "tracing", "tracepoint sk_data_ready", "steps 18, 19", _NEWER),
-    Subject("kern_ctx", "tracing", "bpf_cast_to_kern_ctx", "the packet's address in hooks", _NEWER),
-    Subject("fentry", "tracing", "fentry on kernel functions", "the second witness", _VM),
+    Subject(
+        "tp_sk_data_ready",
+        "tracing",
+        "tracepoint sk_data_ready",
+        "steps 18, 19 (14, 16)",
+        "sock_def_readable is probed; without fentry nothing tells of steps 18 and 19",
+    ),
+    Subject(
+        "kern_ctx",
+        "tracing",
+        "bpf_cast_to_kern_ctx",
+        "the packet's address in hooks",
+        "step 8 at a stranger's classifier falls from program to implied",
+    ),
+    Subject(
+        "fentry",
+        "tracing",
+        "fentry on kernel functions",
+        "the second witness",
+        f"no step has the grade probe; {_VM}",
+    ),
     Subject("kprobe", "tracing", "kprobes", "your own probes (bcc)", _VM),
     Subject("lsm", "tracing", "BPF LSM", "your own probes", "a kernel started with lsm=...,bpf"),
 )

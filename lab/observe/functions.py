@@ -141,6 +141,30 @@ def probed(step: Step) -> tuple[str, ...]:
     return named or (_PROBED_BY[step],)
 
 
+def told_without(refused: Sequence[str]) -> tuple[str, ...]:
+    """Return what the loss of functions means, a sentence each.
+
+    Args:
+        refused: ``NAME: reason`` of each function that cannot be probed.
+    """
+    names = [line.partition(":")[0] for line in refused]
+    return tuple(
+        f"{line}; {_loses(_BY_NAME.get(name), names)}"
+        for line, name in zip(refused, names, strict=True)
+    )
+
+
+def _loses(function: Function | None, refused: Sequence[str]) -> str:
+    if function is None or function.step is None:
+        return "no step loses its grade"
+    number = function.step.number
+    others = [one.name for one in FUNCTIONS if one.step is function.step]
+    left = [name for name in others if name not in refused]
+    if left:
+        return f"step {number} keeps the grade probe where {' or '.join(left)} is called"
+    return f"step {number} loses the grade probe"
+
+
 class FunctionLadder(Builder):
     """Turns one journey's records of entered functions into walks.
 

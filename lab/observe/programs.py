@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from lab.observe.grades import loses
 from lab.observe.records import Kind
 
 
@@ -205,7 +206,7 @@ def _is_light(probe: Probe, kernel_knows: Callable[[str], bool]) -> bool:
 def left_out(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:
     """Return one sentence per probe that a light trace does without on this kernel."""
     return tuple(
-        f"{probe.gives}: left out of a light trace"
+        f"{probe.gives}: left out of a light trace; {loses(probe.name)}"
         for probe in usable(kernel_knows)
         if not _is_light(probe, kernel_knows)
     )
@@ -215,7 +216,8 @@ def missing(kernel_knows: Callable[[str], bool]) -> tuple[str, ...]:
     """Return one sentence per probe that a kernel cannot load and no other makes up for."""
     given = {probe.kind for probe in usable(kernel_knows)}
     return tuple(
-        f"{probe.gives}: this kernel has no {probe.needs.removeprefix('btf_trace_')}"
+        f"{probe.gives}: this kernel has no {probe.needs.removeprefix('btf_trace_')}; "
+        f"{loses(probe.name)}"
         for probe in PROBES
         if not kernel_knows(probe.needs)
         and not (probe.unless and kernel_knows(probe.unless))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import UnsupportedError
 from lab.kernel import probe
-from lab.observe.functions import FUNCTION_READING
+from lab.observe.functions import FUNCTION_READING, told_without
 from lab.observe.tracer import SETTLE_S, Flow, Tracer
 from lab.trace import Trace, Witness, merge
 
@@ -36,7 +36,7 @@ class FunctionTracer(Tracer):
         super().__init__(lab)
 
     def _missing(self, refused: list[str]) -> tuple[str, ...]:
-        return tuple(refused)
+        return told_without(refused)
 
 
 class BothTracers:
