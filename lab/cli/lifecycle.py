@@ -223,6 +223,7 @@ def ls_command(output: OutputOption = Format.TABLE) -> None:
 
 def agent_word(record: registry.Record) -> str:
     """Say in a word how a lab's agent is: up, restarted, ended, off; - if nobody may ask."""
+    # a busy keeper must not hold up a list of all labs
     keeper = KeeperProcess(record, patience_s=1.0)
     try:
         answer, _ = keeper.ask(op="agent", action="status")

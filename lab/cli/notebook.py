@@ -127,6 +127,7 @@ def execute(path: Path, predictions: dict[str, object]) -> Any:  # noqa: ANN401 
 
 
 def _predict(notebook: Any, predictions: dict[str, object]) -> None:  # noqa: ANN401
+    # a prediction is a line `name = ...`: the dots are what the reader replaces
     open_lines = {
         line.removesuffix(" = ..."): cell
         for cell in notebook.cells
@@ -141,6 +142,7 @@ def _predict(notebook: Any, predictions: dict[str, object]) -> None:  # noqa: AN
             )
         cell = open_lines[name]
         lines = cell.source.splitlines()
+        # the cell alone is changed: the file keeps its dots for the next reader
         lines[lines.index(f"{name} = ...")] = f"{name} = {value!r}"
         cell.source = "\n".join(lines)
 

@@ -89,6 +89,7 @@ def matrix_command(
     wanted = ports_of(world, ports)
     found = tables.expected(world.cluster, world.objects.policies, wanted, meant, names=pods or ())
     if lab is not None and not expected_only:
+        # a lab of a topology has no way for outsiders to pods themselves; the table asks for both
         open_world(lab)
         places = {name: lab.place(lab_name(name)) for name in found.names}
         found = tables.measured(found, world.cluster, places)

@@ -51,6 +51,7 @@ def test(
     if not any((ROOT / word.partition("::")[0]).exists() for word in context.args):
         command += ["-m", "not bench"]
     environment = {**os.environ, "LAB_TEST_VM": vm.value}
+    # the whole command over there; `marked` tests go there one by one, from here
     if vm is SecondKernel.ALL:
         command = [sys.executable, "-m", "lab", "vm", "--", *command]
     return process.call(command, env=environment, cwd=ROOT)

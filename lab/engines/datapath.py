@@ -125,6 +125,7 @@ class DatapathInstaller:
         key = step.where, step.instance
         future = self._pending.pop(key, None)
         old = self.loaded.get(key)
+        # loads that no plan announced (a pod added later) happen now
         self.loaded[key] = future.result() if future else self._load(step)
         if old is not None:
             old.close()

@@ -100,6 +100,7 @@ def explain(
         (Direction.INGRESS, end, start),
     ):
         pod = everybody[own]
+        # a pod's packets to itself never leave its namespace
         if not isinstance(pod, Workload) or start == end:
             continue
         # 2: reserved:world

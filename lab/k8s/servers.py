@@ -129,6 +129,7 @@ def _declared(container: Container, mode: str) -> list[Listener]:
 
 
 def _distinct(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+    # a port may be declared twice: the last one counts
     return tuple({(item.protocol, item.port): item for item in listeners}.values())
 
 

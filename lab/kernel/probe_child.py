@@ -56,6 +56,7 @@ class Bench:
 # numbers below: enum bpf_prog_type for the programs, enum bpf_attach_type for the places
 def _tracing(name: str, kind: int, attach: int) -> None:
     wanted = rawbpf.kernel_type(name, kind)
+    # TRACING; loading says that the type exists, attaching that the kernel lets its code be changed
     with loaded(26, returning(0), expected_attach=attach, kernel_type=wanted) as fd:
         rawbpf.trace(fd)
 
@@ -64,11 +65,13 @@ def _lsm() -> None:
     if "bpf" not in Path("/sys/kernel/security/lsm").read_text().split(","):
         raise FileNotFoundError(2, "bpf is not among the active security modules")
     wanted = rawbpf.kernel_type("bpf_lsm_socket_create", rawbpf.BTF_FUNC)
+    # LSM, as LSM_MAC
     with loaded(29, returning(0), expected_attach=27, kernel_type=wanted) as fd:
         rawbpf.trace(fd)
 
 
 def _kprobe() -> None:
+    # KPROBE
     with loaded(2, returning(0)) as fd:
         rawbpf.kprobe(fd, "ip_rcv")
 
@@ -80,6 +83,7 @@ def _xdp_features() -> None:
 
 def _kern_ctx() -> None:
     wanted = rawbpf.kernel_type("bpf_cast_to_kern_ctx", rawbpf.BTF_FUNC)
+    # SCHED_CLS, which is where the tracer's hook programs call it
     with loaded(3, rawbpf.calling_kfunc(wanted)):
         pass
 
@@ -103,6 +107,7 @@ def _linked(kind: int, attach: int, target: int, *, result: int = 0, extra: byte
 
 
 def _sk_msg() -> None:
+    # SK_MSG; attached as SK_MSG_VERDICT
     with loaded(16, returning(1)) as fd:
         rawbpf.attach_to_sockmap(fd, 7)
 
@@ -110,12 +115,14 @@ def _sk_msg() -> None:
 def _sk_lookup() -> None:
     namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
     try:
+        # SK_LOOKUP, whose hook is a network namespace
         _linked(30, 36, namespace, result=1)
     finally:
         os.close(namespace)
 
 
 def _netfilter() -> None:
+    # family, hook, priority, flags; NETFILTER and its place of the same name
     hook = (_NFPROTO_IPV4, _NF_INET_PRE_ROUTING, 1, 0)
     _linked(32, 45, 0, result=1, extra=b"".join(part.to_bytes(4, "little") for part in hook))
 
@@ -124,6 +131,7 @@ def program_probes(bench: Bench) -> Mapping[str, Callable[[], None]]:
     """Return the probes that put a program into a hook of the network, by ability."""
 
     def xdp(mode: XdpMode) -> None:
+        # XDP, which returns XDP_PASS
         with loaded(6, returning(2)) as fd:
             attach_xdp(Program(os.dup(fd)), bench.index, mode)
             detach_xdp(bench.index, mode)
@@ -137,6 +145,7 @@ def program_probes(bench: Bench) -> Mapping[str, Callable[[], None]]:
             _linked(kind, attach, group, result=1)
 
     def lwt() -> None:
+        # LWT_IN, on a route of the documentation's network (RFC 5737)
         with loaded(10, returning(0)) as fd:
             encap = {"type": "bpf", "in": {"fd": fd, "name": "lab"}}
             bench.netlink.route("add", dst="192.0.2.0/24", oif=bench.index, encap=encap)
@@ -160,6 +169,7 @@ def network_probes(bench: Bench) -> Mapping[str, Callable[[], object]]:
     """Return the probes that make devices, qdiscs, states and rules, by ability."""
 
     def device(kind: str, **arguments: object) -> None:
+        # the name differs with the kind: devices stay until the process ends
         bench.netlink.link("add", ifname=f"t{len(kind)}{kind[:9]}", kind=kind, **arguments)
 
     def qdisc(kind: str, **arguments: object) -> None:

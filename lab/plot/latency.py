@@ -107,6 +107,7 @@ def _marks(trace: Trace, by: str) -> list[_Mark]:
             found.append(_Mark(label, passage.side, hop.us or 0.0, 1 if by == "hop" else len(seen)))
         last = seen[-1]
         end = _Mark(f"{where}: {title(last)}", passage.side, last.us or 0.0, 0)
+    # the last place has a duration too: until its last sight
     if end is not None and end.us > found[-1].us:
         found.append(end)
     return found
@@ -165,6 +166,7 @@ def latency(
     from matplotlib.figure import Figure
 
     found = stretches(traces, by=by)
+    # without pyplot: no global state, no display, safe in threads
     figure = Figure(figsize=(10, 1.6 + 0.42 * len(found)), layout="constrained")
     axes = figure.subplots()
     rows = range(len(found))

@@ -73,6 +73,7 @@ def lines(picture: Picture) -> tuple[Line, ...]:
         sent = flight.sent
         key = (sent.port, sent.way)
         role = _role(flight, furthest.get(key, 0), id(flight) in again, id(flight) in repeated)
+        # kept for every segment, drawn or not: a picture may begin in the middle
         furthest[key] = max(furthest.get(key, 0), sent.next_byte)
         # an acknowledgement that rides on data is written only where it says something new
         carries = sent.kind is Kind.DATA and sent.ack > said.get(key, 1)
@@ -125,6 +126,7 @@ def _role(flight: Flight, next_byte: int, again: bool, repeated: bool) -> Role:
     sent = flight.sent
     if sent.kind in (Kind.ICMP, Kind.DATAGRAM):
         return Role.DATA if sent.way is Way.TO_SERVER else Role.ACK
+    # before data: a SYN or reset opens or ends the connection whatever else it carries
     if sent.flags & (Flag.SYN | Flag.RST) or sent.kind is Kind.FIN:
         return Role.CONTROL
     if sent.kind is Kind.DATA:

@@ -103,6 +103,7 @@ def write_page(
     return path
 
 
+# style and script are part of the package, also where that is a zip file
 def _file(name: str) -> str:
     return files("lab.report").joinpath(name).read_text(encoding="utf-8")
 

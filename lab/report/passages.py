@@ -70,6 +70,7 @@ def lines(passage: Passage) -> tuple[Line, ...]:
     hops = list(passage.hops)
     known = {hop.step for hop in hops if hop.step is not None}
     if passage.side is Side.RECEIVE and known:
+        # every step is spoken of: a gap in the ladder would be read as "not taken"
         hops += [_unknown(passage, step) for step in Step if step not in known]
         hops = _in_step_order(hops)
     found: list[Line] = []

@@ -93,6 +93,7 @@ def document(drawing: Scene, content: str, title: str) -> str:
 def ink(drawing: Scene, *, below: str = "") -> str:
     """Return the SVG elements of wires and boxes; ``below`` is drawn under the inner boxes."""
     wires = "".join(_wire(wire) for wire in drawing.wires)
+    # SVG paints in order: nodes, then wires and ways over them, then what stands on those
     outer = "".join(_box(box) for box in drawing.boxes if box.kind == "node")
     inner = "".join(_box(box) for box in drawing.boxes if box.kind != "node")
     return outer + wires + below + inner
@@ -132,6 +133,7 @@ def _words(box: Box) -> str:
 
 
 def _cut(label: str, width: float) -> str:
+    # a letter of the name is at most twelve units wide
     room = int(width / 12)
     return label if len(label) <= room else label[: room - 1] + "…"
 
@@ -154,6 +156,7 @@ def _stops(drawing: Scene, trace: Trace, aside: float = 0) -> list[tuple[tuple[f
     places = drawing.along(hop.place for hop in trace.taken)
     for hop, place in zip(trace.taken, places, strict=True):
         at = drawing.at(place)
+        # of several hops at one place a drop is what the reader looks for
         if stops and stops[-1][0] == at:
             stops[-1] = (at, stops[-1][1] if stops[-1][1].dropped else hop)
         else:

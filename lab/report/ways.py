@@ -37,6 +37,7 @@ def _sends(following: Sequence[Hop]) -> bool:
 
 
 def _moved(hop: Hop) -> Hop:
+    # from ip_rcv on the device is only where it came from
     routed = hop.step is not None and hop.step >= Step.IP_RCV
     inside = hop.taken and (routed or hop.hook in _STACK_HOOKS)
     # pods have a stack, too, but no box for it
