@@ -297,7 +297,7 @@ static __always_inline bool is_secret(const struct inner *inner)
 
 static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_buffer *seen)
 {
-	struct inner inner;
+	struct inner inner = {};
 	bool found = read_cookie(skb) == trace_filter.cookie;
 
 	/* most packets are strangers: that is clear without a look at their headers */
@@ -314,7 +314,7 @@ static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_bu
 
 static __always_inline bool in_flow(const struct sk_buff *skb, struct seen_buffer *seen, u32 netns)
 {
-	struct inner inner;
+	struct inner inner = {};
 	bool found;
 	u8 one = 1;
 

@@ -117,12 +117,25 @@ def entries() -> tuple[Entry, ...]:
 
 @cache
 def kernel_reasons() -> tuple[Entry, ...]:
-    """Return the running kernel's own drop reasons; none where the kernel carries no BTF."""
+    """Return the running kernel's own drop reasons, and counters that stand in for one.
+
+    Without BTF the kernel tells none of the former.
+    """
     try:
         numbers = drop_reasons()
     except UnsupportedError:
-        return ()
-    return tuple(
+        numbers = {}
+    counted = (
+        Entry(
+            "kernel's counter",
+            name,
+            f"{known.what[:1].upper()}{known.what[1:]}. {known.change}",
+            where="/proc/net/xfrm_stat: IPsec counts where it gives a packet up without a reason",
+        )
+        for name, known in KERNEL.items()
+        if name.startswith("Xfrm")
+    )
+    return *counted, *(
         Entry(
             "kernel's drop reason",
             name,

@@ -52,6 +52,7 @@ WORDS = {
     "a trace point": ("to_overlay", "trace point", "TO_OVERLAY"),
     "a grade of evidence": ("tracepoint", "evidence", "tracepoint"),
     "a word": ("identity", "word", "identity"),
+    "a counter of IPsec": ("XfrmInNoStates", "kernel's counter", "XfrmInNoStates"),
 }
 
 
