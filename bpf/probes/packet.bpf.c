@@ -646,7 +646,7 @@ static __always_inline void hook_sight(struct __sk_buff *ctx, u16 kind)
 	if (!may_be_wanted(kind == KIND_CGROUP_EGRESS))
 		return;
 	skb = bpf_cast_to_kern_ctx(ctx);
-	if (kind != KIND_CGROUP_EGRESS || may_begin(netns_of(skb->dev)))
+	if (kind != KIND_CGROUP_EGRESS || may_begin_in(netns_of(skb->dev)))
 		seen_at_device(skb, skb->dev, kind);
 }
 

@@ -49,7 +49,7 @@ static __always_inline void fill_buffer(struct record *record, const struct sk_b
 }
 
 /* A program on the way out may drop a packet before anything else reports it. */
-static __always_inline bool may_begin(u16 kind)
+static __always_inline bool tells_first(u16 kind)
 {
 	return kind == KIND_DEV_QUEUE || kind == KIND_RECEIVE_SKB || kind == KIND_FREE ||
 	       kind == KIND_CGROUP_EGRESS;
@@ -61,7 +61,7 @@ static __always_inline struct record *sight_in(u16 kind, const struct sk_buff *s
 {
 	struct record *record;
 
-	if (!wanted(skb, netns, may_begin(kind)))
+	if (!wanted(skb, netns, tells_first(kind)))
 		return NULL;
 	record = record_begin(kind);
 	if (!record)
@@ -76,7 +76,7 @@ static __always_inline struct record *sight_in(u16 kind, const struct sk_buff *s
 static __always_inline struct record *sight(u16 kind, const struct sk_buff *skb,
 					    const struct net_device *dev)
 {
-	return may_be_wanted(may_begin(kind)) ? sight_in(kind, skb, dev, netns_of(dev)) : NULL;
+	return may_be_wanted(tells_first(kind)) ? sight_in(kind, skb, dev, netns_of(dev)) : NULL;
 }
 
 static __always_inline u32 tc_config(const struct net_device *dev)

@@ -87,6 +87,34 @@ def test_programs_are_those_that_bpftool_knows(lab, udp_trace):
         assert {hop.object for hop in trace.taken} <= known
 
 
+@pytest.mark.parametrize("begins", ["client", ""], ids=["at its sender", "anywhere"])
+def test_a_light_trace_tells_where_the_packet_was_and_what_the_datapath_did(lab, udp_trace, begins):
+    server = lab.pod("server")
+    cookie = new_cookie()
+    with Tracer(lab, stacks=False) as tracer, server.serve_udp(5000):
+        tracer.only_cookie(cookie, sender=begins)
+        lab.pod("client").send_udp(server, 5000, cookie=cookie)
+        traces = tracer.traces()
+    trace = next(trace for trace in traces if trace.packet.receiver == "server")
+
+    def programs(trace):
+        return [(hop.namespace, hop.hook, hop.program) for hop in trace.taken if hop.program]
+
+    def received(trace):
+        return [h.device for h in trace.taken if h.step is Step.RECEIVE_SKB]
+
+    assert (trace.lost, trace.delivered, trace.packet.sender) == (0, True, "client")
+    assert (programs(trace), received(trace)) == (programs(udp_trace), received(udp_trace))
+    assert set(trace.missing) > set(udp_trace.missing)
+
+
+def test_programs_made_idle_tell_nothing(lab):
+    with Tracer(lab, idle=True) as tracer:
+        tracer.everything()
+        lab.pod("client").ping(lab.pod("server"))
+        assert tracer.count() == (0, 0)
+
+
 def key(hop):
     return (hop.node, hop.namespace, hop.device, hop.hook, hop.step)
 
