@@ -11,8 +11,8 @@ from lab.plot.tcp_style import (
     PALE,
     SMALL_POINTS,
     TEXT_POINTS,
-    WIDTH_INCHES,
     compare,
+    width_inches,
 )
 from lab.plot.tcp_style import figure as new_figure
 from lab.plot.tcp_style import title as write_title
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 CLIENT_X, SERVER_X = 0.0, 1.0
 _ROW = 1.0
 """Vertical room of one label; time is stretched where segments are dense."""
-_LONGEST_GAP = 2.6
+_LONGEST_GAP = 2.0
 _LEAST_FALL = 0.8
-_INCHES_PER_ROW = 0.32
+_INCHES_PER_ROW = 0.28
 _INCHES_PER_LETTER = 0.132
-_TIME_INCHES = 0.95
+_TIME_INCHES = 1.1
 _CLOSEST_INCHES = 3.0
 _FINE_MS = 20.0
 """Pictures that end before give the time to a hundredth of a millisecond."""
@@ -97,8 +97,9 @@ def draw(picture: Picture) -> Figure:
     """Return the picture as a matplotlib figure."""
     rows = lines(picture)
     clock = _Clock(rows)
-    made, axes = new_figure(max(4.0, 2.2 + (clock.total + 2) * _INCHES_PER_ROW))
-    left, right = _margins(rows)
+    height = max(4.0, 2.2 + (clock.total + 2) * _INCHES_PER_ROW)
+    made, axes = new_figure(height)
+    left, right = _margins(rows, width_inches(height))
     axes.set_xlim(-left, 1 + right)
     axes.set_ylim(clock.total + 1.2, -1.6)
     axes.axis("off")
@@ -129,7 +130,7 @@ def _note(line: Line) -> str:
     return "" if fate is Fate.DELIVERED else f"  {fate.value}"
 
 
-def _margins(rows: tuple[Line, ...]) -> tuple[float, float]:
+def _margins(rows: tuple[Line, ...], width: float) -> tuple[float, float]:
     # room beside each timeline for its longest label and the time of sending, as a share of the
     # distance between the two
     inches = [
@@ -138,7 +139,7 @@ def _margins(rows: tuple[Line, ...]) -> tuple[float, float]:
         * max((len(row.label + _note(row)) for row in rows if row.from_client is client), default=8)
         for client in (True, False)
     ]
-    between = max(WIDTH_INCHES - sum(inches), _CLOSEST_INCHES)
+    between = max(width - sum(inches), _CLOSEST_INCHES)
     return inches[0] / between, inches[1] / between
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_INCHES = 12.8
+_SCREEN = 1.6
 TEXT_POINTS = 15
 SMALL_POINTS = 13
 TITLE_POINTS = 20
@@ -44,12 +45,17 @@ STATE_COLOUR = {
 }
 
 
+def width_inches(height_inches: float) -> float:
+    """Return how wide a picture of a height is: a high one fills a screen."""
+    return max(WIDTH_INCHES, height_inches * _SCREEN)
+
+
 def figure(height_inches: float) -> tuple[Figure, Axes]:
     """Return a new figure and its axes, without a window or a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white")
+    made = Figure(figsize=(width_inches(height_inches), height_inches), facecolor="white")
     made.set_layout_engine("constrained", h_pad=_PAD_INCHES, w_pad=_PAD_INCHES)
     # without pyplot, which looks for a display and keeps every figure
     FigureCanvasAgg(made)
