@@ -176,7 +176,8 @@ def imply(walk: Walk, tunnel: bool) -> None:
         for step in (Step.IP_RCV, Step.IP_RCV_FINISH):
             if not walk.taken(step) and not walk.reinjected:
                 _implied(walk, step, "nothing is routed or delivered without it")
-    if walk.taken(Step.NETFILTER_PREROUTING) and not walk.taken(Step.IP_RCV):
+    told = walk.taken(Step.IP_RCV) or walk.reinjected
+    if walk.taken(Step.NETFILTER_PREROUTING) and not told:
         _implied(walk, Step.IP_RCV, "it calls the hook whose rules were asked")
     for flag, step, reason in _BY_CONFIGURATION:
         # netif_receive_generic_xdp() lets buffers with skb->redirected pass

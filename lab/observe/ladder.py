@@ -207,7 +207,9 @@ class Ladder(StandIn):
             walk.policy_used = record.reason
         if record.arg in (LOCAL_IN, FORWARD):
             self._route_attached(record, walk, grade)
-        if record.arg == PREROUTING and not (self._by_function() and walk.taken(Step.IP_RCV)):
+        known = self._by_function() and walk.taken(Step.IP_RCV)
+        # what was decrypted in place comes to the hook from ESP's handler
+        if record.arg == PREROUTING and not known and not walk.reinjected:
             self.add(
                 record, walk, "ip_rcv", "netfilter_first", step=Step.IP_RCV, evidence=grade,
                 reason="ip_rcv calls the hook that was entered next",

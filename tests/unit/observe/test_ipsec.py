@@ -10,6 +10,7 @@ import pytest
 from lab.observe import ipsec
 from lab.observe.absent import Why
 from lab.observe.assemble import assemble
+from lab.observe.functions import FUNCTION_READING
 from lab.observe.met import Told
 from lab.observe.names import Names, Place
 from lab.observe.policies import parse_policies
@@ -17,7 +18,7 @@ from lab.observe.recording import Recording
 from lab.observe.records import Config, Kind, Link, Record
 from lab.observe.why import diagnose
 from lab.report.headers import layers
-from lab.trace import Evidence, Step, Trace
+from lab.trace import Evidence, Step, Trace, merge
 
 CLIENT, SERVER = IPv4Address("10.0.1.10"), IPv4Address("10.0.2.10")
 SENDER, RECEIVER, ETH0 = 1, 2, 2
@@ -25,7 +26,7 @@ SPI = 0x100
 SYMBOLS = {
     1: "sock_def_readable", 2: "xfrm4_rcv", 3: "xfrm4_esp_rcv", 4: "ip_protocol_deliver_rcu",
     5: "ip_local_deliver_finish", 6: "udp_unicast_rcv_skb", 7: "__udp4_lib_rcv", 8: "xfrm_input",
-    9: "process_backlog", 10: "dst_discard_out",
+    9: "process_backlog", 10: "dst_discard_out", 11: "ip_local_deliver", 12: "ip_rcv_core",
 }  # fmt: skip
 NAMES = Names(
     devices={
@@ -119,6 +120,65 @@ def test_it_is_delivered_twice_and_checked_once():
     left_out = {hop.step: hop.reason for hop in visits[1].hops if not hop.taken}
     assert Why.REINJECTED.told(left_out[Step.IP_ROUTING])
     assert Why.REINJECTED.told(left_out[Step.NAPI_POLL])
+
+
+def test_where_functions_stand_in_for_netfilter_each_delivery_is_told_once():
+    first = replace(ARRIVED, ns=20, kind=Kind.FUNCTION, location=11, stack=(), config=Config(0))
+    second = replace(DELIVER, ns=23, kind=Kind.FUNCTION, location=11, config=Config(0))
+    trace = one(*SENDING, ARRIVED, first, INPUT, DECRYPT, second, DELIVER, CHECK, READY)
+    told = [hop for hop in trace.at(namespace="server") if hop.step is Step.IP_LOCAL_DELIVER]
+    assert [hop.evidence for hop in told] == [Evidence.PROBE, Evidence.PROBE]
+    assert "decrypted" in told[1].reason
+    assert len([run for run in trace.passages() if run.place[1] == "server"]) == 2
+
+
+def test_prerouting_of_what_was_decrypted_is_no_second_ip_rcv():
+    chain = replace(DELIVER, kind=Kind.NETFILTER_FIRST, arg=0, config=Config(0))
+    trace = one(*SENDING, ARRIVED, INPUT, DECRYPT, chain, replace(DELIVER, ns=24), READY)
+    steps = trace.passages()[-1].hops
+    assert {hop.step for hop in steps if hop.taken} >= {Step.NETFILTER_PREROUTING}
+    assert not [hop for hop in steps if hop.taken and hop.step is Step.IP_RCV]
+
+
+FUNCTION_NAMES = ("xfrm_output", "esp_output", "__dev_queue_xmit", "__netif_receive_skb_one_core",
+                  "ip_local_deliver", "xfrm4_esp_rcv", "esp_input", "udp_rcv",
+                  "__xfrm_policy_check", "__udp_enqueue_schedule_skb",
+                  "sock_def_readable")  # fmt: skip
+ADDRESSES = {name: number for number, name in enumerate(FUNCTION_NAMES, 100)}
+
+
+def entered(name: str, like: Record, **rest: object) -> Record:
+    known = {"kind": Kind.FUNCTION, "location": ADDRESSES[name], "stack": (), **rest}
+    return replace(like, **known)
+
+
+def test_both_witnesses_tell_the_same_of_an_encrypted_packet():
+    by_address = {number: name for name, number in ADDRESSES.items()} | SYMBOLS
+    names = replace(NAMES, symbol=lambda address: by_address.get(address, ""))
+    functions = [
+        entered("xfrm_output", OUTPUT),
+        entered("esp_output", ENCRYPT, kind=Kind.XFRM_ENCRYPT),
+        entered("__dev_queue_xmit", SENT),
+        entered("__netif_receive_skb_one_core", ARRIVED),
+        entered("ip_local_deliver", replace(INPUT, ns=20)),
+        entered("xfrm4_esp_rcv", INPUT),
+        entered("esp_input", DECRYPT, kind=Kind.XFRM_DECRYPT),
+        entered("ip_local_deliver", DELIVER),
+        entered("udp_rcv", DELIVER),
+        entered("__xfrm_policy_check", CHECK),
+        entered("__udp_enqueue_schedule_skb", READY, arg=5000),
+        entered("sock_def_readable", READY, arg=5000, packet=b""),
+    ]
+    (ours,) = assemble([*SENDING, *RECEIVING], (), names)
+    (theirs,) = assemble(functions, (), names, reading=FUNCTION_READING)
+    both = merge(ours, theirs)
+    assert both.witnesses
+    # the functions below delivery are left out here
+    apart = [d for d in both.witnesses.differences if not d.step or d.step > Step.IP_ROUTING]
+    assert apart == []
+    told = [hop for hop in both.taken if hop.step is Step.IP_LOCAL_DELIVER]
+    assert [hop.evidence for hop in told] == [Evidence.PROBE] * 2
+    assert Trace.from_json(both.to_json()) == both
 
 
 NO_JOIN = {
