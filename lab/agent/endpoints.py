@@ -203,6 +203,7 @@ class Endpoints:
 
     def repair(self, node: NodeFacts) -> None:
         """Do again what an earlier agent was killed in the middle of."""
+        programs.forget_staged(node.name)
         half = programs.unfinished(node.name)
         if not half:
             return

@@ -144,6 +144,12 @@ def unfinished(node: str) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.glob("cilium_calls_*_next")))
 
 
+def forget_staged(node: str) -> None:
+    """Remove the names that a killed agent had pinned maps under, and not yet exchanged."""
+    for path in globals_of(node).glob("*_next_[0-9]*"):
+        path.unlink(missing_ok=True)
+
+
 # -- state directories --------------------------------------------------------------------------
 
 

@@ -53,12 +53,14 @@ class AgentClient:
             KernelError: no agent is running.
         """
         try:
-            # again after a restart: the next agent listens under the same name
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._socket.connect(str(self._keeper().root) + steps.AGENT_SOCKET)
-            send(self._socket, {"op": op, **arguments})
-            answer, _ = receive(self._socket)
+            # another thread may restart the agent meanwhile, and drop the connection
+            connection = self._socket
+            if connection is None:
+                # again after a restart: the next agent listens under the same name
+                connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                connection.connect(str(self._keeper().root) + steps.AGENT_SOCKET)
+            send(connection, {"op": op, **arguments})
+            answer, _ = receive(connection)
         except (Closed, OSError) as error:
             self.close()
             raise KernelError(
@@ -118,9 +120,9 @@ class AgentClient:
 
     def close(self) -> None:
         """Drop the connection; idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
 
 
 class NodeAgent:

@@ -94,6 +94,18 @@ def test_an_exchange_left_half_way_is_done_again(lab):
     assert reaches(lab.pod("client"), lab.pod("server"))
 
 
+def test_a_name_left_half_way_is_taken_away(lab):
+    """Between pinning a map and giving it its name an agent may be killed, too."""
+    node, pins = lab.node("alpha"), "/sys/fs/bpf/tc/globals"
+    for name in ("cilium_calls_00266", "cilium_policy_00266"):
+        left = f"{pins}/{name}_next_77"
+        node.run(["bpftool", "map", "pin", "pinned", f"{pins}/{name}", left], check=True)
+    lab.agent.restart()
+    assert lab.agent.status().endpoints == 6
+    assert "_next" not in node.run(["ls", pins], check=True).stdout
+    assert reaches(lab.pod("client"), lab.pod("server"))
+
+
 def test_node_endpoint_can_be_regenerated_too(lab):
     lab.node("beta").agent.regenerate("beta")
     assert reaches(lab.pod("client"), lab.pod("server"))
