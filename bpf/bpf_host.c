@@ -101,13 +101,17 @@ static __always_inline bool is_tunnel_packet(const struct flow4 *flow)
 }
 
 /* The same, seen at once of a usual one: nothing else of it is asked. */
-static __always_inline bool is_plain_tunnel_packet(const struct __sk_buff *ctx,
-						   const struct iphdr *ip4)
+static __always_inline bool is_plain_tunnel_packet(struct __sk_buff *ctx)
 {
-	const struct frag_ports *ports = (const void *)ip4 + ipv4_hlen(ip4);
+	const struct iphdr *ip4 = ctx_data(ctx) + IPV4_OFF;
+	const struct frag_ports *ports;
 
-	return enable_tunnel && ip4->protocol == IPPROTO_UDP && ip4->daddr == node_ipv4 &&
-	       !ipv4_is_fragment(ip4) && (const void *)(ports + 1) <= ctx_data_end(ctx) &&
+	if (!enable_tunnel || (const void *)(ip4 + 1) > ctx_data_end(ctx))
+		return false;
+	ports = (const void *)ip4 + ipv4_hlen(ip4);
+	return ip4->protocol == IPPROTO_UDP && ip4->daddr == node_ipv4 &&
+	       ipv4_is_sane(ctx, ip4) && !ipv4_is_fragment(ip4) &&
+	       (const void *)(ports + 1) <= ctx_data_end(ctx) &&
 	       bpf_ntohs(ip4->tot_len) - ipv4_hlen(ip4) >= (int)l4_min_len(IPPROTO_UDP) &&
 	       ports->dport == bpf_htons(VXLAN_PORT);
 }
@@ -203,15 +207,13 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4_from_netdev(struct __sk_buff *c
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_NETDEV);
-	if (!ip4 || !ipv4_is_sane(ctx, ip4))
+	if (unlikely(!ip4 || !ipv4_is_sane(ctx, ip4)))
 		return drop_notify(ctx, DROP_INVALID, &drop);
-	if (likely(is_plain_tunnel_packet(ctx, ip4)))
-		return TC_ACT_OK;
 	if (nat_enabled() && !cb_get(ctx, CB_NODEPORT))
 		ret = nodeport_from_netdev(ctx, &drop);
 	else
 		ret = route_from_netdev(ctx, &drop);
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return drop_notify(ctx, ret, &drop);
 	return ret;
 }
@@ -347,12 +349,12 @@ SEC("from-netdev") int cil_from_netdev(struct __sk_buff *ctx)
 	mind_enter(ctx, MIND_PROGRAM_FROM_NETDEV);
 
 	/* 2. No VLAN is configured here: a tagged frame belongs to another network. */
-	if (eth_has_vlan(ctx))
+	if (unlikely(eth_has_vlan(ctx)))
 		return drop_notify(ctx, DROP_VLAN_FILTERED, &drop);
 
-	/* 3. The underlay's own protocols are the stack's. */
+	/* 3. The underlay's own protocols and the tunnel's packets are the stack's. */
 	trace_notify(ctx, TRACE_FROM_NETWORK, &trace);
-	if (ctx->protocol != bpf_htons(ETH_P_IP))
+	if (ctx->protocol != bpf_htons(ETH_P_IP) || is_plain_tunnel_packet(ctx))
 		return TC_ACT_OK;
 	ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);

@@ -148,13 +148,13 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	if (unlikely(!out->hairpin && !policy_is_settled(out->ct, CT_EGRESS))) {
 		know_receiver(ctx, out, drop);
 		ret = policy_enforce(ctx, out->ct, CT_EGRESS, drop->dst_label);
-		if (ret < 0)
+		if (unlikely(ret < 0))
 			return ret;
 	}
 
 	/* 3. Remember the flow. */
 	ret = track_from_lxc(ctx, out);
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return ret;
 
 	/* 4. An answer to NodePort, or to itself through a service, comes from the service; so does
@@ -168,11 +168,11 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 /* May this packet be looked at at all? 0 or a DROP_*. */
 static __always_inline int check_from_lxc(const struct __sk_buff *ctx, const struct iphdr *ip4)
 {
-	if (!ip4 || !ipv4_is_sane(ctx, ip4))
+	if (unlikely(!ip4 || !ipv4_is_sane(ctx, ip4)))
 		return DROP_INVALID;
 	if (ipv4_is_fragment(ip4) && !enable_ipv4_fragments)
 		return DROP_FRAG_NOSUPPORT;
-	if (ip4->saddr != endpoint_ipv4)
+	if (unlikely(ip4->saddr != endpoint_ipv4))
 		return DROP_INVALID_SIP;
 	return 0;
 }
@@ -287,7 +287,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	if ((ct->status == CT_REPLY || ct->status == CT_RELATED) && ct->state.rev_nat_index &&
 	    !(ct->state.flags & CT_F_LB_LOOPBACK)) {
 		ret = lb4_rev_nat(ctx, &ct->flow, ct->state.rev_nat_index);
-		if (ret < 0)
+		if (unlikely(ret < 0))
 			return ret;
 	}
 
@@ -297,7 +297,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	if (unlikely(!((state.flags | ct->state.flags) & CT_F_LB_LOOPBACK) &&
 		     !policy_is_settled(ct, CT_INGRESS))) {
 		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label);
-		if (ret < 0)
+		if (unlikely(ret < 0))
 			return ret;
 	}
 
@@ -370,9 +370,9 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4);
 	ret = check_from_lxc(ctx, ip4);
 	cb_set(ctx, CB_LB_STATE, 0);
-	if (!ret && ip4 && enable_services)
+	if (likely(!ret && ip4) && enable_services)
 		ret = service_from_lxc(ctx, ip4);
-	if (!ret)
+	if (likely(!ret))
 		ret = tail_call(ctx, CALL_CT_EGRESS, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);
 }
@@ -384,7 +384,7 @@ TAIL_CALL("cilium_calls/29") int tail_ipv4_ct_egress(struct __sk_buff *ctx)
 
 	mind_enter(ctx, MIND_PROGRAM_CT_EGRESS);
 	ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
-	if (!ret)
+	if (likely(!ret))
 		ret = tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);
 }
@@ -401,7 +401,7 @@ TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
 
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4_CONT);
 	ret = handle_ipv4_from_lxc(ctx, &out, &drop);
-	if (ret < 0) {
+	if (unlikely(ret < 0)) {
 		know_receiver(ctx, &out, &drop);
 		return drop_notify(ctx, ret, &drop);
 	}
@@ -492,7 +492,7 @@ TAIL_CALL("cilium_calls/28") int tail_ipv4_ct_ingress_policy_only(struct __sk_bu
 	mind_enter(ctx, MIND_PROGRAM_CT_INGRESS_POLICY);
 	/* With a route per endpoint nobody comes this way: policy waits in to-container. */
 	ret = enable_endpoint_routes ? DROP_EP_NOT_READY : ct_lookup_into_buffer(ctx, CT_INGRESS);
-	if (!ret)
+	if (likely(!ret))
 		ret = tail_call(ctx, CALL_IPV4_POLICY, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);
 }
@@ -509,7 +509,7 @@ TAIL_CALL("cilium_calls/11") int tail_ipv4_policy(struct __sk_buff *ctx)
 	if (enable_endpoint_routes)
 		return drop_notify(ctx, DROP_EP_NOT_READY, &drop);
 	ret = ct ? ipv4_policy(ctx, ct, &trace) : DROP_INVALID_TC_BUFFER;
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return drop_notify(ctx, ret, &drop);
 	trace_notify(ctx, TRACE_TO_LXC, &trace);
 	/* Straight into the pod's namespace, where the hook we run on can; else to its veth. */
@@ -606,9 +606,9 @@ SEC("from-container") int cil_from_container(struct __sk_buff *ctx)
 	trace_notify(ctx, TRACE_FROM_LXC, &trace);
 
 	/* 3. Which protocol? */
-	if (eth_has_vlan(ctx))
+	if (unlikely(eth_has_vlan(ctx)))
 		ret = DROP_VLAN_FILTERED;
-	else if (ctx->protocol == bpf_htons(ETH_P_IP))
+	else if (likely(ctx->protocol == bpf_htons(ETH_P_IP)))
 		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
 	else if (ctx->protocol == bpf_htons(ETH_P_ARP))
 		ret = tail_call(ctx, CALL_ARP, &drop.ext_err);

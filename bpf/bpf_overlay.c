@@ -23,12 +23,12 @@
 /* The sender's identity as the other node put it into the VNI; a DROP_* when it cannot be. */
 static __always_inline int identity_from_overlay(struct __sk_buff *ctx, __u32 *label)
 {
-	struct bpf_tunnel_key key = {};
+	struct bpf_tunnel_key key; /* the helper writes all of it */
 
-	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
+	if (unlikely(bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0)))
 		return DROP_NO_TUNNEL_KEY;
 	/* "host" is this very node, "unknown" nobody: neither may come from outside. */
-	if (key.tunnel_id == IDENTITY_HOST || key.tunnel_id == IDENTITY_UNKNOWN)
+	if (unlikely(key.tunnel_id == IDENTITY_HOST || key.tunnel_id == IDENTITY_UNKNOWN))
 		return DROP_INVALID_IDENTITY;
 	*label = key.tunnel_id;
 	return 0;
@@ -41,7 +41,7 @@ static __always_inline int deliver_from_overlay(struct __sk_buff *ctx, __u32 lab
 	struct iphdr *ip4 = ipv4_header(ctx);
 	const struct endpoint_info *ep;
 
-	if (!ip4 || !ipv4_is_sane(ctx, ip4))
+	if (unlikely(!ip4 || !ipv4_is_sane(ctx, ip4)))
 		return DROP_INVALID;
 	/* 1. A pod: its own policy program decides. */
 	ep = endpoint_lookup4(ctx, ip4->daddr);
@@ -87,11 +87,11 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_IPV4_FROM_OVERLAY);
-	if (may_be_nodeport(ctx))
+	if (unlikely(may_be_nodeport(ctx)))
 		ret = nodeport_from_overlay(ctx, &drop);
 	else
 		ret = deliver_from_overlay(ctx, drop.src_label);
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return drop_notify(ctx, ret, &drop);
 	return ret;
 }
@@ -100,12 +100,12 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 SEC("to-overlay") int cil_to_overlay(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .dir = METRIC_EGRESS };
-	struct bpf_tunnel_key key = {};
+	struct bpf_tunnel_key key; /* the helper writes all of it */
 
 	cb_clear(ctx);
 	mind_enter(ctx, MIND_PROGRAM_TO_OVERLAY);
 	/* 1. Only packets that one of our programs addressed may enter. */
-	if (bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
+	if (unlikely(bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0)))
 		return drop_notify(ctx, DROP_NO_TUNNEL_KEY, &drop);
 	/* 2. The outer packet inherits the mark: to-netdev will know it. */
 	ctx->mark = identity_mark(key.tunnel_id, MARK_MAGIC_OVERLAY);
@@ -126,14 +126,14 @@ SEC("from-overlay") int cil_from_overlay(struct __sk_buff *ctx)
 
 	/* 2. Who sent it? */
 	ret = identity_from_overlay(ctx, &drop.src_label);
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return drop_notify(ctx, ret, &drop);
 	trace.src_label = drop.src_label;
 	trace_notify(ctx, TRACE_FROM_OVERLAY, &trace);
 
 	/* 3. Which protocol? */
 	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
-	if (ctx->protocol == bpf_htons(ETH_P_IP))
+	if (likely(ctx->protocol == bpf_htons(ETH_P_IP)))
 		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
 	else
 		ret = DROP_UNKNOWN_L3;

@@ -418,7 +418,7 @@ static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_
 	if (!buffer)
 		return DROP_INVALID_TC_BUFFER;
 	ret = flow4_read(ctx, &buffer->flow);
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return ret;
 	buffer->status = ct_look(ctx, &buffer->flow, dir, buffer);
 	return 0;

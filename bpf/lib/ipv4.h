@@ -20,7 +20,7 @@ static __always_inline struct iphdr *ipv4_header(struct __sk_buff *ctx)
 	void *data = ctx_data(ctx);
 	void *end = ctx_data_end(ctx);
 
-	if (data + IPV4_OFF + IPV4_MIN_HLEN > end) {
+	if (unlikely(data + IPV4_OFF + IPV4_MIN_HLEN > end)) {
 		/* The bytes may be there, outside the linear part. */
 		if (bpf_skb_pull_data(ctx, IPV4_OFF + IPV4_MIN_HLEN))
 			return NULL;

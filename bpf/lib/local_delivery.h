@@ -38,7 +38,7 @@ static __always_inline int deliver_local4(struct __sk_buff *ctx, const struct en
 	__u32 ifindex = ep->ifindex;
 	int ret = ipv4_hop(ctx, ep->node_mac.addr, ep->mac.addr);
 
-	if (ret < 0)
+	if (unlikely(ret < 0))
 		return ret;
 	if (enable_endpoint_routes) {
 		/* Policy waits at the pod's veth, in to-container; the mark says who sent it. */

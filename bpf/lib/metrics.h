@@ -46,7 +46,7 @@ static __always_inline void metrics_count(__u32 bytes, __u8 reason, enum metric_
 	*(word64 *)&key = reason | (__u32)dir << 8;
 	value = bpf_map_lookup_elem(&cilium_metrics, &key);
 	/* One CPU's own value: nobody else writes it, so no atomic is needed. */
-	if (value) {
+	if (likely(value)) {
 		value->count++;
 		value->bytes += bytes;
 	} else {

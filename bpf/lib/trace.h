@@ -105,9 +105,9 @@ trace_notify(struct __sk_buff *ctx, enum trace_point point, const struct trace_i
 	struct trace_notify record;
 
 	trace_count(ctx, point);
-	if (aggregation >= AGGREGATE_RX && trace_point_is_arrival(point))
+	if (likely(aggregation >= AGGREGATE_RX) && trace_point_is_arrival(point))
 		return;
-	if (aggregation >= AGGREGATE_FLOW && info->quiet)
+	if (likely(aggregation >= AGGREGATE_FLOW && info->quiet))
 		return;
 
 	record = (struct trace_notify){
