@@ -133,9 +133,11 @@ def _encrypt(builder: Builder, record: Record) -> None:
     walk, index = found
     _, spi, number = secret_of(record)
     mode = _association(record).mode
+    state = _association(record).met
     walk.hops[index] = replace(
         walk.hops[index],
         verdict="encrypted",
+        met=(replace(state, text=f"{state.text}, sequence number {number}"),),
         reason=f"esp_output encrypts it: {mode} mode, SPI 0x{spi:08x}, sequence number {number}",
     )
 
@@ -148,12 +150,16 @@ def _input(builder: Builder, record: Record) -> None:
         builder.by_stack(record, walk, Step.IP_LOCAL_DELIVER, deliver[0], seen)
     packet = outermost(record)
     told = ""
+    met: tuple[Met, ...] = ()
     if packet is not None and packet.protocol == ESP and packet.serial:
         told = f" (SPI 0x{packet.serial[0]:08x}, sequence number {packet.serial[1]})"
-    builder.add(
+        name = f"spi 0x{packet.serial[0]:08x} sequence number {packet.serial[1]}"
+        met = (Met(kind="xfrm", name=name, source="the packet's own header"),)
+    hop = builder.add(
         record, walk, ESP_INPUT, "on_xfrm_input", step=Step.L4_RECEIVE, evidence=Evidence.PROBE,
         reason=f"xfrm_input looks for the state{told}",
     )  # fmt: skip
+    walk.hops[-1] = replace(hop, met=met)
 
 
 def _decrypt(builder: Builder, record: Record) -> None:

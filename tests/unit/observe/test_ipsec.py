@@ -104,8 +104,12 @@ def test_what_encryption_changed_stands_before_and_after_at_its_hop():
     out = next(hop for hop in trace.taken if hop.hook == "xfrm_output")
     assert (out.before, out.after) == (CLEAR, esp())
     assert "SPI 0x00000100, sequence number 1" in out.reason
+    assert [str(met) for met in out.met] == [
+        "xfrm state dst 10.0.2.10 proto esp spi 0x00000100: mode transport, sequence number 1"
+    ]
     inwards = next(hop for hop in trace.taken if hop.hook == ipsec.ESP_INPUT)
     assert (inwards.before, inwards.after) == (esp(), CLEAR)
+    assert [met.name for met in inwards.met] == ["spi 0x00000100 sequence number 1"]
     assert (out.verdict, inwards.verdict) == ("encrypted", "decrypted")
 
 
