@@ -138,15 +138,15 @@ static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 
 	if (bpf_skb_load_bytes(ctx, at + offsetof(struct iphdr, saddr), &ends, sizeof(ends)))
 		return false;
 	*tunnel = ends.ports[1] == bpf_htons(MIND_TUNNEL_PORT);
-	return (ends.addrs[0] == addr && (!port || ends.ports[0] == port)) ||
-	       (ends.addrs[1] == addr && (!port || ends.ports[1] == port));
+	return ((!addr || ends.addrs[0] == addr) && (!port || ends.ports[0] == port)) ||
+	       ((!addr || ends.addrs[1] == addr) && (!port || ends.ports[1] == port));
 }
 
 /*
  * RUNTIME_CONFIG_MIND is 1 for every packet. Else its low 32 bits are an IPv4 address and its
- * highest 16 a port (0 any) that one end must have, inside a tunnel, too (both in network byte
- * order). With MIND_BY_TAIL the low bits are instead the last four bytes of the packet: there the
- * lab puts a cookie, and no tunnel or translation moves it.
+ * highest 16 a port (0 any, of either) that one end must have, inside a tunnel, too (both in
+ * network byte order). With MIND_BY_TAIL the low bits are instead the last four bytes of the
+ * packet: there the lab puts a cookie, and no tunnel or translation moves it.
  */
 VERIFIED_ONCE int mind_chosen(struct __sk_buff *ctx, __u64 wanted)
 {

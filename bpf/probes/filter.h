@@ -312,19 +312,33 @@ static __always_inline bool has_cookie(const struct sk_buff *skb, struct seen_bu
 	return true;
 }
 
+/* A wanted packet has other addresses now: so will the answers to it, until they are turned back. */
+static __always_inline void learn_flow(const struct tuple *now)
+{
+	struct tuple answer = {
+		.source = now->destination,
+		.destination = now->source,
+		.source_port = now->destination_port,
+		.destination_port = now->source_port,
+		.protocol = now->protocol,
+	};
+	u8 one = 1;
+
+	bpf_map_update_elem(&trace_flows, now, &one, BPF_ANY);
+	bpf_map_update_elem(&trace_flows, &answer, &one, BPF_ANY);
+	trace_filter.translated = 1;
+}
+
 static __always_inline bool in_flow(const struct sk_buff *skb, struct seen_buffer *seen, u32 netns)
 {
 	struct inner inner = {};
 	bool found;
-	u8 one = 1;
 
 	read_inner((u64)skb->head + network_offset(skb), &inner);
 	found = of_the_flow(skb, &inner) || is_secret(&inner);
 	if (buffer_seen(seen, skb) && seen->id == inner.id) {
-		if (!found) {
-			bpf_map_update_elem(&trace_flows, &inner.tuple, &one, BPF_ANY);
-			trace_filter.translated = 1;
-		}
+		if (!found)
+			learn_flow(&inner.tuple);
 		return true;
 	}
 	/* the same addresses may be under way in another lab; a cookie is nobody else's */

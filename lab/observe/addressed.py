@@ -74,6 +74,22 @@ def readdressed(trace: Trace, end: Hop) -> Readdressed | None:
     return found
 
 
+def answers(trace: Trace, asked: Trace, destination: str) -> bool:
+    """Tell whether a packet goes back to who asked, whose address may have been translated.
+
+    Args:
+        trace: of the packet.
+        asked: the question's.
+        destination: address that the question was sent to.
+    """
+    if trace is asked or asked.packet.source == trace.packet.source:
+        return False
+    seen = {str(packet.destination) for hop in trace.taken if (packet := inside(hop))}
+    return asked.packet.source in seen | {trace.packet.destination} or (
+        trace.packet.source == destination
+    )
+
+
 def redirecting(lines: Iterable[Hop], end: Hop) -> Met | None:
     """Return the rule that chose another destination in some lines before an end, if any did."""
     met = [rule for hop in lines if hop.ns <= end.ns and (rule := _translating(hop))]

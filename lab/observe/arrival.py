@@ -74,7 +74,7 @@ class Arrival(Builder):
         if family != _AF_INET:
             self._tapped(record, walk)
             return
-        self._deliver_by_stack(record, walk, self.names.frames(record.stack))
+        self._deliver_by_stack(record, walk, self.names.own_frames(record.stack))
         probe = "on_data_ready"
         # else on_readable wrote the record: fentry, where the tracepoint is missing
         grade = Evidence.TRACEPOINT if probe in self.names.programs else Evidence.PROBE
@@ -142,13 +142,13 @@ class Arrival(Builder):
 
     def _segment(self, record: Record) -> None:
         walk = self.walk(record, Side.RECEIVE)
-        self._deliver_by_stack(record, walk, self.names.frames(record.stack))
+        self._deliver_by_stack(record, walk, self.names.own_frames(record.stack))
         self._say(record, walk, "on_tcp_segment", "tcp_rcv_established takes the segment")
 
     def _state(self, record: Record) -> None:
         """A change of state belongs to the packet if socket and packet have the same ports."""
         walk = self.walks[-1] if self.walks else None
-        stack = self.names.frames(record.stack)
+        stack = self.names.own_frames(record.stack)
         receiving = any(name in TRANSPORT[TCP] for name in stack)
         if walk is None or not receiving or walk.ports[0] != record.hash:
             return

@@ -63,6 +63,7 @@ _CGROUP_TYPES = {
     Where.CGROUP_INGRESS: AttachType.CGROUP_INET_INGRESS,
     Where.CGROUP_EGRESS: AttachType.CGROUP_INET_EGRESS,
 }
+_ICMP = 1
 _NO_CHAINS = frozenset({"underlay"})
 """The underlay is a bridge: it has no IP hooks of its own."""
 
@@ -363,9 +364,7 @@ class Collector:
         value = bytearray(self.bss.spec.value_size)
         value[self.filter_at : self.filter_at + len(packed)] = packed
         self.bss.update(struct.pack("<I", 0), bytes(value))
-        ends = ((source, source_port), (destination, destination_port))
-        end = next((end for end in ends if int(IPv4Address(end[0]))), None)
-        self._tell_minds(mode if mind else 0, cookie, end)
+        self._tell_minds(mode if mind else 0, cookie, _lasting_end(flow))
 
     def _tell_minds(self, mode: int, cookie: int, end: tuple[str, int] | None) -> None:
         """Let the datapath tell of the same packets: all, one end's, or the cookie's."""
@@ -446,6 +445,20 @@ def _tc_programs(ifindex: int, side: Direction) -> tuple[int, ...]:
     """Return ids in the order in which they run: tcx, clsact; a tracer's links are left out."""
     own = tcx.query(ifindex, side)
     return (() if own is None else (own,)) + tc_filters(ifindex, side)
+
+
+def _lasting_end(flow: tuple[str, str, int, int, int]) -> tuple[str, int] | None:
+    """Return the end of a flow by which every node knows it, however it is translated.
+
+    Masquerading changes the source's address and mostly leaves its port, which hardly another flow
+    has; it leaves ICMP's destination, where nothing else is left to tell a flow by.
+    """
+    source, destination, source_port, destination_port, protocol = flow
+    if source_port:
+        return "0.0.0.0", source_port
+    ends = ((source, 0), (destination, destination_port))
+    order = reversed(ends) if protocol == _ICMP else ends
+    return next((end for end in order if int(IPv4Address(end[0]))), None)
 
 
 def _name_of(program_id: int) -> str:

@@ -234,7 +234,7 @@ class Ladder(StandIn):
             )  # fmt: skip
 
     def _route(self, record: Record) -> None:
-        stack = self.names.frames(record.stack)
+        stack = self.names.own_frames(record.stack)
         walk = self.walks[-1] if self.walks else None
         incoming = any(name.startswith("ip_route_input") for name in stack)
         if not record.stack and walk is not None:  # a light trace: the ends have to tell
@@ -357,7 +357,7 @@ class Ladder(StandIn):
     def _consume(self, record: Record) -> None:
         location = self.names.symbol(record.location)
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)
-        stack = self.names.frames(record.stack)
+        stack = self.names.own_frames(record.stack)
         if location == XDP_COPY or (not location and self._copied_in_driver(record, stack)):
             self._copied_for_xdp(record, stack, location or Step.XDP_DRIVER.function)
         elif walk.side is Side.SEND:

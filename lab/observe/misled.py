@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lab.observe.addressed import Readdressed, inside, outside, readdressed
+from lab.observe.addressed import Readdressed, answers, inside, outside, readdressed
 from lab.observe.headers import Packet
 from lab.observe.machines import Link, Machines
 from lab.observe.recording import Recording
@@ -50,9 +50,9 @@ class Misled(Machines):
     def is_answer(self) -> bool:
         """Whether it is the answer that was lost."""
         trace, packets = self.answer.trace, self.recording.packets
-        return bool(packets) and trace is not None and (
-            trace.packet.destination == packets[0].packet.source
-        )  # fmt: skip
+        if trace is None or not packets:
+            return False
+        return answers(trace, packets[0], self.recording.destination)
 
     def down(self, link: Link, effect: str, *, where: str = "") -> Diagnosis:
         """Return the answer that a device is down."""

@@ -11,6 +11,8 @@ from lab.layouts.attach import ATTACH_POINTS
 
 _KERNEL_NAME_BYTES = 15
 
+_HANDED_UP = ("__netif_receive_skb", "netif_receive_skb", "process_backlog", "__napi_poll")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -65,6 +67,16 @@ class Names:
         named = filter(None, map(self.symbol, stack))
         seen = tuple(dropwhile(_OBSERVER.match, named))
         return tuple(_PROGRAM.sub("bpf:", name) for name in seen)
+
+    def own_frames(self, stack: Iterable[int]) -> tuple[str, ...]:
+        """Return the part of a call stack that is about this packet.
+
+        What is below the device that handed it up belongs to another one: to the segment whose
+        sending, or whose processing, ran into the softirq.
+        """
+        frames = self.frames(stack)
+        ends = (index for index, name in enumerate(frames) if name.startswith(_HANDED_UP))
+        return frames[: next(ends, len(frames))]
 
     def object(self, probe: str) -> str:
         """Return ``prog ID`` for a probe, as `bpftool prog show` knows it.

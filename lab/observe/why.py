@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lab.observe.addressed import answers
 from lab.observe.causes import DATAPATH, ERRNO, KERNEL, XDP, XDP_NOT_TAKEN, Cause
 from lab.observe.checksum import spoiled
 from lab.observe.recording import Recording, Shot, follow
@@ -111,7 +112,7 @@ def diagnose(recording: Recording, sender: str) -> Diagnosis:
 def _of_answer(recording: Recording, answer: Diagnosis) -> Diagnosis:
     """Say so where it is the answer that was lost."""
     asked, lost = recording.packets[0], answer.trace
-    if lost is None or lost is asked or lost.packet.destination != asked.packet.source:
+    if lost is None or not answers(lost, asked, recording.destination):
         return answer
     return replace(answer, where=f"the answer was lost, {answer.where}")
 

@@ -2,10 +2,11 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from lab import Lab, Node, Pod, Topology
+from lab import Lab, Node, Options, Pod, Topology
 from lab.observe.programs import PROBES
 from lab.observe.tracer import Tracer
 from lab.packets import new_cookie
@@ -237,3 +238,20 @@ def test_ip_never_sees_an_arp_message_though_routes_are_asked_for_it(lab):
     for trace in asked:
         assert not [hop for hop in trace.taken if hop.step and hop.step >= Step.IP_RCV]
         assert all(hop.device for hop in trace.hops if hop.side is Side.RECEIVE)
+
+
+@pytest.mark.parametrize("routing", ["legacy", "bpf"])
+def test_a_flow_that_is_masqueraded_is_followed_both_ways(routing):
+    """Through both translations, with the datapath's own word in every hook of its own."""
+    with Lab(replace(TOPOLOGY, options=Options(host_routing=routing))) as lab:
+        assert lab.pod("client").ping(lab.world).ok
+        packets = lab.follow("client", "world", protocol="tcp", port=5001).packets
+    for trace in packets:
+        assert not [hop for hop in trace.hops if hop.evidence is Evidence.IMPLIED], trace.packet
+    back = [trace for trace in packets if trace.packet.sender == "world"]
+    assert {"SYN,ACK", "ACK,FIN"} <= {trace.packet.info for trace in back}
+    for trace in back:
+        assert (trace.taken[0].namespace, trace.taken[-1].namespace) == ("world", "client")
+        assert [hop.program for hop in trace.at("alpha", device="eth0") if hop.program] == [
+            "cil_from_netdev"
+        ]
