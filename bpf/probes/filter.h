@@ -155,7 +155,8 @@ static __always_inline void read_inner(u64 at, struct inner *inner)
 	struct ip_start outer, behind, *start = &outer;
 	u64 transport = read_ip(at, &outer);
 
-	inner->id = 0;
+	/* older verifiers want all of a map's key written, also where nobody gets to it */
+	__builtin_memset(inner, 0, sizeof(*inner));
 	if (!transport)
 		return;
 	/* the values are taken out of the right one alone: to copy them again, in other widths, just
