@@ -225,7 +225,7 @@ class Realiser:
             # flows remember the number of a backend or service that is gone: others come first
             last = self.numbers.last.get(table, 0)
             turns = chain(range(last + 1, NUMBERS_END), range(1, last + 1))
-            taken[key] = self._free(table, taken.values(), turns).take(key)
+            taken[key] = self._free(table, taken.values(), turns).take(f"numbers of {table}")
             self.numbers.last[table] = taken[key]
         return taken[key]
 

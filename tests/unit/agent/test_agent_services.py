@@ -151,6 +151,12 @@ def test_numbers_come_round_again():
     assert (found.id, [item.id for item in found.backends]) == (1, [1, 2])
 
 
+def test_when_all_numbers_are_in_use_a_service_is_refused():
+    numbers = Numbers(frontends={f"other {n}": n for n in range(1, 0x10000)})
+    with pytest.raises(InputError, match="numbers of frontends: nothing is left"):
+        realise(WEB, numbers=numbers)
+
+
 def test_ten_thousand_services_get_different_numbers_and_addresses():
     many = [Service(name=f"s{n}", ports=(80,), backends=("web",)) for n in range(10_000)]
     found = realise(*many)
