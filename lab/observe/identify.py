@@ -36,6 +36,9 @@ _CANDIDATES_ON_CPU = 64
 ENTRY_BEFORE_NS = 1_000_000
 """How long before the first sight of its buffer a program on the way out may have run."""
 
+REWRITTEN_NS = 20_000_000
+"""How long a program may work on its copy of a packet: an emulated processor takes milliseconds."""
+
 _ENDS = frozenset({Kind.FREE, Kind.CONSUME, Kind.DATA_READY})
 # what SOCKET_READ carries instead is the reader's name
 _NO_CONTENTS = frozenset({Kind.ROUTE, Kind.NAPI_POLL, Kind.GRO_RESULT, Kind.SOCKET_READ})
@@ -232,7 +235,7 @@ class _Identifier:
         here = (before.netns, before.ifindex) == (record.netns, record.ifindex)
         # veth_poll() takes one packet after the other from its program to GRO
         polled = record.kind is Kind.GRO_RECEIVE and Config.XDP_DRIVER in record.config
-        if not (here and polled) or record.ns - before.ns > ENTRY_BEFORE_NS:
+        if not (here and polled) or record.ns - before.ns > REWRITTEN_NS:
             return None
         first = journey.now
         if (first.protocol, first.ident) != (packet.protocol, packet.ident):
