@@ -104,7 +104,10 @@ class Expectation:
     def rewritten(
         self, *, source: str | None = None, destination: str | None = None
     ) -> Expectation:
-        """On its last sight the packet had these addresses, which it did not begin with."""
+        """On its last sight the packet had these addresses, which it did not begin with.
+
+        A tunnel around it changes nothing: its own addresses are meant.
+        """
         for name, wanted, began, at in (
             # offsets in the IPv4 header
             ("source", source, self.trace.packet.source, 12),
@@ -117,7 +120,8 @@ class Expectation:
             )
             data = last.after or last.before or b""
             # `after` always begins with the network header (lab.observe.assemble)
-            start = 14 if last.link_layer == "ethernet" and not last.after else 0
+            start = _ETHERNET_BYTES if last.link_layer == "ethernet" and not last.after else 0
+            start += _inside(data[start:])
             now = str(IPv4Address(data[start + at : start + at + 4]))
             if now != wanted or now == began:
                 self._fail(f"expected {name} {wanted} at the end, it is {now}", index)
@@ -195,6 +199,20 @@ def outline(trace: Trace) -> Iterator[str]:
 _FLEETING = frozenset({"neighbour", "napi_poll", "read"})
 """Lines that depend on what happened before (a known neighbour is not asked for again), or on when
 the application is scheduled."""
+
+
+_ETHERNET_BYTES = 14
+_UDP, _VXLAN_PORT = 17, 8472
+_VXLAN_BYTES = 8 + 8 + _ETHERNET_BYTES
+"""From the UDP header to the IP header of the packet inside."""
+
+
+def _inside(packet: bytes) -> int:
+    """Return where in an IP packet the packet inside its tunnel begins, 0 where there is none."""
+    header = (packet[0] & 15) * 4 if packet else 0
+    port = int.from_bytes(packet[header + 2 : header + 4], "big")
+    tunnelled = len(packet) > header + _VXLAN_BYTES and packet[9] == _UDP and port == _VXLAN_PORT
+    return header + _VXLAN_BYTES if tunnelled else 0
 
 
 def _once(hooks: Iterator[str]) -> list[str]:

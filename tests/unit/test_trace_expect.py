@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from traces import frame, vxlan
 
 from lab.errors import CheckFailed, InputError
 from lab.trace import Evidence, Hop, PacketId, Side, Step, Trace
@@ -32,6 +33,9 @@ END = Hop(
 DENIED = replace(HOOK, verdict="drop", drop_reason="POLICY")
 GOOD = Trace(packet=PACKET, hops=(SENT, HOOK, END))
 DROPPED = Trace(packet=PACKET, hops=(SENT, DENIED))
+WRAPPED = Trace(
+    packet=PACKET, hops=(SENT, replace(HOOK, link_layer="ethernet", before=vxlan(frame())))
+)
 
 HOLDS = {
     "in order": (GOOD, lambda e: e.passes("dev_xmit", "from-container", Step.DATA_READY)),
@@ -45,6 +49,7 @@ HOLDS = {
         DROPPED, lambda e: e.dropped("from-container", reason="POLICY"),
     ),
     "rewritten to a backend": (GOOD, lambda e: e.rewritten(destination="10.0.2.10")),
+    "rewritten inside a tunnel": (WRAPPED, lambda e: e.rewritten(destination="10.0.2.10")),
 }  # fmt: skip
 FAILS = {
     "in the other order": (GOOD, lambda e: e.passes("from-container", "dev_xmit"), "dev_xmit"),
@@ -56,6 +61,9 @@ FAILS = {
     "not dropped": (GOOD, lambda e: e.dropped(), "was not dropped"),
     "dropped for another reason": (DROPPED, lambda e: e.dropped(reason="NO_SOCKET"), "for POLICY"),
     "not rewritten": (DROPPED, lambda e: e.rewritten(destination="10.96.0.1"), "at the end"),
+    "wrapped, not rewritten": (
+        WRAPPED, lambda e: e.rewritten(source="172.30.0.1"), "it is 10.0.1.10",
+    ),
     "anything after a loss": (replace(GOOD, lost=1), lambda e: e.delivered(), "1 events were lost"),
 }  # fmt: skip
 
