@@ -207,17 +207,22 @@ def _unencrypted(trace: Trace, hop: Hop) -> Cause | None:
     )
 
 
+_DISCARDED = Cause(
+    "its route discards it: a blackhole route, or an IPsec policy that has no state for it",
+    "Look there: ip route show type blackhole; ip xfrm policy; ip xfrm state.",
+)
+
+
 def _by_place(hop: Hop) -> Cause | None:
     """Causes that the place tells where the kernel gives no reason of its own."""
+    # without probes of functions nothing tells whether IPsec gave it that route
+    if hop.reason.endswith("dst_discard_out"):
+        return _DISCARDED
     causes = {
         "xdp": KERNEL["XDP"],
         "generic_xdp": KERNEL["XDP"],
         "tc_ingress": KERNEL["TC_INGRESS"],
         "neighbour": KERNEL["NEIGH_FAILED"],
-        "dst_discard_out": Cause(
-            "its route discards it: a blackhole route, or an IPsec policy that has no state for it",
-            "Look there: ip route show type blackhole; ip xfrm policy; ip xfrm state.",
-        ),
         "ip_forward": Cause(
             "it would have to be forwarded here, and may not",
             "Look at ip_forward, the TTL and the route behind it.",
