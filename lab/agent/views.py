@@ -33,7 +33,18 @@ def endpoint(agent: Agent, node: str, name: str) -> EndpointStatus:
 
 def services(agent: Agent) -> tuple[ServiceStatus, ...]:
     """Return the services in the order they were applied, with their frontends."""
-    return tuple(status_of(item, agent.frontends) for item in agent.state.services.values())
+    return statuses(agent.state.services.values(), agent.frontends)
+
+
+def statuses(
+    services: Iterable[Service], frontends: Iterable[Frontend]
+) -> tuple[ServiceStatus, ...]:
+    """Return what became of services, in their order, out of all frontends there are."""
+    # grouped first: ten thousand services would each look through the frontends of all
+    mine: dict[str, list[Frontend]] = {}
+    for frontend in frontends:
+        mine.setdefault(frontend.service.title, []).append(frontend)
+    return tuple(status_of(item, mine.get(item.title, ())) for item in services)
 
 
 def status_of(service: Service, frontends: Iterable[Frontend]) -> ServiceStatus:

@@ -235,7 +235,7 @@ class Control:
                 rules = "table ip kube-proxy\ndelete table ip kube-proxy\n"
                 rules += kubeproxy.nftables(mine)
             self.place(node.name).run(argv, stdin=rules, timeout_s=600, check=True)
-        return tuple(views.status_of(service, frontends) for service in services)
+        return views.statuses(services, frontends)
 
     def service(self, name: str) -> ServiceStatus:
         """Return a service called ``NAME`` or ``NAMESPACE/NAME`` as it was realised.
