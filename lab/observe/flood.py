@@ -13,6 +13,8 @@ from dataclasses import replace
 from lab.trace import Hop, Tie, Trace
 
 _BYSTANDER = "OTHERHOST"
+_BRIDGED = "the bridge took the frame and forwarded it"
+"""How the reason of a step behind a bridge's port begins (lab.observe.assemble)."""
 
 
 def with_arriving_copy(sent: Trace, packets: Sequence[Trace]) -> Trace:
@@ -36,7 +38,12 @@ def _joined(sent: Trace, copy: Trace) -> Trace:
     born = min(hop.ns for hop in copy.taken)
     begin = min(hop.ns for hop in sent.taken)
     last = max((n for n, hop in enumerate(sent.hops) if hop.taken and hop.ns < born), default=-1)
-    before = tuple(hop for hop in sent.hops[: last + 1] if not hop.taken or hop.ns < born)
+    before = [hop for hop in sent.hops[: last + 1] if not hop.taken or hop.ns < born]
+    for hop in sent.hops[last + 1 :]:
+        if hop.taken or hop.place != sent.hops[last].place:
+            break
+        flooded = hop.reason.startswith(_BRIDGED)
+        before.append(replace(hop, reason=f"{_BRIDGED} to every port") if flooded else hop)
     return replace(
         copy,
         packet=sent.packet,

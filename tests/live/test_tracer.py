@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from lab import Lab, Node, Options, Pod, Topology
+from lab.observe.at import follow_at
 from lab.observe.programs import PROBES
+from lab.observe.recording import Shot
 from lab.observe.tracer import Tracer
 from lab.packets import new_cookie
 from lab.trace import Evidence, Side, Step
@@ -255,3 +257,12 @@ def test_a_flow_that_is_masqueraded_is_followed_both_ways(routing):
         assert [hop.program for hop in trace.at("alpha", device="eth0") if hop.program] == [
             "cil_from_netdev"
         ]
+
+
+def test_a_frame_that_a_bridge_floods_has_all_its_steps_explained():
+    with Lab(TOPOLOGY) as lab:  # whose bridge has not seen a node yet
+        trace = follow_at(lab, "client", "server", Shot(), "to-netdev").packets[0]
+    port = [hop for hop in trace.at("", device="alpha") if hop.side is Side.RECEIVE]
+    assert trace.delivered
+    assert {hop.step for hop in port} >= set(Step)
+    assert not [hop for hop in port if hop.reason.startswith("no evidence")]
