@@ -29,7 +29,7 @@ from lab.trace.own import At, Attach, Probe
 _OUTPUT = re.compile(r"\bBPF_PERF_OUTPUT\s*\(\s*(\w+)\s*\)")
 _RING = re.compile(r"\bBPF_RINGBUF_OUTPUT\s*\(")
 _COMPLAINT = re.compile(r"^/virtual/main\.c:(\d+):(\d+): (?:fatal )?error: (.*)$", re.M)
-_DEFINITION = re.compile(r"^[A-Za-z_][^;{}#]*?\b(\w+)\s*\([^;{}]*\)\s*\{", re.M)
+_DEFINITION = re.compile(r"^(?:[A-Za-z_][^;{}#]*?\b)?(\w+)\s*\([^;{}]*\)\s*\{", re.M)
 _SIDES = {At.TC_INGRESS: Direction.INGRESS, At.TC_EGRESS: Direction.EGRESS}
 Device = tuple[NetworkNamespace, int]
 """A network namespace and the number of an interface in it."""
@@ -244,7 +244,7 @@ def writers(probe: Probe, buffer: str) -> tuple[Attach, ...]:
 
 def _bodies(text: str) -> dict[str, str]:
     found = list(_DEFINITION.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
+    ends = [*(match.start() for match in found[1:]), len(text)][: len(found)]
     return {m.group(1): text[m.end() : end] for m, end in zip(found, ends, strict=True)}
 
 

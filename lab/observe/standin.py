@@ -46,7 +46,9 @@ class StandIn(Xdp):
         walk.early, walk.policy_used = bool(record.verdict), record.reason
         if (route := self.names.symbol(record.arg)) and walk.taken(Step.IP_RCV):
             self._finished(record, walk, f"a route to {route} was attached since ip_rcv_core")
-        self._probed(record, walk, "ip_local_deliver", "on_local_deliver", Step.IP_LOCAL_DELIVER)
+        if walk.last("ip_local_deliver") is None:  # else IPsec's probe of it told first
+            step = Step.IP_LOCAL_DELIVER
+            self._probed(record, walk, "ip_local_deliver", "on_local_deliver", step)
 
     def _finished(self, record: Record, walk: Walk, reason: str) -> None:
         index = walk.last("ip_rcv_finish")

@@ -129,10 +129,12 @@ def test_it_is_delivered_twice_and_checked_once():
 def test_where_functions_stand_in_for_netfilter_each_delivery_is_told_once():
     first = replace(ARRIVED, ns=20, kind=Kind.FUNCTION, location=11, stack=(), config=Config(0))
     second = replace(DELIVER, ns=23, kind=Kind.FUNCTION, location=11, config=Config(0))
-    trace = one(*SENDING, ARRIVED, first, INPUT, DECRYPT, second, DELIVER, CHECK, READY)
-    told = [hop for hop in trace.at(namespace="server") if hop.step is Step.IP_LOCAL_DELIVER]
-    assert [hop.evidence for hop in told] == [Evidence.PROBE, Evidence.PROBE]
-    assert "decrypted" in told[1].reason
+    # of two probes of one function either may be asked first
+    for two in ((second, DELIVER), (replace(DELIVER, ns=22), replace(second, ns=23))):
+        trace = one(*SENDING, ARRIVED, first, INPUT, DECRYPT, *two, CHECK, READY)
+        told = [hop for hop in trace.at(namespace="server") if hop.step is Step.IP_LOCAL_DELIVER]
+        assert [hop.evidence for hop in told] == [Evidence.PROBE, Evidence.PROBE]
+        assert "decrypted" in told[1].reason
     assert len([run for run in trace.passages() if run.place[1] == "server"]) == 2
 
 
