@@ -72,12 +72,12 @@ class MapView(Generic[K, V]):
         return self.map.delete(key.pack())
 
     def items(self) -> list[tuple[K, V]]:
-        """Return all entries, in the kernel's order.
+        """Return all entries, in the kernel's order; of a per-CPU array those that are not zero.
 
         Raises:
             KernelError: the map is gone or cannot be read.
         """
-        return [(self.key.unpack(key), self._decode(raw)) for key, raw in self.map.items()]
+        return [(self.key.unpack(key), self._decode(raw)) for key, raw in _present(self.map)]
 
     def close(self) -> None:
         """Close the descriptor; the map stays."""
@@ -207,4 +207,13 @@ def _count(bpf_map: BpfMap) -> int:
     if bpf_map.spec.type == MapType.PROG_ARRAY:
         # a program array lists every slot as a key; only a look-up tells which hold a program
         return sum(bpf_map.lookup(key) is not None for key in bpf_map.keys())  # noqa: SIM118
-    return len(bpf_map.items())
+    return len(_present(bpf_map))
+
+
+def _present(bpf_map: BpfMap) -> list[tuple[bytes, bytes]]:
+    entries = bpf_map.items()
+    if bpf_map.spec.type != MapType.PERCPU_ARRAY:
+        return entries
+    # an array of counters has an entry for whatever was never counted, too
+    nothing = bytes(len(entries[0][1])) if entries else b""
+    return [entry for entry in entries if entry[1] != nothing]

@@ -170,12 +170,12 @@ class TunnelValue(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsKey(Record):
-    """Key of ``cilium_metrics``: why, and in which direction (1 ingress, 2 egress, 3 service)."""
+    """Index of ``cilium_metrics``: why, and in which direction (1 ingress, 2 egress, 3 service)."""
 
     C_NAME: ClassVar[str] = "metrics_key"
     reason: int = u8()
     dir: int = u8()
-    reserved: bytes = padding(6)
+    reserved: bytes = padding(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,6 +229,6 @@ def drops(lab, node, reason):
     text = dump(lab, node, "cilium_metrics")
     total = 0
     for entry in text.split('"key"')[1:]:
-        if re.search(rf'"reason": {reason}\b', entry):
+        if int(re.match(r": (\d+)", entry)[1]) & 0xFF == reason:
             total += sum(map(int, re.findall(r'"count": (\d+)', entry)))
     return total
