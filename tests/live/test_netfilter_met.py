@@ -305,6 +305,7 @@ def test_rules_made_while_a_recording_runs_are_told_from_then_on(lab):
         with lab.trace() as recording, other.serve_udp(5000):
             client.send_udp(other, 5000, b"before")
             other.run(["nft", "-f", "-"], stdin=NEW, check=True)
+            client.send_udp(other, 5000, b"meanwhile")
             listed = ["nft", "list", "tables"]
             eventually(
                 lambda: "lab_trace" in other.run(listed, check=True).stdout, what="it is traced"
@@ -312,7 +313,9 @@ def test_rules_made_while_a_recording_runs_are_told_from_then_on(lab):
             client.send_udp(other, 5000, b"behind")
     finally:
         other.run(["nft", "delete", "table", "ip", "fresh"], check=True)
-    before, behind = (t for t in recording.packets if t.packet.destination_port == 5000)
-    names = [[met.name for met in rules(t, "other", "nf_input")] for t in (before, behind)]
-    assert ["ip fresh" in " ".join(found) for found in names] == [False, True]
-    assert not [words for words in (*before.missing, *behind.missing) if "other" in words]
+    seen = [t for t in recording.packets if t.packet.destination_port == 5000]
+    told = ["ip fresh" in " ".join(met.name for met in rules(t, "other", "nf_input")) for t in seen]
+    warned = [any("rules of other" in words for words in t.missing) for t in seen]
+    assert (told[0], told[2]) == (False, True)
+    # the one that came when the rules were there and perhaps not traced yet is not left in doubt
+    assert told[1] or warned[1]
