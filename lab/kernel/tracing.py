@@ -72,6 +72,15 @@ def _btf_bytes() -> bytes:
         ) from error
 
 
+@cache
+def _btf_names() -> bytes:
+    # the section of strings is less than half of it, and is searched dozens of times to arm
+    data = _btf_bytes()
+    header_bytes, _, _, offset, size = struct.unpack_from("<4x5I", data)
+    return data[header_bytes + offset :][:size]
+
+
+@cache
 def kernel_knows(name: str) -> bool:
     """Return whether the running kernel's own BTF has something of this name.
 
@@ -81,7 +90,7 @@ def kernel_knows(name: str) -> bool:
     Raises:
         UnsupportedError: the kernel carries no BTF at all.
     """
-    return b"\0" + name.encode() + b"\0" in _btf_bytes()
+    return b"\0" + name.encode() + b"\0" in _btf_names()
 
 
 @cache
@@ -91,7 +100,7 @@ def names_with_prefix(prefix: str) -> tuple[str, ...]:
     Raises:
         UnsupportedError: the kernel carries no BTF at all.
     """
-    found = re.findall(b"\0" + prefix.encode() + rb"(\w+)(?=\0)", _btf_bytes())
+    found = re.findall(b"\0" + prefix.encode() + rb"(\w+)(?=\0)", _btf_names())
     return tuple(name.decode() for name in found)
 
 
