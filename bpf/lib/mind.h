@@ -127,6 +127,20 @@ struct mind_ends {
 	__be16 ports[2];
 };
 
+/* Where they lie in the linear part, as nearly always, no call is needed. */
+static __always_inline bool mind_read_ends(struct __sk_buff *ctx, __u32 at, struct mind_ends *ends)
+{
+	const word32 *linear = ctx_data(ctx) + at;
+	word32 *words = (void *)ends;
+
+	if (unlikely((const void *)linear + sizeof(*ends) > ctx_data_end(ctx)))
+		return !bpf_skb_load_bytes(ctx, at, ends, sizeof(*ends));
+	words[0] = linear[0];
+	words[1] = linear[1];
+	words[2] = linear[2];
+	return true;
+}
+
 /* @tunnel: set if the packet is for the tunnel's port: else nothing is inside it. */
 static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 wanted,
 					 bool *tunnel)
@@ -135,7 +149,7 @@ static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 
 	struct mind_ends ends = {};
 	__be32 addr = wanted;
 
-	if (bpf_skb_load_bytes(ctx, at + offsetof(struct iphdr, saddr), &ends, sizeof(ends)))
+	if (!mind_read_ends(ctx, at + offsetof(struct iphdr, saddr), &ends))
 		return false;
 	*tunnel = ends.ports[1] == bpf_htons(MIND_TUNNEL_PORT);
 	return ((!addr || ends.addrs[0] == addr) && (!port || ends.ports[0] == port)) ||
