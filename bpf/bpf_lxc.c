@@ -199,7 +199,7 @@ VERIFIED_ONCE int translate_from_lxc(struct __sk_buff *ctx)
 {
 	struct flow4 flow = {};
 	struct lb4_request request = { .flow = &flow };
-	const struct lb4_backend *backend;
+	const struct lb4_backend *backend = NULL;
 	const struct lb4_service *svc;
 	struct ct_state state = {};
 	bool hairpin;
@@ -214,9 +214,9 @@ VERIFIED_ONCE int translate_from_lxc(struct __sk_buff *ctx)
 		return 0;
 	if (!lb4_source_allowed(svc, endpoint_ipv4))
 		return DROP_NOT_IN_SRC_RANGE;
-	backend = lb4_local(ctx, &request, svc, &state);
-	if (!backend)
-		return DROP_NO_SERVICE;
+	ret = lb4_local(ctx, &request, svc, &state, &backend);
+	if (ret < 0 || !backend)
+		return ret;
 	hairpin = backend->address == endpoint_ipv4;
 	cb_set(ctx, CB_LB_STATE, (__u32)state.rev_nat_index << 16 | hairpin);
 	ret = lb4_xlate(ctx, &flow, backend);

@@ -378,12 +378,13 @@ static __always_inline void lb4_set_backend(const struct ipv4_ct_tuple *tuple,
 }
 
 /*
- * The backend of this packet's flow, chosen now or earlier, or NULL: no backend. On return
- * `state` has the backend's id and the service's rev_nat_index, and `flow` is as it was.
+ * The backend of this packet's flow, chosen now or earlier. On return `state` has the backend's id
+ * and the service's rev_nat_index, and `flow` is as it was. 0 or a DROP_*: without a row in
+ * conntrack every packet of the flow would choose anew.
  */
-static __always_inline const struct lb4_backend *
-lb4_local(struct __sk_buff *ctx, struct lb4_request *request, const struct lb4_service *svc,
-	  struct ct_state *state)
+static __always_inline int lb4_local(struct __sk_buff *ctx, struct lb4_request *request,
+				     const struct lb4_service *svc, struct ct_state *state,
+				     const struct lb4_backend **found)
 {
 	struct ct_buffer4 ct = {};
 	struct flow4 *flow = request->flow;
@@ -401,16 +402,17 @@ lb4_local(struct __sk_buff *ctx, struct lb4_request *request, const struct lb4_s
 		state->backend_id = lb4_choose(ctx, request, svc);
 		backend = state->backend_id ? lb4_backend(ctx, state->backend_id) : NULL;
 		if (!backend)
-			return NULL;
+			return DROP_NO_SERVICE;
 		if (status == CT_NEW && ct_create4(ctx, flow, CT_SERVICE, state) < 0)
-			return NULL;
+			return DROP_CT_CREATE_FAILED;
 		if (status != CT_NEW)
 			lb4_set_backend(&flow->tuple, state);
 	}
 	/* a flow that a terminating backend keeps is no reason for others to go there */
 	if (svc->flags & SVC_F_AFFINITY && backend->flags == BACKEND_ACTIVE)
 		lb4_affinity_remember(svc, flow->tuple.saddr, state->backend_id);
-	return backend;
+	*found = backend;
+	return 0;
 }
 
 /* Destination: service -> backend. 0 or a DROP_*. */

@@ -62,7 +62,7 @@ static __always_inline int nodeport_track(struct __sk_buff *ctx, __be16 rev_nat_
  * nodeport_next, or a DROP_*. `request` must name the packet's flow. */
 static __always_inline int nodeport_lb4(struct __sk_buff *ctx, struct lb4_request *request)
 {
-	const struct lb4_backend *backend;
+	const struct lb4_backend *backend = NULL;
 	const struct lb4_service *svc;
 	struct ct_state state = {};
 	bool local;
@@ -77,9 +77,9 @@ static __always_inline int nodeport_lb4(struct __sk_buff *ctx, struct lb4_reques
 		return DROP_NOT_IN_SRC_RANGE;
 	if (!(svc->flags & SVC_F_ROUTABLE))
 		return DROP_IS_CLUSTER_IP;
-	backend = lb4_local(ctx, request, svc, &state);
-	if (!backend)
-		return DROP_NO_SERVICE;
+	ret = lb4_local(ctx, request, svc, &state, &backend);
+	if (ret < 0 || !backend)
+		return ret;
 	local = endpoint_lookup4(ctx, backend->address);
 	neigh_learn(ctx, request->flow->tuple.saddr);
 	ret = lb4_xlate(ctx, request->flow, backend);

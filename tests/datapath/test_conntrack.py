@@ -10,11 +10,12 @@ from lab.datapath.events import TraceEvent
 from lab.datapath.testrun import Verdict
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
 from lab.layouts.attach import Hook
-from lab.layouts.flows import CtFlag
+from lab.layouts.flows import CtFlag, ServiceFlag
 from tests.datapath.scene import (
     CLIENT,
     NEIGHBOUR,
     REMOTE,
+    VIP,
     WORLD,
     Scene,
     echo,
@@ -193,12 +194,29 @@ def test_a_full_table_loses_old_flows_and_no_packet(scene):
     assert len(entries(scene, "cilium_ct_any4_global")) <= capacity
 
 
-def test_a_table_that_takes_nothing_is_a_counted_drop():
+FULL = {
+    "a pod's flow": (Hook.FROM_CONTAINER, SYN),
+    "a pod's flow to a service": (Hook.FROM_CONTAINER, tcp(CLIENT, VIP)),
+    "a flow to a service from outside": (Hook.FROM_NETDEV, tcp(WORLD, VIP)),
+}
+
+
+@pytest.fixture(scope="module")
+def full_scene():
+    """A node whose conntrack takes no further TCP flow, and a service that has a backend."""
     full = BpfMap.create("ct_full", MapSpec(MapType.HASH, 14, 56, 1, 0))
     full.update(bytes(14), bytes(56))
-    with Scene(substitutes={"cilium_ct4_global": full}) as scene:
-        result = scene.run(Hook.FROM_CONTAINER, SYN)
+    with Scene(substitutes={"cilium_ct4_global": full}, enable_nodeport=True) as scene:
+        scene.service(VIP, 80, [(REMOTE, 8080)], 1, flags=ServiceFlag.ROUTABLE)
+        yield scene
+
+
+@pytest.mark.parametrize(("hook", "packet"), FULL.values(), ids=FULL.keys())
+def test_a_table_that_takes_nothing_is_a_counted_drop(full_scene, hook, packet):
+    result = full_scene.run(hook, packet)
     assert (result.verdict, result.drop_reason) == (Verdict.DROP, "DROP_CT_CREATE_FAILED")
+    counted = [(m.name, m.packets) for m in result.metrics if m.name.startswith("DROP_")]
+    assert counted == [("DROP_CT_CREATE_FAILED", 1)]
 
 
 BUFFERLESS = {
