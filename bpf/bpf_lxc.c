@@ -225,7 +225,8 @@ VERIFIED_ONCE int translate_from_lxc(struct __sk_buff *ctx)
 	return hairpin_source(ctx, &flow);
 }
 
-/* Most packets are for no service: a look at address and port tells. 0 or a DROP_*. */
+/* Most packets are for no service: a look at address and port tells. Of a traced one the long way
+ * tells that nothing was found. 0 or a DROP_*. */
 static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct iphdr *ip4)
 {
 	struct lb4_key key;
@@ -233,7 +234,7 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	/* Only what has ports can be meant for a service; conntrack judges the rest. */
 	if (ip4->protocol == IPPROTO_ICMP)
 		return 0;
-	if (likely(lb4_key_peek(ctx, ip4, &key)) &&
+	if (likely(lb4_key_peek(ctx, ip4, &key)) && likely(!mind_armed(ctx)) &&
 	    likely(!bpf_map_lookup_elem(&cilium_lb4_services_v2, &key)))
 		return 0;
 	return translate_from_lxc(ctx);

@@ -41,7 +41,7 @@ def thought(data):
     """One record as plain values, its note unfolded."""
     record = MindRecord.unpack(data)
     note = MindNote.unpack(record.note)
-    values = {name: getattr(note, name) for name in ("kind", "what", "arg", "found", "value")}
+    values = {name: getattr(note, name) for name in ("kind", "what", "arg", "found", "key", "value")}
     return SimpleNamespace(ns=record.ns, skb=record.skb, **values)
 
 
@@ -62,6 +62,7 @@ def test_a_packets_thoughts_in_order(scene, words):
         "ENTER FROM_CONTAINER",
         "TAIL_CALL",
         "ENTER HANDLE_IPV4",
+        "SERVICE",
         "TAIL_CALL",
         "ENTER CT_EGRESS",
         "CT",
@@ -104,6 +105,20 @@ def test_a_service_and_its_backend_are_told(scene, words):
     by_kind = {words["mind_kind"][record.kind]: record for record in records}
     assert by_kind["SERVICE"].arg == 7
     assert by_kind["BACKEND"].arg == scene.backend_id(REMOTE, 8080)
+
+
+ASKERS = {
+    "by the pod": (Hook.FROM_CONTAINER, tcp(CLIENT, REMOTE, dport=81), REMOTE, {}),
+    "on the uplink": (Hook.FROM_NETDEV, tcp(WORLD, NODE, dport=81), NODE, {"enable_nodeport": True}),
+}
+
+
+@pytest.mark.parametrize(("hook", "packet", "asked", "config"), ASKERS.values(), ids=ASKERS.keys())
+def test_that_no_service_was_found_is_told(scenes, words, hook, packet, asked, config):
+    records = think(scenes(**config), hook, packet)
+    [miss] = [r for r in records if words["mind_kind"][r.kind] == "SERVICE"]
+    assert (miss.found, miss.arg) == (0, 0)
+    assert bytes(miss.key[:6]) == bytes(map(int, asked.split("."))) + (81).to_bytes(2, "big")
 
 
 def test_a_verdict_of_policy_and_the_drop_are_told(scenes, words):

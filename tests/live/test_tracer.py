@@ -266,3 +266,13 @@ def test_a_frame_that_a_bridge_floods_has_all_its_steps_explained():
     assert trace.delivered
     assert {hop.step for hop in port} >= set(Step)
     assert not [hop for hop in port if hop.reason.startswith("no evidence")]
+
+
+def test_that_the_destination_is_no_service_is_told_where_it_was_asked(udp_trace):
+    told = [
+        (hop.namespace, hop.program, look_up.value)
+        for hop in udp_trace.taken
+        for look_up in hop.lookups
+        if look_up.map == "cilium_lb4_services_v2"
+    ]
+    assert told == [("alpha", "cil_from_container", None)]
