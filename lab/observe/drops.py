@@ -86,6 +86,10 @@ _XFRM = {
 }
 
 
+PLACES = (*_BY_REASON.values(), *_BY_FUNCTION.values(), *_XFRM.values())
+"""Where a packet may end, as far as it has a name of its own."""
+
+
 def classify(location: str, reason: str, *, side: Side, entered: str) -> Drop | None:
     """Return where a packet was dropped; None if its buffer was freed in peace.
 

@@ -137,6 +137,11 @@ class OwnProbe(Service):
         )
 
     @property
+    def buffers(self) -> frozenset[str]:
+        """Names of its buffers, which its lines of a trace have as their hooks."""
+        return frozenset(self._buffers)
+
+    @property
     def _title(self) -> str:
         return self.probe.name
 

@@ -9,6 +9,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from lab.errors import InputError
 from lab.names import RESERVED_IDENTITIES, did_you_mean
 from lab.observe.headers import PROTOCOLS, TCP, UDP, Packet, network_bytes_of, parse
+from lab.observe.words import HOOKS, VERDICTS
 from lab.trace import Evidence, Hop, Step, Trace
 
 Value = str | int | frozenset[int] | IPv4Network
@@ -23,11 +24,15 @@ class Known:
         places: field name (``pod node device``) -> names.
         identities: ``key=value`` and reserved word -> numbers.
         drop_reasons: in capitals, the kernel's and the datapath's.
+        buffers: of the user's own probes; lines of theirs name them as hooks.
+        is_function: whether the kernel has a function of this name; one may have freed a packet.
     """
 
     places: Mapping[str, frozenset[str]] = field(default_factory=dict)
     identities: Mapping[str, frozenset[int]] = field(default_factory=dict)
     drop_reasons: frozenset[str] = frozenset()
+    buffers: frozenset[str] = frozenset()
+    is_function: Callable[[str], bool] = lambda _: True
 
 
 NOWHERE = Known()
@@ -124,6 +129,17 @@ def _one_of(what: str, words: frozenset[str]) -> Callable[[str, Known], Value]:
         return text.lower()
 
     return read
+
+
+def _hook(text: str, known: Known) -> Value:
+    word = text.lower()
+    if word in HOOKS:
+        return word
+    if text not in known.buffers and not known.is_function(text):
+        raise InputError(
+            f"there is no hook {text!r}", hint=did_you_mean(word, HOOKS | known.buffers)
+        )
+    return text
 
 
 def _number(what: str, largest: int) -> Callable[[str, Known], Value]:
@@ -253,9 +269,9 @@ FIELDS = {
         Asked("namespace", _word, _hops("namespace")),
         Asked("from", _name("place"), _packet_field("sender")),
         Asked("to", _name("place"), _packet_field("receiver")),
-        Asked("hook", _word, _hops("hook")),
+        Asked("hook", _hook, _hops("hook")),
         Asked("program", _word, _hops("program")),
-        Asked("verdict", _word, _hops("verdict")),
+        Asked("verdict", _one_of("verdict", VERDICTS), _hops("verdict")),
         Asked("evidence", _one_of("grade of evidence", _GRADES), _evidence),
         Asked("step", _number("step", len(Step)), _steps),
         Asked("identity", _identity, _hops("identity")),

@@ -127,6 +127,8 @@ def vocabulary(lab: Lab) -> Known:
         },
         identities={label: frozenset(numbers) for label, numbers in labels.items()},
         drop_reasons=frozenset(reason.upper() for reason in reasons),
+        buffers=frozenset(name for probe in lab.probes for name in probe.buffers),
+        is_function=tracing.kernel_knows,
     )
 
 

@@ -41,7 +41,9 @@ def thought(data):
     """One record as plain values, its note unfolded."""
     record = MindRecord.unpack(data)
     note = MindNote.unpack(record.note)
-    values = {name: getattr(note, name) for name in ("kind", "what", "arg", "found", "key", "value")}
+    values = {
+        name: getattr(note, name) for name in ("kind", "what", "arg", "found", "key", "value")
+    }
     return SimpleNamespace(ns=record.ns, skb=record.skb, **values)
 
 
@@ -109,7 +111,12 @@ def test_a_service_and_its_backend_are_told(scene, words):
 
 ASKERS = {
     "by the pod": (Hook.FROM_CONTAINER, tcp(CLIENT, REMOTE, dport=81), REMOTE, {}),
-    "on the uplink": (Hook.FROM_NETDEV, tcp(WORLD, NODE, dport=81), NODE, {"enable_nodeport": True}),
+    "on the uplink": (
+        Hook.FROM_NETDEV,
+        tcp(WORLD, NODE, dport=81),
+        NODE,
+        {"enable_nodeport": True},
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from lab.observe.at import follow_at
 from lab.observe.programs import PROBES
 from lab.observe.recording import Shot
 from lab.observe.tracer import Tracer
+from lab.observe.words import HOOKS, VERDICTS
 from lab.packets import new_cookie
 from lab.trace import Evidence, Side, Step
 
@@ -276,3 +277,8 @@ def test_that_the_destination_is_no_service_is_told_where_it_was_asked(udp_trace
         if look_up.map == "cilium_lb4_services_v2"
     ]
     assert told == [("alpha", "cil_from_container", None)]
+
+
+def test_a_filter_knows_every_hook_and_verdict_of_the_trace(udp_trace):
+    assert {hop.hook for hop in udp_trace.taken} <= HOOKS
+    assert {hop.verdict for hop in udp_trace.taken} <= VERDICTS | {""}

@@ -1,6 +1,8 @@
 """The filter language: what it accepts, where it points when it does not, and what it selects."""
 
+import ast
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,10 +10,13 @@ from hypothesis import strategies as st
 from traces import ethernet, hop, ipv4, udp, vxlan
 
 from lab.errors import InputError
+from lab.observe import functions, ladder, mind, xdp
 from lab.observe.filter import parse_filter
 from lab.observe.select import Known
+from lab.observe.words import HOOKS, VERDICTS
 from lab.trace import PacketId, Side, Step, Trace
 
+OBSERVE = Path(functions.__file__).parent
 KNOWN = Known(
     places={
         "pod": frozenset({"client", "server", "shop/web"}),
@@ -21,6 +26,8 @@ KNOWN = Known(
     },
     identities={"app=client": frozenset({256}), "team=a": frozenset({256, 257})},
     drop_reasons=frozenset({"POLICY", "POLICY_DENY", "NO_SOCKET"}),
+    buffers=frozenset({"my_events"}),
+    is_function=frozenset({"ip_rcv_core"}).__contains__,
 )
 
 
@@ -105,6 +112,9 @@ REJECTED = {
     "step 20": ("20", "step"),
     "protocol == sctp": ("sctp", "protocol"),
     "evidence == rumour": ("rumour", "evidence"),
+    "hook == from-contaner": ("from-contaner", "no hook"),
+    "hook in (tc_ingress, tc_ingres)": ("tc_ingres)", "no hook"),
+    "verdict != droped": ("droped", "no verdict"),
     "inner node alpha": ("node", "inner"),
     "outer": (None, "missing"),
     "pod ==": (None, "missing"),
@@ -131,10 +141,63 @@ def test_a_mistake_is_marked_where_it_is(text, says):
     assert refused.value.hint
 
 
-def test_the_nearest_name_is_offered():
-    with pytest.raises(InputError, match="clint") as refused:
-        parse_filter("pod == clint", KNOWN)
-    assert refused.value.hint == "did you mean 'client'?"
+NEAREST = {
+    "pod == clint": "client",
+    "hook == from-contaner": "from-container",
+    "hook == nf_preroutng": "nf_prerouting",
+    "hook == my_event": "my_events",
+    "verdict == redirct": "redirect",
+}
+
+
+@pytest.mark.parametrize(("text", "name"), NEAREST.items(), ids=NEAREST.keys())
+def test_the_nearest_name_is_offered(text, name):
+    with pytest.raises(InputError) as refused:
+        parse_filter(text, KNOWN)
+    assert refused.value.hint == f"did you mean {name!r}?"
+
+
+HOOK_WORDS = {
+    "a hook of the datapath": "from-container",
+    "one of the kernel's": "nf_postrouting",
+    "in capitals": "TC_INGRESS",
+    "a function that may free packets": "ip_rcv_core",
+    "the buffer of a probe of one's own": "my_events",
+}
+
+
+@pytest.mark.parametrize("word", HOOK_WORDS.values(), ids=HOOK_WORDS.keys())
+def test_a_hook_may_be(word):
+    assert parse_filter(f"hook == {word}", KNOWN).root.values in ((word,), (word.lower(),))
+
+
+def words_written(calls, position, keyword):
+    """Constants that the tracer's own text gives as hooks or verdicts."""
+    for file in OBSERVE.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            given = [one.value for one in node.keywords if one.arg == keyword]
+            given += node.args[position : position + 1] if name in calls else []
+            for one in given:
+                if isinstance(one, ast.Constant) and isinstance(one.value, str) and one.value:
+                    yield one.value
+
+
+def test_every_hook_that_the_tracer_writes_is_known():
+    written = {*words_written({"add", "_probed"}, 2, "hook"), *words_written({"Drop"}, 1, "hook")}
+    written |= set(words_written({"Function"}, 2, "hook"))
+    assert {"gso_segment", "nf_egress", "socket_queue"} <= written, "the search finds them"
+    assert written <= HOOKS
+
+
+def test_every_verdict_that_the_tracer_writes_is_known():
+    written = {*words_written(set(), 0, "verdict"), *functions._TC.values()}
+    written |= {*functions._XDP.values(), *mind._ACTIONS.values(), *ladder._GRO.values()}
+    written |= {verdict for verdict, _ in xdp.XDP.values()}
+    assert {"delivered", "split"} <= written, "the search finds them"
+    assert written <= VERDICTS
 
 
 # -- a model of the language that shares nothing with the parser -----------------------------------
