@@ -164,6 +164,9 @@ static __always_inline int nodeport_dsr(struct __sk_buff *ctx, struct drop_info 
 
 	if (ret < 0)
 		return ret;
+	/* A pod that is its own backend would refuse its own address as source. */
+	if (flow.tuple.saddr == flow.tuple.daddr)
+		return tail_call(ctx, CALL_NODEPORT_NAT_EGRESS, &drop->ext_err);
 	if (flow.proto != IPPROTO_TCP || flow.tcp_flags & TCP_FLAG_SYN) {
 		ret = dsr_add_option(ctx, cb_get(ctx, CB_DSR_ADDR), cb_get(ctx, CB_DSR_PORT));
 		if (ret < 0)

@@ -440,6 +440,7 @@ static __always_inline int hairpin_answer(struct __sk_buff *ctx, const struct fl
 static __always_inline int service_answer(struct __sk_buff *ctx, struct drop_info *drop)
 {
 	struct delivery from = { .src_label = security_identity, .flags = DELIVERY_PEER };
+	struct trace_info trace = { .src_label = security_identity, .reason = CT_REPLY };
 	const struct ct_buffer4 *ct = ct_buffer();
 	const struct endpoint_info *ep;
 	struct flow4 flow;
@@ -459,6 +460,11 @@ static __always_inline int service_answer(struct __sk_buff *ctx, struct drop_inf
 	ep = endpoint_lookup4(ctx, flow.tuple.daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST))
 		return deliver_local4(ctx, ep, &from);
+	/* The client is this node, which asked another one: no route leads there. */
+	if (ep) {
+		trace_notify(ctx, TRACE_TO_STACK, &trace);
+		return pass_to_stack(ctx, security_identity);
+	}
 	return leave_for_client(ctx, flow.tuple.daddr, drop);
 }
 

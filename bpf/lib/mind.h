@@ -121,24 +121,36 @@ static __always_inline bool mind_armed(const struct __sk_buff *ctx)
 #define MIND_BY_TAIL (1ULL << 32)
 #define MIND_PORT_SHIFT 48
 
-/* What names the ends of a packet: addresses, then ports behind a header without options. */
+#define MIND_ENDS_OFF 12 /* of the addresses in an IPv4 header */
+#define MIND_NO_OPTIONS 0x45 /* first byte of a header without options */
+
+/* What names the ends of a packet: addresses, then ports behind the header. */
 struct mind_ends {
 	__be32 addrs[2];
 	__be16 ports[2];
 };
 
-/* Where they lie in the linear part, as nearly always, no call is needed. */
+/* Where they lie in the linear part, as nearly always, no call is needed; ports behind options are
+ * read by one, since only the first packet of a flow to a remote NodePort (DSR) has any. */
 static __always_inline bool mind_read_ends(struct __sk_buff *ctx, __u32 at, struct mind_ends *ends)
 {
-	const word32 *linear = ctx_data(ctx) + at;
+	const void *header = ctx_data(ctx) + at;
+	const word32 *linear = header + MIND_ENDS_OFF;
+	__u8 start = MIND_NO_OPTIONS;
 	word32 *words = (void *)ends;
 
-	if (unlikely((const void *)linear + sizeof(*ends) > ctx_data_end(ctx)))
-		return !bpf_skb_load_bytes(ctx, at, ends, sizeof(*ends));
-	words[0] = linear[0];
-	words[1] = linear[1];
-	words[2] = linear[2];
-	return true;
+	if (unlikely((const void *)linear + sizeof(*ends) > ctx_data_end(ctx))) {
+		if (bpf_skb_load_bytes(ctx, at + MIND_ENDS_OFF, ends, sizeof(*ends)) ||
+		    bpf_skb_load_bytes(ctx, at, &start, sizeof(start)))
+			return false;
+	} else {
+		start = *(const __u8 *)header;
+		words[0] = linear[0];
+		words[1] = linear[1];
+		words[2] = linear[2];
+	}
+	return likely(start == MIND_NO_OPTIONS) ||
+	       !bpf_skb_load_bytes(ctx, at + (start & 0xf) * 4, ends->ports, sizeof(ends->ports));
 }
 
 /* @tunnel: set if the packet is for the tunnel's port: else nothing is inside it. */
@@ -149,7 +161,7 @@ static __always_inline bool mind_has_end(struct __sk_buff *ctx, __u32 at, __u64 
 	struct mind_ends ends = {};
 	__be32 addr = wanted;
 
-	if (!mind_read_ends(ctx, at + offsetof(struct iphdr, saddr), &ends))
+	if (!mind_read_ends(ctx, at, &ends))
 		return false;
 	*tunnel = ends.ports[1] == bpf_htons(MIND_TUNNEL_PORT);
 	return ((!addr || ends.addrs[0] == addr) && (!port || ends.ports[0] == port)) ||

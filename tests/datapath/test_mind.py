@@ -101,6 +101,20 @@ def test_an_address_selects_packets(scene, address, speaks):
     assert bool(records) == speaks
 
 
+OPTIONS = {
+    "its port": (40000, True),
+    "another port": (40001, False),
+    "what lies where ports are without options": (0x9A08, False),
+}
+
+
+@pytest.mark.parametrize(("port", "speaks"), OPTIONS.values(), ids=OPTIONS.keys())
+def test_a_port_behind_options_selects_packets(scene, port, speaks):
+    wanted = int.from_bytes(port.to_bytes(2, "big"), "little") << 48
+    packet = tcp(CLIENT, REMOTE, options=bytes.fromhex("9a08c47901010101"))
+    assert bool(think(scene, Hook.FROM_CONTAINER, packet, wanted=wanted)) == speaks
+
+
 def test_a_service_and_its_backend_are_told(scene, words):
     scene.service(VIP, 80, [(REMOTE, 8080)], 7)
     records = think(scene, Hook.FROM_CONTAINER, tcp(CLIENT, VIP))

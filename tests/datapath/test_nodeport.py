@@ -259,6 +259,16 @@ def test_dsr_sends_the_clients_packet_on_with_the_service_in_an_option(uplink):
     assert Ether(later.packet)[IP].ihl == 5, "only the SYN carries the option"
 
 
+def test_dsr_does_not_send_a_pod_its_own_address(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    service(scene, backends=[(REMOTE, 80)])
+    sent = arrive(scene, tcp(REMOTE, NODE, 2000, PORT))
+    packet = Ether(sent.packet)[IP]
+    assert (sent.verdict, packet.src, packet.dst, packet.ihl) == (REDIRECT, NODE, REMOTE, 5)
+    back = arrive(scene, tcp(REMOTE, NODE, 80, packet[TCP].sport, "SA"))
+    assert (back.verdict, ends(back)) == (REDIRECT, (NODE, REMOTE, 2000))
+
+
 def test_dsr_backend_node_answers_from_the_service(uplink):
     balancer = uplink(enable_tunnel=False, enable_dsr=True)
     service(balancer, backends=[(REMOTE, 80)])
@@ -287,13 +297,20 @@ def dsr_request(scene, client, packet):
     return sent[IP].src == client
 
 
-@pytest.mark.parametrize("client", [NEIGHBOUR, WORLD], ids=["beside it", "outside"])
-def test_dsr_backend_answers_its_client_from_the_service(uplink, client):
+DSR_CLIENTS = {
+    "beside it": (NEIGHBOUR, REDIRECT),
+    "outside": (WORLD, REDIRECT),
+    "its own node, which asked another": (NODE, PASS),
+}
+
+
+@pytest.mark.parametrize(("client", "verdict"), DSR_CLIENTS.values(), ids=DSR_CLIENTS.keys())
+def test_dsr_backend_answers_its_client_from_the_service(uplink, client, verdict):
     scene = uplink(enable_tunnel=False, enable_dsr=True)
     assert dsr_request(scene, client, tcp(client, NODE, 2000, PORT))
     back = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, client, 80, 2000, "SA"))
     answer = Ether(back.packet)
-    assert (back.verdict, answer[IP].src, answer[TCP].sport) == (REDIRECT, NODE, PORT)
+    assert (back.verdict, answer[IP].src, answer[TCP].sport) == (verdict, NODE, PORT)
     assert has_right_checksums(back.packet)
 
 
