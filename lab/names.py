@@ -30,6 +30,10 @@ RESERVED_IDENTITIES = {
 }
 """Cilium's reserved security identities (facts: ``pkg/identity``)."""
 
+# Linux's default from before IANA assigned 4789, and Cilium's
+VXLAN_PORT = 8472
+"""UDP port of the tunnel between nodes."""
+
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?\Z")
 

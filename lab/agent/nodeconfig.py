@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from lab.agent.status import Parameter
-from lab.plan.inventory import VXLAN_PORT, Inventory, NodeFacts
+from lab.names import VXLAN_PORT
+from lab.plan.inventory import Inventory, NodeFacts
 
 
 def parameters(facts: Inventory, node: NodeFacts) -> tuple[Parameter, ...]:

@@ -41,6 +41,7 @@ def bench_command(
         "LAB_BENCH_ROUNDS": str(rounds),
         "LAB_BENCH_PLOT": str(plot.resolve()) if plot else "",
         "LAB_BENCH_OUTPUT": str(output),
+        # a script finds its own folder first, not the package that it measures
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     codes = [

@@ -297,6 +297,7 @@ def _labels(lab: Lab) -> Callable[[int], str]:
 
     reserved = {number: f"reserved:{name}" for name, number in RESERVED_IDENTITIES.items()}
     allocated = {number: " ".join(labels) for labels, number in lab.facts.identities.items()}
+    # in a policy's key 0 means everybody, elsewhere nobody known
     known = {**reserved, **allocated, 0: "ANY"}
     return lambda identity: known.get(identity) or str(identity)
 

@@ -175,6 +175,7 @@ def _hooks(texts: Mapping[str, Any]) -> Iterator[Entry]:
     found: dict[str, list[Declared]] = {}
     for each in declared(_SECTION):
         found.setdefault(each.facts["section"].rpartition("/")[2], []).append(each)
+    # a tail call and attached nowhere, but spoken of as a hook
     found["handle_policy"] = [d for d in declared(_TAIL) if d.name == "handle_policy"]
     for name, places in found.items():
         if name in texts:

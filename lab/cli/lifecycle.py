@@ -160,6 +160,7 @@ def _check_lab_name(name: str) -> None:
 
     if "/" in name:
         raise InputError(f"lab name {name!r} has a slash", hint="LAB/POD separates lab and pod")
+    # it becomes a folder's name and part of a control group's
     check_pod_name(name)
 
 
@@ -256,6 +257,7 @@ def exec_command(
 def shell_command(target: Annotated[str, typer.Argument(help="LAB/POD or LAB/NODE")]) -> None:
     """Open a shell inside a pod or node; it ends with the lab."""
     os.environ["PS1"] = f"[{target}] \\w\\$ "
+    # --norc, or the user's own prompt would hide whose shell this is
     enter(target, ["bash", "--norc", "-i"])
 
 

@@ -39,6 +39,7 @@ def mn_command(
     # Ctrl-C is for the command at the prompt, which runs in another session: it is passed on.
     signal.signal(signal.SIGINT, lambda *_: keeper.ask(op="interrupt"))
     try:
+        # it is readable once the keeper has ended, and with it the prompt
         while not select.select([pidfd], [], [], None)[0]:
             pass
     finally:

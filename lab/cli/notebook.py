@@ -171,6 +171,7 @@ def texts(notebook: Any) -> list[str]:  # noqa: ANN401
 
 def as_page(notebook: Any, title: str) -> str:  # noqa: ANN401
     """Return an executed notebook as one self-contained HTML page."""
+    # rich brings it along
     from markdown_it import MarkdownIt
 
     render = MarkdownIt("commonmark").enable("table").render

@@ -56,6 +56,7 @@ def _plain(value: object) -> Any:  # noqa: ANN401 (json's own signature)
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, set | frozenset):
+        # a set has no order, and two runs should print the same
         return sorted(value)
     if isinstance(value, bytes):
         return value.hex()

@@ -86,6 +86,7 @@ def _compare(guest: machine.Guest, output: Format) -> int:
             line["ability"], line["title"], str(here[line["ability"]].answer), line["answer"]
         )
         for line in there
+        # `machine` is about root, tools and mounts, which are not the kernel's doing
         if line["answer"] != here[line["ability"]].answer and line["group"] != "machine"
     ]
     if output is Format.JSON:

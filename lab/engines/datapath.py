@@ -137,6 +137,7 @@ class DatapathInstaller:
 
     def close(self) -> None:
         """Let go of all programs and maps; what is attached goes with its namespace."""
+        # first the loaders: they would go on loading into what is let go of here
         self.finish()
         for loaded in self.loaded.values():
             loaded.close()

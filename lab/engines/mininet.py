@@ -106,10 +106,12 @@ class MininetEngine(NetnsEngine):
     def make_namespace(self, step: steps.AddNamespace) -> NetworkNamespace:
         """Make a Mininet node and adopt its network namespace."""
         if step.role == "underlay":
+            # Mininet takes the number from a name like s1, and refuses another name without one
             node = self.net.addSwitch(step.where, cls=UnderlayBridge, inNamespace=True, dpid="1")
             self.net.topo.addSwitch(step.where)
         else:
             cls = Host if step.role == "pod" else ClusterNode
+            # None, or it would hand out addresses of its own beside the plan's
             node = self.net.addHost(step.where, cls=cls, ip=None)
             self.net.topo.addHost(step.where)
         return NetworkNamespace.adopt(step.where, f"/proc/{node.pid}/ns/net")
@@ -146,6 +148,7 @@ class MininetEngine(NetnsEngine):
             os.dup2(fd, number)
         sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        # Ctrl-C ends what runs at the prompt, not the prompt
         signal.signal(signal.SIGINT, signal.default_int_handler)
         setLogLevel("output" if not sys.stdin.isatty() else "info")
         CLI(self.net)

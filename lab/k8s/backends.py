@@ -73,6 +73,7 @@ def _name(port: ServicePort, number: int) -> str:
 def _port(port: ServicePort, number: int) -> LabPort:
     return LabPort(
         port=port.port,
+        # a name may be another number in each pod: the backends carry it
         target=port.target if isinstance(port.target, int) else 0,
         protocol=port.protocol,
         node_port=port.node_port,
@@ -134,6 +135,7 @@ def _given_backends(world: World, service: ServiceObject) -> tuple[Backend | str
             continue
         for name, number, protocol in item.ports:
             for place, port in enumerate(service.ports):
+                # an only port may have no name, in the service as in its endpoints
                 if port.protocol != protocol or port.name != name:
                     continue
                 for address in item.addresses:

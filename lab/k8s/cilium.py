@@ -131,6 +131,7 @@ def _read_rule(item: Item, section: str) -> CiliumRule:
 def _refuse_combinations(item: Item, fields: dict[str, Item], side: str) -> None:
     used = [
         side + name
+        # not Requires: it narrows the others and admits nobody by itself
         for name in ("Endpoints", "CIDR", "CIDRSet", "Entities")
         # an empty list is written, and selects nobody: it does not count as a second kind of peer
         if side + name in fields and fields[side + name].items()
@@ -196,6 +197,7 @@ def _read_one_port(item: Item) -> Port:
     protocol = "ANY"
     if "protocol" in fields:
         known = ("TCP", "UDP", "SCTP", "ANY")
+        # as ParseL4Proto() of Cilium does
         word = fields["protocol"].text().upper()
         if word not in known:
             fields["protocol"].fail(

@@ -162,6 +162,7 @@ class _Server:
 
 def _dns(query: bytes, names: dict[str, list[str]]) -> bytes:
     """Answer an A query from a table (RFC 1035); unknown names do not exist."""
+    # 12 bytes of header, an empty name, type and class; 1: the question is malformed
     if len(query) < 17:
         return query[:2] + struct.pack("!HHHHH", 0x8181, 0, 0, 0, 0)
     labels, place = [], 12

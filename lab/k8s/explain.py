@@ -11,11 +11,14 @@ from lab.k8s.matrix import OUTSIDE, PortNumber, find, parties
 from lab.k8s.place import World
 from lab.k8s.pods import lab_name
 from lab.kernel.bpfmap import BpfMap
+from lab.names import RESERVED_IDENTITIES
 from lab.policy.compiler import Compiler, EndpointPolicy
-from lab.policy.entries import EntryKey, unpack_value
+from lab.policy.entries import POLICY_DENIED_BY_DENYLIST, EntryKey, unpack_value
 from lab.policy.objects import PROTOCOL_NUMBERS, Direction, Semantics, Workload
 from lab.policy.oracle import Packet, Verdict, expect
 from lab.runtime import Lab
+
+_WORLD = RESERVED_IDENTITIES["world"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,7 @@ def explain(
         # a pod's packets to itself never leave its namespace
         if not isinstance(pod, Workload) or start == end:
             continue
-        # 2: reserved:world
-        identity = compiled.identity_of.get(other, 2)
+        identity = compiled.identity_of.get(other, _WORLD)
         if other in OUTSIDE:
             identity = _network_identity(compiled.networks, OUTSIDE[other])
         endpoint = compiled.endpoints[own]
@@ -124,7 +126,7 @@ def _identities(lab: Lab) -> dict[str, int]:
 def _network_identity(networks: Mapping[str, int], address: str) -> int:
     inside = [n for n in networks if IPv4Address(address) in IPv4Network(n)]
     longest = max(inside, key=lambda n: IPv4Network(n).prefixlen, default=None)
-    return 2 if longest is None else networks[longest]
+    return _WORLD if longest is None else networks[longest]
 
 
 def _side(
@@ -150,7 +152,7 @@ def _installed(lab: Lab, side: Side) -> Side:
     if held is None:
         return _with(side, False, 0)
     deny, packets, _ = unpack_value(held)
-    return _with(side, deny is (side.reason == 181), packets)
+    return _with(side, deny is (side.reason == POLICY_DENIED_BY_DENYLIST), packets)
 
 
 def _with(side: Side, installed: bool, packets: int) -> Side:

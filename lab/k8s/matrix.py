@@ -22,7 +22,9 @@ OUTSIDE = {"world": "203.0.113.10"}
 
 _PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
 # who refuses was reached: a policy drops without a word
-_ANSWERS = {"open": ALLOW, "refused": ALLOW, "silent": DENY}
+ANSWERS = {"open": ALLOW, "refused": ALLOW, "silent": DENY}
+"""What the answer to a probe says of policy."""
+
 _PROBERS = 16
 
 
@@ -254,7 +256,7 @@ def _probe(
     with ThreadPoolExecutor(_PROBERS) as pool:
         list(pool.map(probe, work))
     cells = tuple(
-        replace(cell, measured=_ANSWERS.get(answers.get(number, ""), UNKNOWN))
+        replace(cell, measured=ANSWERS.get(answers.get(number, ""), UNKNOWN))
         for number, cell in enumerate(matrix.cells)
     )
     return replace(matrix, cells=cells)

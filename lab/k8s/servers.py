@@ -103,6 +103,7 @@ def server_of(container: Container) -> Server:
     elif name == "http-echo":
         listeners = _http_echo(words)
     elif image is not None and not image.client:
+        # what the manifest declares says more than the image's default
         listeners = _declared(container, image.mode) or [
             *(Listener(protocol="tcp", port=port, mode=image.mode) for port in image.tcp),
             *(Listener(protocol="udp", port=port, mode=_udp(image)) for port in image.udp),
@@ -152,6 +153,7 @@ def _agnhost(words: tuple[str, ...], container: Container) -> list[Listener]:
         (w for w in words if w in ("netexec", "serve-hostname", "porter", "pause", "dns")), ""
     )
     if verb == "netexec":
+        # agnhost's own defaults; SCTP is off
         found = [Listener(protocol="tcp", port=int(_option(words, "http-port") or 8080))]
         udp = int(_option(words, "udp-port") or 8081)
         if udp > 0:

@@ -200,6 +200,7 @@ def read_endpoints(document: Item) -> tuple[EndpointsObject, ...]:
                     )
                 )
         # one object per subset: each has its own ports
+        # no two objects have one name: the first keeps the one that was written
         part = replace(meta, name=f"{meta.name}-{len(found)}") if found else meta
         found.append(
             EndpointsObject(

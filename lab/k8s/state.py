@@ -80,6 +80,7 @@ def objects_of(topology: Topology) -> Objects:
         ClusterNode(Meta(name=node.name, namespace=""), node.pod_cidr, node.address)
         for node in topology.nodes
     ]
+    # `pause` serves nothing: whoever wrote the topology starts its servers
     pods = [
         PodObject(
             Meta(name=pod.name, namespace=pod.namespace, labels=dict(pod.labels)),

@@ -192,6 +192,7 @@ def documents(text: str, file: str) -> Iterator[Item]:
     """
     loader = _LOADER(text)
     try:
+        # nodes instead of values: a value does not know its line
         while loader.check_node():
             item = _convert(loader, loader.get_node(), file, "")
             if item.value is not None:
@@ -220,6 +221,7 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> 
         loader.flatten_mapping(node)
         found: dict[str, Item] = {}
         for key, child in node.value:
+            # as it was written: to YAML 1.1 the key `on` is a truth value
             name = str(key.value)
             item = _convert(loader, child, file, f"{path}.{name}" if path else name)
             # a field is where its name stands, also when its value begins on a later line

@@ -23,9 +23,10 @@ from lab.kernel.bpf import Program
 from lab.kernel.bpfattach import Direction, XdpMode, attach_tc, attach_xdp, detach_xdp
 from lab.kernel.rawbpf import loaded, returning
 from lab.kernel.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from lab.names import VXLAN_PORT
 
 _NF_INET_PRE_ROUTING, _NFPROTO_IPV4 = 0, 2
-_VXLAN_PORT, _GENEVE_PORT = 8472, 6081
+_GENEVE_PORT = 6081
 
 
 class Bench:
@@ -189,7 +190,7 @@ def network_probes(bench: Bench) -> Mapping[str, Callable[[], object]]:
         "veth": lambda: None,  # the bench stands on one
         "bridge": lambda: device("bridge"),
         "vxlan_external": lambda: device(
-            "vxlan", vxlan_collect_metadata=1, vxlan_port=_VXLAN_PORT, vxlan_learning=0
+            "vxlan", vxlan_collect_metadata=1, vxlan_port=VXLAN_PORT, vxlan_learning=0
         ),
         "geneve": lambda: device("geneve", geneve_collect_metadata=True, geneve_port=_GENEVE_PORT),
         "wireguard": lambda: device("wireguard"),

@@ -67,6 +67,7 @@ class AttachPoint:
 
 ATTACH_POINTS = (
     AttachPoint(Hook.FROM_CONTAINER, Role.LXC, Side.INGRESS, "bpf_lxc", "cil_from_container"),
+    # with a route per endpoint only: else programs deliver, and call the policy before they do
     AttachPoint(Hook.TO_CONTAINER, Role.LXC, Side.EGRESS, "bpf_lxc", "cil_to_container", True),
     # what the node itself sends enters cilium_host, so "from the host" is that device's egress
     AttachPoint(Hook.FROM_HOST, Role.HOST, Side.EGRESS, "bpf_host", "cil_from_host"),

@@ -83,6 +83,7 @@ class EndpointKey(Record):
 
     C_NAME: ClassVar[str] = "endpoint_key"
     ip4: IPv4Address = ipv4()
+    # Cilium's union holds an IPv6 address as well: 16 bytes in every such key and value
     ip_rest: bytes = padding(12)
     family: int = u8(FAMILY_IPV4)
     key: int = u8()

@@ -32,6 +32,7 @@ class DropRecord(Record):
     """DROP, version 1: what follows the header is who, to whom, and where it was given up."""
 
     C_NAME: ClassVar[str] = "drop_record"
+    # EventHeader, which is read first: it says which record this is
     common: bytes = raw(16)
     src_label: int = u32()
     dst_label: int = u32()

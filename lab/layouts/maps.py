@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lab.layouts import core, flows
 from lab.layouts.records import Record
 
+# the longer name first: it begins with the shorter one
 _PRIVATE = re.compile(r"(cilium_policy|cilium_calls_custom|cilium_calls)_.*\d\Z")
 
 

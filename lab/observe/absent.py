@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from lab.observe.arrival import ARP
-from lab.observe.headers import ESP
+from lab.observe.headers import CHECK_LATER, ESP, ICMP, TCP, UDP
 from lab.observe.records import Config
 from lab.observe.walk import Walk
 from lab.trace import Evidence, Hop, Side, Step
@@ -80,9 +80,7 @@ class Untold(StrEnum):
 
 
 _CPUMAP = "cpu_map_kthread_run"
-_PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP"}
-# net_protocol.no_policy: ip_protocol_deliver_rcu() leaves the check to them
-_CHECK_LATER = frozenset(_PROTOCOLS)
+_PROTOCOLS = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP"}
 
 
 def fill(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
@@ -257,6 +255,7 @@ def reason(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
         last: the last step it took.
         ended_by: how it ended, in words.
     """
+    # an end behind the last check does not explain it: without a policy it returned at once
     if step > last and ended_by and not (step is Step.XFRM_POLICY_L4 and _unchecked(walk)):
         return ended_by
     if walk.cut_from is not None and step < Step.L4_RECEIVE:
@@ -287,7 +286,7 @@ def _late_reason(walk: Walk, step: Step) -> Why | None:
             return Why.ROUTE_HINT
         case Step.IP_ROUTING:
             return Why.EARLY_SOCKET
-        case Step.XFRM_POLICY if walk.protocol in _CHECK_LATER:
+        case Step.XFRM_POLICY if walk.protocol in CHECK_LATER:
             return Why.CHECKED_LATER
         case Step.XFRM_POLICY if walk.protocol == ESP:
             return Why.CHECKED_INSIDE

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lab.observe.headers import ICMP, TCP
 from lab.observe.neighbour import told_neighbour
 from lab.observe.records import Kind, Record
-from lab.observe.walk import TRANSPORT, Builder, Walk
+from lab.observe.walk import DELIVER, TRANSPORT, Builder, Walk
 from lab.trace import Evidence, SendHook, Side, Step
 
 ACCEPTED = "accepted"
@@ -15,7 +15,6 @@ ACCEPTED = "accepted"
 READ = "read"
 ARP = "arp_rcv"
 """Hook of a message that ARP takes, behind step 9 and beside IP."""
-_DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
 _REQUEST = "tcp_conn_request"
 _ARP_ENDS = frozenset({"arp_process", "arp_rcv"})
 _AF_INET = 2
@@ -27,6 +26,7 @@ _STATES = (
 _BY_KIND = {Kind.ROUTE: "on_route", Kind.TCP_SEGMENT: "on_tcp_segment"}
 
 
+# they ask for the route of an answer about the packet: not the packet's own look-up
 _ANSWERS = frozenset({"__icmp_send", "nf_send_reset"})
 
 
@@ -53,7 +53,7 @@ class Arrival(Builder):
 
     def _deliver_by_stack(self, record: Record, walk: Walk, stack: tuple[str, ...]) -> None:
         transport: tuple[str, ...] = TRANSPORT.get(walk.protocol, ())
-        for step, functions in ((Step.IP_LOCAL_DELIVER, _DELIVER), (Step.L4_RECEIVE, transport)):
+        for step, functions in ((Step.IP_LOCAL_DELIVER, DELIVER), (Step.L4_RECEIVE, transport)):
             seen = next((name for name in functions if name in stack), "")
             if seen:
                 self.by_stack(record, walk, step, functions[0], seen)
@@ -120,6 +120,7 @@ class Arrival(Builder):
             return
         name = record.packet.split(b"\0")[0].decode(errors="replace")
         self.add(
+            # these bytes are the reader's name, not the packet's
             replace(record, packet=b""), walk, READ, "on_socket_read",
             reason=f"{name} (process {record.hash}) read {record.verdict} bytes "
             f"from port {record.arg}",
@@ -150,6 +151,7 @@ class Arrival(Builder):
         walk = self.walks[-1] if self.walks else None
         stack = self.names.own_frames(record.stack)
         receiving = any(name in TRANSPORT[TCP] for name in stack)
+        # outside of reception it is the application's doing (connect, close) or a timer's
         if walk is None or not receiving or walk.ports[0] != record.hash:
             return
         if record.arg not in (0, walk.ports[1]):  # 0: closed, its own port is given back
@@ -197,6 +199,7 @@ class Arrival(Builder):
             evidence=Evidence.TRACEPOINT,
             verdict="consumed",
             object=self.names.object("on_consume"),
+            # that a request socket was made of it says more than where its buffer ended
             reason=hop.reason if walk.request else f"used up in {seen}",
         )
 

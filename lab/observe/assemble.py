@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from lab.observe.absent import fill
 from lab.observe.arrival import end_inside
-from lab.observe.headers import UDP, VXLAN_PORT, parse
+from lab.observe.headers import parse
 from lab.observe.identify import Journey, journeys
 from lab.observe.join import join
 from lab.observe.ladder import Ladder
@@ -134,7 +134,7 @@ def _packed(walk: Walk) -> bool:
     """Whether the packet was inside a VXLAN datagram when it was last seen here."""
     last = next((hop for hop in reversed(walk.hops) if hop.before), None)
     outer = parse(_network(last), through=False) if last is not None else None
-    return outer is not None and outer.protocol == UDP and outer.ports[1] == VXLAN_PORT
+    return outer is not None and outer.wraps
 
 
 def _ended_by(walk: Walk, following: Walk | None, tunnel: bool) -> str:

@@ -8,7 +8,6 @@ device is fed by a VXLAN packet that its node sends to itself.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,20 +15,20 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from lab.errors import CheckFailed, InputError
-from lab.names import RESERVED_IDENTITIES, did_you_mean, mac_address
+from lab.names import RESERVED_IDENTITIES, VXLAN_PORT, did_you_mean, mac_address
 from lab.observe.flood import with_arriving_copy
-from lab.observe.recording import PROTOCOLS, Recording, Shot, destination_of
+from lab.observe.recording import PROTOCOLS, Recording, Shot, client_port, destination_of
 from lab.observe.tracer import Flow, Tracer
 from lab.packets import new_cookie, with_cookie
-from lab.plan.inventory import UNDERLAY, VXLAN_PORT, WORLD, NodeFacts, PodFacts
+from lab.plan.inventory import UNDERLAY, WORLD, NodeFacts, PodFacts
 
 if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
-_FIRST_PORT, _PORTS = 32768, 28000
 _SETTLE_S = 0.1
 _PODS = frozenset({"from-container", "to-container"})
 _OF_SENDER = frozenset({"from-host", "to-netdev", "to-overlay"})
+# a VXLAN sender takes it from the flow's hash; no receiver looks at it
 _TUNNEL_PORT = 53000
 
 
@@ -174,7 +173,8 @@ def follow_at(lab: Lab, sender: str, receiver: str, shot: Shot, at: str) -> Reco
     source = lab.place(sender)
     destination, goal = destination_of(lab, receiver)
     entry = entry_at(lab, at, sender, receiver)
-    cookie, port = new_cookie(), _FIRST_PORT + secrets.randbelow(_PORTS)
+    cookie, port = new_cookie(), client_port()
+    # a place with several addresses sends from the one that its route prefers
     own = source.call("source_of", address=destination)["address"] or str(source.address)
     macs = _macs(lab, entry, sender, receiver)
     frame = _frame(macs, (own, destination), port, shot, cookie)
@@ -187,6 +187,7 @@ def follow_at(lab: Lab, sender: str, receiver: str, shot: Shot, at: str) -> Reco
             # a SYN has no payload to carry a cookie
             tracer.only_flow(Flow(source=own, source_port=port, protocol=6))
         else:
+            # an echo request has no ports to narrow by
             ends = port if shot.protocol == "udp" else 0
             tracer.only_cookie(cookie, sender=entry.first, source_port=ends)
         _inject(lab, entry, frame, (sender, receiver))

@@ -25,6 +25,7 @@ def write_pcapng(traces: Trace | Sequence[Trace], path: Path) -> int:
     several = (traces,) if isinstance(traces, Trace) else tuple(traces)
     seen = [(hop, trace.wall_ns) for trace in several for hop in trace.taken if hop.before]
     if len(several) > 1:
+        # one trace alone keeps its ladder's order: steps of the same moment stay in theirs
         seen.sort(key=lambda pair: pair[0].ns)
     hops = [hop for hop, _ in seen]
     names = list(dict.fromkeys(map(_interface, hops)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from lab.names import VXLAN_PORT
 from lab.observe.causes import Cause
-from lab.observe.headers import TCP, UDP, VXLAN_PORT, network_bytes_of
+from lab.observe.headers import TCP, UDP, network_bytes_of
 from lab.trace import Hop, Step, Trace
 
 _IP_BYTES = 20
@@ -84,6 +85,7 @@ def ip_sum(data: bytes) -> Sum:
     header = (data[0] & 15) * 4 if data else 0
     if len(data) < _IP_BYTES or len(data) < header:
         return Sum.UNKNOWN
+    # with the checksum's complement in it, the sum of a right header is all ones
     return Sum.RIGHT if _folded(data[:header]) == 0xFFFF else Sum.WRONG
 
 

@@ -34,6 +34,7 @@ from lab.kernel.btf import read_object
 from lab.kernel.lanes import Lanes
 from lab.kernel.netns import NetworkNamespace
 from lab.kernel.tcfilters import tc_filters
+from lab.layouts.core import Index, RuntimeSlot, Word
 from lab.observe import ipsec
 from lab.observe.nfevents import NetfilterEar
 from lab.observe.programs import Probe, Where, usable
@@ -46,9 +47,10 @@ if TYPE_CHECKING:
 
 FEW_BYTES, MANY_BYTES = 16 << 20, 64 << 20
 """Room for records that nobody has fetched: with stacks, and of a light trace of many packets."""
+# max_entries of cilium_mind (bpf/lib/mind.h)
 MIND_RING_BYTES = 256 << 10
-MIND_SLOT, MIND_LOST_SLOT = 3, 4
 MIND_BY_TAIL = 1 << 32
+# enum filter_mode of bpf/probes/filter.h
 MODE_COOKIE, MODE_TUPLE = 1, 2
 POLL_S, BUSY_POLL_S = 0.01, 0.001
 BUSY_BYTES = 256 << 10
@@ -200,6 +202,7 @@ class Collector:
     def _find_filter(self, path: str) -> None:
         # a plain global of the programs: its place in .bss stands in the object's BTF alone
         symbols = {s.name: s for s in read_object(path).variables if s.section == ".bss"}
+        # libbpf puts the beginning of the object's name in front
         self.bss = next(m for name, m in self.loaded.maps.items() if name.endswith(".bss"))
         self.filter_at = symbols["trace_filter"].offset
 
@@ -378,7 +381,7 @@ class Collector:
             (tail,) = struct.unpack("<I", cookie.to_bytes(8, "big")[4:])
             value = MIND_BY_TAIL | tail
         for config, _ in self.minds.values():
-            config.update(struct.pack("<I", MIND_SLOT), struct.pack("<Q", value))
+            config.update(Index(index=RuntimeSlot.MIND).pack(), Word(value=value).pack())
 
     def drain(self) -> bool:
         """Move what the probes wrote into memory of its own; beyond a bound records count as lost.
@@ -399,8 +402,8 @@ class Collector:
         """Return how many records found no room since the start of the lab's datapath."""
         total = self.refusals()
         for config, _ in self.minds.values():
-            told = config.lookup(struct.pack("<I", MIND_LOST_SLOT))
-            total += struct.unpack("<Q", told)[0] if told else 0
+            told = config.lookup(Index(index=RuntimeSlot.MIND_LOST).pack())
+            total += Word.unpack(told).value if told else 0
         return int(total + self.dropped + self.ear.lost)
 
     def _send_records(self, connection: socket.socket, *, places: bool) -> None:
@@ -427,6 +430,7 @@ class Collector:
         """Take every probe out of the kernel; the datapath stops telling."""
         if self.filter_at >= 0:  # else it was refused before there was a filter
             with contextlib.suppress(LabError):
+                # the datapath's maps outlive this process: its programs would go on telling nobody
                 self.set_filter(0)
         self.stack.close()
 

@@ -59,4 +59,5 @@ def _measured(lab: Lab, source: Place, goal: Place) -> float | None:
         return None
     # sights of the first round, which is not timed, are among the recorded ones
     added = median(times[True]) - median(times[False])
+    # below 0 is the noise of a busy machine
     return max(0.0, added) * (_ROUNDS + 1) / sights

@@ -143,6 +143,7 @@ def chain_of(stack: Sequence[str]) -> str:
 
 
 def _netfilter(side: Side, entered: str) -> Drop:
+    # no hook of IP was entered: only the device's own chain lies before them
     if entered == "nf_ingress" or (side is Side.RECEIVE and not entered):
         return Drop(Step.NETFILTER_INGRESS, "nf_ingress")
     steps = {"nf_prerouting": Step.NETFILTER_PREROUTING, "nf_input": Step.IP_LOCAL_DELIVER}

@@ -98,6 +98,7 @@ class Examiner(Misled):
     def _device(self) -> Diagnosis | None:
         """A device takes nothing while it or its other end is down, or what is too large for it."""
         hop = self.answer.hop
+        # what the datapath drops, or a numbered step, is not the device's doing
         if hop is None or not hop.dropped or hop.program.startswith("cil_") or hop.step:
             return None
         if hop.drop_reason not in ("QDISC_DROP", "DEV_READY", "NOT_SPECIFIED", "DEV_HDR"):
@@ -239,6 +240,7 @@ class Examiner(Misled):
                 entry="",
                 change=change_of(rule),
             )
+        # the kernel asks for the setting of the device that received the packet
         setting = f"net.ipv4.conf.{hop.device}.forwarding"
         if hop.step and self.run(hop.namespace, "sysctl", "-n", setting)[1].strip() == "0":
             return replace(
@@ -272,6 +274,7 @@ class Examiner(Misled):
         silent = [
             one["dst"] for one in entries if {"INCOMPLETE", "FAILED"} & set(one.get("state", ()))
         ]
+        # the next hop is what the route's look-up answered, or on the link itself what was asked
         asked = {look_up.key for one in self._here(hop) for look_up in one.lookups}
         asked |= {
             w for one in self._here(hop) for k in one.lookups for w in (k.value or "").split()
@@ -302,6 +305,7 @@ class Examiner(Misled):
         if self.answer.hop is not None or self.recording.error in ("", "timeout"):
             return None
         place = self.lab.place(self.sender)
+        # a pod's namespace is not called like the pod; a node's and the world's are
         device = self.link(getattr(getattr(place, "facts", None), "netns", self.sender), "eth0")
         if device is not None and not device.up:
             return self.down(device, "its routes are gone with it")

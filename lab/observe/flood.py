@@ -39,6 +39,7 @@ def _joined(sent: Trace, copy: Trace) -> Trace:
     begin = min(hop.ns for hop in sent.taken)
     last = max((n for n, hop in enumerate(sent.hops) if hop.taken and hop.ns < born), default=-1)
     before = [hop for hop in sent.hops[: last + 1] if not hop.taken or hop.ns < born]
+    # the steps that the frame did not take at its last port stand behind its last sight there
     for hop in sent.hops[last + 1 :]:
         if hop.taken or hop.place != sent.hops[last].place:
             break

@@ -201,6 +201,7 @@ class FunctionLadder(Builder):
             walk.config = self.configured(record, walk)
         if step is Step.XDP_DRIVER and not walk.config & Config.XDP_DRIVER:
             return  # NAPI without a program passes here too
+        # one function for both checks: the second time the transport asks
         if step is Step.XFRM_POLICY and walk.taken(Step.L4_RECEIVE):
             hook, step = "xfrm_policy_l4", Step.XFRM_POLICY_L4
         if step is Step.NAPI_POLL:
@@ -279,6 +280,7 @@ class FunctionLadder(Builder):
         index = walk.last("xdp")
         if index is None:
             return
+        # what it returns is for the stack: nothing, where the program kept or dropped the frame
         if record.arg:
             walk.hops[index] = replace(walk.hops[index], verdict="pass")
         # a native program needs the driver's own memory: the sender's buffer was copied
@@ -355,6 +357,7 @@ def complete(walk: Walk, ended_by: str, tunnel: bool = False) -> list[Hop]:
 def _silent(walk: Walk, step: Step, last: Step, ended_by: str) -> str:
     """Why a step's functions were not entered."""
     silence = f"{' and '.join(probed(step))} not entered"
+    # the device has what would have run, and the packet went on: nothing excuses the silence
     if step < last and walk.config & _CONFIGURED.get(step, Config(0)):
         return silence
     why = configured(walk, step, last, ended_by)

@@ -6,14 +6,16 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from lab.names import VXLAN_PORT
 from lab.observe.records import Link, Record
 
 ETHERNET_BYTES = 14
-VXLAN_PORT = 8472
 _IPV4, _ARP = 0x0800, 0x0806
 _IP = struct.Struct("!BBHHHBBH4s4s")
 ICMP, TCP, UDP, ESP = 1, 6, 17, 50
 PROTOCOLS = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ESP: "esp", 2: "igmp"}
+# net_protocol.no_policy: ip_protocol_deliver_rcu() leaves IPsec's check to them
+CHECK_LATER = frozenset({ICMP, TCP, UDP})
 _FLAGS = ((2, "SYN"), (16, "ACK"), (8, "PSH"), (1, "FIN"), (4, "RST"))
 _ICMP_NAMES = {
     0: "echo reply", 3: "destination unreachable", 5: "redirect", 8: "echo request",
@@ -87,6 +89,11 @@ class Packet:
             kind, code = divmod(self.ports[0], 256)
             return _ICMP_NAMES.get(kind, f"type {kind} code {code}")
         return ""
+
+    @property
+    def wraps(self) -> bool:
+        """Whether it is the outside of a tunnel: a datagram to the port of VXLAN."""
+        return self.protocol == UDP and self.ports[1] == VXLAN_PORT
 
     @property
     def name(self) -> str:

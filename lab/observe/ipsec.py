@@ -13,10 +13,10 @@ from ipaddress import IPv4Address
 from lab.kernel.functions import TYPES, why_not
 from lab.kernel.tracing import kernel_knows
 from lab.observe.drops import Drop
-from lab.observe.headers import ESP, PROTOCOLS, outermost, secret_of
-from lab.observe.programs import Probe, Where
+from lab.observe.headers import CHECK_LATER, ESP, PROTOCOLS, outermost, secret_of
+from lab.observe.programs import Probe, entry
 from lab.observe.records import Kind, Record
-from lab.observe.walk import Builder, Walk
+from lab.observe.walk import DELIVER, Builder, Walk
 from lab.trace import Evidence, Hop, Met, SendHook, Side, Step
 
 ESP_INPUT = "xfrm4_esp_rcv"
@@ -30,20 +30,16 @@ LOST = "what IPsec encrypts"
 """How a sentence begins about evidence that this kernel does not give."""
 
 
-def _on(name: str, kind: Kind, function: str, gives: str) -> Probe:
-    return Probe(name, kind, Where.FENTRY, function, gives)
-
-
 PROBES = (
-    _on("on_xfrm_output", Kind.XFRM_OUTPUT, "xfrm_output", "packets about to be encrypted"),
-    _on("on_esp_output", Kind.XFRM_ENCRYPT, "esp_output", "the number of an encrypted packet"),
-    _on("on_xfrm_input", Kind.XFRM_INPUT, "xfrm_input", "packets about to be decrypted"),
-    _on("on_esp_input", Kind.XFRM_DECRYPT, "esp_input", "what decryption said"),
-    _on("on_deliver_decrypted", Kind.XFRM_DELIVER, "ip_local_deliver", "the second delivery"),
-    _on("on_policy_checked", Kind.XFRM_CHECK, "__xfrm_policy_check", "the policy's answer"),
-    _on("on_no_state", Kind.XFRM_FAULT, "xfrm_audit_state_notfound", "unknown SPIs"),
-    _on("on_replay", Kind.XFRM_FAULT, "xfrm_audit_state_replay", "repeated packets"),
-    _on("on_discard", Kind.XFRM_DISCARD, "dst_discard_out", "a sender without a state"),
+    entry("on_xfrm_output", Kind.XFRM_OUTPUT, "xfrm_output", "packets about to be encrypted"),
+    entry("on_esp_output", Kind.XFRM_ENCRYPT, "esp_output", "the number of an encrypted packet"),
+    entry("on_xfrm_input", Kind.XFRM_INPUT, "xfrm_input", "packets about to be decrypted"),
+    entry("on_esp_input", Kind.XFRM_DECRYPT, "esp_input", "what decryption said"),
+    entry("on_deliver_decrypted", Kind.XFRM_DELIVER, "ip_local_deliver", "the second delivery"),
+    entry("on_policy_checked", Kind.XFRM_CHECK, "__xfrm_policy_check", "the policy's answer"),
+    entry("on_no_state", Kind.XFRM_FAULT, "xfrm_audit_state_notfound", "unknown SPIs"),
+    entry("on_replay", Kind.XFRM_FAULT, "xfrm_audit_state_replay", "repeated packets"),
+    entry("on_discard", Kind.XFRM_DISCARD, "dst_discard_out", "a sender without a state"),
 )
 """What tells of encryption, where the kernel has ESP and lets its functions be probed."""
 
@@ -61,6 +57,7 @@ def usable(*, functions: bool) -> tuple[Probe, ...]:
 
 def has_esp() -> bool:
     """Whether the kernel's ESP is there, built in or loaded."""
+    # a module's types stand in a file of its own
     return kernel_knows("esp_output") or (TYPES / "esp4").exists()
 
 
@@ -86,7 +83,6 @@ _FAULTS = {
     1: (NO_STATE_IN, "no state here has its SPI"),
     2: (REPLAYED, "its sequence number was here before, or is too old"),
 }
-_CHECKS_LATE = frozenset({1, 6, 17})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +141,8 @@ def _encrypt(builder: Builder, record: Record) -> None:
 def _input(builder: Builder, record: Record) -> None:
     walk = builder.walk(record, Side.RECEIVE)
     stack = builder.names.frames(record.stack)
-    deliver = ("ip_local_deliver", "ip_local_deliver_finish")
-    if seen := next((name for name in deliver if name in stack), ""):
-        builder.by_stack(record, walk, Step.IP_LOCAL_DELIVER, deliver[0], seen)
+    if seen := next((name for name in DELIVER if name in stack), ""):
+        builder.by_stack(record, walk, Step.IP_LOCAL_DELIVER, DELIVER[0], seen)
     packet = outermost(record)
     told = ""
     met: tuple[Met, ...] = ()
@@ -185,6 +180,7 @@ def _decrypt(builder: Builder, record: Record) -> None:
 
 
 def _numbers(hop: Hop) -> str:
+    # SPI and number, which only the line about xfrm_input had from the packet itself
     _, bracket, numbers = hop.reason.partition(" (")
     return bracket + numbers
 
@@ -222,7 +218,7 @@ def _check(builder: Builder, record: Record) -> None:
     hook = "xfrm_policy"
     if record.arg == _FORWARD:
         step, hook = None, "xfrm_policy_forward"
-    elif walk.protocol in _CHECKS_LATE:
+    elif walk.protocol in CHECK_LATER:
         step, hook = Step.XFRM_POLICY_L4, "xfrm_policy_l4"
     said = "matches what a policy wants" if record.verdict else "is not what a policy wants"
     builder.add(

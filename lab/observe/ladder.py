@@ -290,6 +290,7 @@ class Ladder(StandIn):
     def _route_out(self, record: Record, stack: tuple[str, ...]) -> None:
         walk = self.walks[-1] if self.walks else None
         answer = self._route_answer(record)
+        # ARP asks for a route of its own before it asks for the neighbour
         if walk and walk.side is Side.SEND and any(name.startswith("arp_") for name in stack):
             self._ask_again(record, walk, SendHook.NEIGHBOUR.value, answer)
         elif walk and walk.side is Side.SEND and walk.last(*_LEAVING) is None:
@@ -307,6 +308,7 @@ class Ladder(StandIn):
             self.add(record, walk, hook, "on_route", lookups=(answer,))
             return
         hop = walk.hops[index]
+        # an earlier table had no answer, and without one it does not say where it was asked
         if not hop.namespace and record.netns:
             walk.place, walk.netns = self.names.place(record.netns, 0), record.netns
             hop = replace(hop, node=walk.place.node, namespace=walk.place.namespace)
@@ -335,8 +337,10 @@ class Ladder(StandIn):
             return
         walk.drop = drop
         index = walk.last(drop.hook)
+        # a line of the datapath is called after its program's hook
         if index is None and drop.step is Step.TC_INGRESS:
             index = next((i for i, hop in enumerate(walk.hops) if hop.step is drop.step), None)
+        # IPsec has named the reason; the free behind it has none
         if index is not None and told(walk.hops[index]):
             return
         if index is not None:

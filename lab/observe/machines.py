@@ -93,6 +93,7 @@ class Machines:
             line for line in self.run(place, "ip", "rule", "show")[1].splitlines()
             if line.split()[-1] == kind[1]
         ]  # fmt: skip
+        # with such a route, or several rules, nobody knows which of them applied
         if routes.strip() or len(rules) != 1:
             return None
         number, _, text = rules[0].partition(":")

@@ -16,7 +16,9 @@ from lab.trace import Hop, LookUp
 # TC_ACT_*; a drop reason is smaller than all of them
 _ACTIONS = {0: "pass", 2: "drop", 7: "redirect", -1: "pass", 4: "stolen"}
 _CT = {0: "new", 1: "established", 2: "reply", 3: "related"}
-_LONGEST_RUN_NS = 100_000_000 if vm.inside() else 1_000_000
+# a program takes microseconds; emulated processors, with neighbours, many milliseconds
+LONGEST_RUN_NS = 100_000_000 if vm.inside() else 1_000_000
+"""Between a program's entry at its hook and its last note."""
 
 
 def entries(notes: Iterable[MindRecord], names: Names) -> list[Record]:
@@ -50,6 +52,7 @@ def _entry(note: MindRecord, kind: Kind) -> Record:
         hash=note.hash,
         reason=0,
         verdict=0,
+        # a note does not say on which processor it was made
         cpu=-1,
         config=Config(0),
         kind=kind,
@@ -79,7 +82,7 @@ def annotate(
         seen = places.get((note.skb, note.ifindex), [])
         at = bisect.bisect_right(seen, (note.ns, len(lines), 0)) - 1
         # a much later note is about another run, whose beginning nobody saw
-        if at >= 0 and note.ns - seen[at][0] < _LONGEST_RUN_NS:
+        if at >= 0 and note.ns - seen[at][0] < LONGEST_RUN_NS:
             _, packet, index = seen[at]
             changed[packet][index] = _with(changed[packet][index], note, names)
     return [tuple(hops) for hops in changed]
@@ -226,4 +229,5 @@ def words_of(enums: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]
 
 
 def _signed(number: int) -> int:
+    # drop reasons are negative, and types are read as words without a sign
     return number - (1 << 32) if number >= 1 << 31 else number

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lab.names import VXLAN_PORT
 from lab.observe.addressed import Readdressed, answers, inside, outside, readdressed
 from lab.observe.headers import Packet
 from lab.observe.machines import Link, Machines
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from lab.runtime.live import Lab
 
 TUNNEL = "cilium_vxlan"
-_VXLAN_PORT = 8472
 _PREFILTER = ("cilium_cidr_v4_fix", "cilium_cidr_v4_dyn")
 
 
@@ -92,6 +92,7 @@ class Misled(Machines):
         if trace is None or not unknown or not self.has_agent() or self.is_answer:
             return None
         address, asked = self.recording.destination, trace.packet
+        # a node's address is not the service's own: node ports have neighbours
         here = [
             frontend
             for service in self.lab.agent.services()
@@ -161,7 +162,7 @@ class Misled(Machines):
         hop, packet = self.answer.hop, self.outer
         if hop is None or self.answer.reason != "NO_SOCKET" or packet is None:
             return None
-        if packet.ports[1] != _VXLAN_PORT:
+        if packet.ports[1] != VXLAN_PORT:
             return None
         if hop.namespace not in {node.name for node in self.lab.facts.nodes}:
             meant = inside(hop)
@@ -211,7 +212,7 @@ class Misled(Machines):
     def other_port(self) -> Diagnosis | None:
         """Nobody listens: on which port, and who chose it."""
         packet, changed = self.outer, self.changed
-        if self.answer.reason != "NO_SOCKET" or packet is None or packet.ports[1] == _VXLAN_PORT:
+        if self.answer.reason != "NO_SOCKET" or packet is None or packet.ports[1] == VXLAN_PORT:
             return None
         port, change = _port_of(packet), self.answer.change
         if changed is not None:

@@ -77,6 +77,7 @@ def _everything_told(mount: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            # what the agent sets where nobody listens, as Cilium's chart does
             config.update(key, Word(value=Aggregation.MEDIUM).pack())
 
 

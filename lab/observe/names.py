@@ -9,6 +9,7 @@ from itertools import dropwhile
 
 from lab.layouts.attach import ATTACH_POINTS
 
+# BPF_OBJ_NAME_LEN without the closing zero
 _KERNEL_NAME_BYTES = 15
 
 _HANDED_UP = ("__netif_receive_skb", "netif_receive_skb", "process_backlog", "__napi_poll")

@@ -9,6 +9,7 @@ from lab.observe.records import Record
 from lab.observe.walk import Builder
 from lab.trace import Met, SendHook, Side
 
+# NUD_* (linux/neighbour.h)
 _STATES = {0: "NONE", 0x01: "INCOMPLETE", 0x02: "REACHABLE", 0x04: "STALE", 0x08: "DELAY",
            0x10: "PROBE", 0x20: "FAILED", 0x40: "NOARP", 0x80: "PERMANENT"}  # fmt: skip
 _MEANS = {"INCOMPLETE": "the packet waits for ARP's answer", "FAILED": "nobody answered ARP",

@@ -101,6 +101,7 @@ class NetfilterEar:
         # `flags owner`: the tables live exactly as long as the nft that made them
         child = process.running(["nft", "-i"], feed=rules)
         self.asking.enter_context(child)
+        # nft does not say when it has taken in what it was fed
         eventually(
             lambda: any(name == OWN_TABLE for _, name in nfnetlink.tables()),
             within_s=_ARMED_S,

@@ -59,9 +59,16 @@ _CAST = "bpf_cast_to_kern_ctx"
 _NETFILTER = "bpf_nf_ctx"
 
 
+def entry(
+    name: str, kind: Kind, function: str, gives: str, *, unless: str = "", light: bool = True
+) -> Probe:
+    """Return a probe at the entry of a kernel function; the rest as of `Probe`."""
+    return Probe(name, kind, Where.FENTRY, function, gives, unless=unless, light=light)
+
+
 def _stand_in(name: str, kind: Kind, function: str, gives: str) -> Probe:
     """Return a probe of a function that calls netfilter, where no program can be called by it."""
-    return Probe(name, kind, Where.FENTRY, function, gives, unless=_NETFILTER, light=False)
+    return entry(name, kind, function, gives, unless=_NETFILTER, light=False)
 
 
 PROBES = (
@@ -90,11 +97,10 @@ PROBES = (
     _tracepoint("on_consume", Kind.CONSUME, "consume_skb", "where a buffer ends in peace"),
     _tracepoint("on_route", Kind.ROUTE, "fib_table_lookup", "routing decisions", light=False),
     _tracepoint("on_data_ready", Kind.DATA_READY, "sk_data_ready", "steps 18 and 19"),
-    Probe(
-        # Linux 6.1 lacks the tracepoint sk_data_ready
+    # Linux 6.1 lacks the tracepoint sk_data_ready
+    entry(
         "on_readable",
         Kind.DATA_READY,
-        Where.FENTRY,
         "sock_def_readable",
         "steps 18 and 19",
         unless="btf_trace_sk_data_ready",

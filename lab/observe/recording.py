@@ -20,6 +20,7 @@ from lab.trace import Hop, Trace, Witness
 if TYPE_CHECKING:
     from lab.runtime.live import Lab, Place
 
+# within the kernel's own default range for clients: 32768 to 60999
 _FIRST_PORT, _PORTS = 32768, 28000
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 
@@ -201,6 +202,11 @@ def follow(
     return recording
 
 
+def client_port() -> int:
+    """Return a port to send from that no other flow is likely to have: a flow is known by it."""
+    return _FIRST_PORT + secrets.randbelow(_PORTS)
+
+
 def destination_of(lab: Lab, receiver: str) -> tuple[str, Place | None]:
     """Return a receiver's address, and the place behind it (None for a bare address).
 
@@ -221,7 +227,7 @@ def _fire(
     own, destination = addresses
     namespace = getattr(getattr(source, "facts", None), "netns", source.name)
     if shot.protocol == "udp":
-        cookie, port = new_cookie(), _FIRST_PORT + secrets.randbelow(_PORTS)
+        cookie, port = new_cookie(), client_port()
         tracer.only_cookie(cookie, sender=namespace, destination=destination, source_port=port)
         sent = source.send_udp(
             destination,
@@ -234,7 +240,7 @@ def _fire(
         return sent.error
     if shot.protocol == "tcp":
         # one end of the connection keeps its name through every translation of the other
-        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        port = client_port()
         tracer.only_flow(Flow(source=own, source_port=port, protocol=6))
         opened = source.connect(
             destination,

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lab.names import VXLAN_PORT
+
 OWN_TABLE = "lab_trace"
 """Prefix of the tables that ask the kernel to trace: never part of a story."""
 
@@ -92,12 +94,14 @@ def tracing_rules(port: int, protocol: int, devices: tuple[str, ...] = ()) -> st
     matches = [f"{match} meta nftrace set 1" for match in _matches(port, protocol)]
     body = "; ".join(matches)
     # in front of every chain, conntrack's defragmentation (-400) too: all of them are traced
+    # every packet of a namespace passes one of the two before all other hooks of IP
     hooks = "".join(
         f" chain {hook} {{ type filter hook {hook} priority -100000; {body}; }};"
         for hook in ("prerouting", "output")
     )
     lines = [f"add table ip {OWN_TABLE} {{ flags owner;{hooks} }}"]
     if devices:
+        # numbered: a device may be called what no chain may
         chains = "".join(
             f' chain c{n} {{ type filter hook ingress device "{device}" priority -100000;'
             f" {body}; }};"
@@ -108,7 +112,7 @@ def tracing_rules(port: int, protocol: int, devices: tuple[str, ...] = ()) -> st
 
 
 _ICMP, _UDP = 1, 17
-_TUNNEL = "udp dport 8472"
+_TUNNEL = f"udp dport {VXLAN_PORT}"
 _INNER_SPORT, _INNER_DPORT = "@th,400,16", "@th,416,16"
 """Ports behind 8 bytes of UDP, 8 of VXLAN, 14 of Ethernet and 20 of IPv4, in bits."""
 

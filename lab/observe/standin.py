@@ -13,9 +13,7 @@ from lab.observe.xdp import Xdp
 from lab.trace import Evidence, Side, Step
 
 LOCAL_OUT = "ip_local_out"
-_LOCAL_OUT, _RECEIVED, _DELIVERED, _CHAIN = (
-    "__ip_local_out", "ip_rcv_core", "ip_local_deliver", "nf_hook_slow",
-)  # fmt: skip
+# NF_NETDEV_EGRESS; ingress is 0
 _NETDEV_EGRESS = 1
 
 
@@ -24,21 +22,21 @@ class StandIn(Xdp):
 
     def _entered(self, record: Record) -> None:
         match self.names.symbol(record.location):
-            case str(name) if name == _LOCAL_OUT:
+            case "__ip_local_out":
                 walk = self.walk(record, Side.SEND)
                 self._probed(record, walk, LOCAL_OUT, "on_local_out", None)
-            case str(name) if name == _RECEIVED:
+            case "ip_rcv_core":
                 walk = self.walk(record, Side.RECEIVE)
                 if not walk.config & Config.KNOWN:
                     walk.config = self.configured(record, walk)
                 self._storage(record, walk)
                 self._probed(record, walk, "ip_rcv", "on_ip_rcv", Step.IP_RCV)
-            case str(name) if name == _DELIVERED:
+            case "ip_local_deliver":
                 self._delivered(record, self.walk(record, Side.RECEIVE))
-            case str(name) if name == _CHAIN and record.arg == _NETDEV_EGRESS:
+            case "nf_hook_slow" if record.arg == _NETDEV_EGRESS:
                 walk = self.walk(record, Side.SEND)
                 self._probed(record, walk, "nf_egress", "on_chain", None)
-            case str(name) if name == _CHAIN:
+            case "nf_hook_slow":
                 walk = self.walk(record, Side.RECEIVE)
                 self._probed(record, walk, "nf_ingress", "on_chain", Step.NETFILTER_INGRESS)
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from lab.observe.identify import journeys
-from lab.observe.mind import entries
+from lab.observe.mind import LONGEST_RUN_NS, entries
 from lab.observe.names import Names
 from lab.observe.records import MindRecord, Record
-
-_NOTE_SLACK_NS = 1_000_000
-"""The longest that a datapath program runs between its hook and its last note."""
 
 
 def split(
@@ -31,7 +28,7 @@ def split(
         for record in records
         if _key(record) in going_on or (record.ns >= before_ns and _key(record) not in complete)
     ]
-    oldest = min((record.ns for record in keep), default=before_ns) - _NOTE_SLACK_NS
+    oldest = min((record.ns for record in keep), default=before_ns) - LONGEST_RUN_NS
     return (
         done,
         [note for note in notes if note.ns < before_ns],

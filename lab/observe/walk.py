@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from lab.observe.drops import Drop
-from lab.observe.headers import network_bytes, outermost
+from lab.observe.headers import ICMP, TCP, UDP, network_bytes, outermost
 from lab.observe.identify import Journey
 from lab.observe.names import Names, Place
 from lab.observe.records import Config, Kind, Link, Record
 from lab.trace import Evidence, Hop, LookUp, Side, Step
 from lab.trace.own import At, OwnEvent
 
+# the first is left by a tail call and seldom stands in a stack
+DELIVER = ("ip_local_deliver", "ip_local_deliver_finish")
 TRANSPORT: dict[int, tuple[str, ...]] = {
-    17: ("udp_rcv", "__udp4_lib_rcv", "udp_unicast_rcv_skb", "udp_queue_rcv_skb",
+    UDP: ("udp_rcv", "__udp4_lib_rcv", "udp_unicast_rcv_skb", "udp_queue_rcv_skb",
          "udp_queue_rcv_one_skb"),
-    6: ("tcp_v4_rcv", "tcp_v4_do_rcv", "tcp_rcv_established", "tcp_rcv_state_process",
+    TCP: ("tcp_v4_rcv", "tcp_v4_do_rcv", "tcp_rcv_established", "tcp_rcv_state_process",
         "tcp_data_queue"),
     2: ("igmp_rcv",),
-    1: ("icmp_rcv", "icmp_echo", "icmp_reply", "raw_local_deliver", "raw_rcv"),
+    ICMP: ("icmp_rcv", "icmp_echo", "icmp_reply", "raw_local_deliver", "raw_rcv"),
 }  # fmt: skip
 """Functions of each protocol's receive path, the entry first."""
 
@@ -147,6 +149,7 @@ class Builder:
     def _current(self, record: Record, side: Side) -> Walk | None:
         ifindex = record.ifindex
         current = self.walks[-1] if self.walks else None
+        # what comes out of decryption goes a way of its own, in the same buffer
         if current and current.opened and record.packet:
             return None
         if current and current.side is side and current.netns == record.netns:
@@ -273,7 +276,7 @@ def identity_of(record: Record) -> int | None:
     """Return the security identity that travels with the packet: VXLAN identifier or mark."""
     outer = outermost(record)
     data = network_bytes(record)
-    if outer is not None and outer.protocol == 17 and outer.ports[1] == 8472 and len(data) >= 36:
+    if outer is not None and outer.wraps and len(data) >= 36:
         # behind 20 bytes of IPv4, 8 of UDP, 4 of VXLAN flags
         return int.from_bytes(data[32:35], "big")
     # Cilium's MARK_MAGIC_IDENTITY, _OVERLAY, _PROXY_INGRESS, _PROXY_EGRESS: bits 16 to 23 of the

@@ -122,6 +122,7 @@ def vocabulary(lab: Lab) -> Known:
         places={
             "pod": pods,
             "node": nodes,
+            # a port of the underlay's bridge is called like the machine behind it
             "device": nodes | devices | {"world"} | {pod.lxc for pod in facts.pods},
             "place": pods | nodes | {"world"},
         },

@@ -125,6 +125,7 @@ def _where(hop: Hop) -> str:
 
 
 def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
+    # from the most particular word to the most general: the kernel's reason comes last
     cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
     cause = cause or (_by_xdp(hop) if hop.hook in ("xdp", "generic_xdp") else None)
     cause = cause or (spoiled(trace, hop) if hop.drop_reason.endswith("_CSUM") else None)

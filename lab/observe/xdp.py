@@ -34,7 +34,7 @@ NOT_TAKEN = "NOT_TAKEN"
 
 
 def errno_name(number: int) -> str:
-    """Return the kernel's word for a negative error number (``EOPNOTSUPP``)."""
+    """Return the word for a negative error number; 95 is ``ENOTSUP``, in C ``EOPNOTSUPP`` too."""
     return errno.errorcode.get(-number, str(number))
 
 

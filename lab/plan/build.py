@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lab.errors import UnsupportedError
 from lab.model import LOAD_BALANCER_NETWORK, Topology
-from lab.names import mac_address
+from lab.names import VXLAN_PORT, mac_address
 from lab.plan.datapath import datapath_steps
 from lab.plan.inventory import (
     BRIDGE,
@@ -16,7 +16,6 @@ from lab.plan.inventory import (
     ETH0_INDEX,
     UNDERLAY,
     VXLAN_OVERHEAD,
-    VXLAN_PORT,
     WORLD,
     Inventory,
     NodeFacts,

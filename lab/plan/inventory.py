@@ -27,7 +27,6 @@ CILIUM_VXLAN_INDEX = 5
 FIRST_LXC_INDEX = 10
 """Interface indices are chosen, not awaited: maps that hold them can be planned."""
 
-VXLAN_PORT = 8472
 VXLAN_OVERHEAD = 50
 """Bytes that outer Ethernet, IPv4, UDP and VXLAN headers add (RFC 7348)."""
 

@@ -153,6 +153,7 @@ def write_growth(series: Sequence[Series], heading: str, what: str, target: Path
 def _scale(axes: Axes, series: Sequence[Series]) -> None:
     """From zero, so that a level line looks level; by factors where one series leaves the rest."""
     values = [value for one in series for values in one.rounds for value in values]
+    # above the curves stands a legend with a line for each of them
     room = 1.15 + 0.12 * len(series)
     if max(values) < 8 * min(values):
         axes.set_ylim(0, max(values) * room)

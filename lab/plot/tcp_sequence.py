@@ -56,10 +56,12 @@ class _Clock:
         delay = min(
             (line.arrived_ms[0] - line.sent_ms for line in rows if line.arrived_ms), default=1
         )
+        # an arrow falls by a row and a half, however short the way takes
         per_ms = 1.6 * _ROW / max(delay, 0.05)
         self.cuts: list[tuple[float, float, float]] = []
         self._height: dict[float, float] = {}
         y, before = 0.0, moments[0][0] if moments else 0.0
+        # as if far above: the first ones have room
         last_label, last_head = {True: -9.0, False: -9.0}, {True: -9.0, False: -9.0}
         for at, client, sends, sent in moments:
             gap = (at - before) * per_ms

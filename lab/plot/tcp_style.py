@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_INCHES = 12.8
+# a screen's width for its height, 16 to 10
 _SCREEN = 1.6
 TEXT_POINTS = 15
 SMALL_POINTS = 13
@@ -87,6 +88,7 @@ def compare(made: Figure, picture: Picture) -> None:
     if texts:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+        # captions belong to no axes: the layout has to be told to leave room for them
         room = (_CAPTION_INCHES * len(texts) + 0.15) / made.get_figheight()
         made.set_layout_engine(
             ConstrainedLayoutEngine(

@@ -11,6 +11,7 @@ from lab.wire.record import Flight
 from lab.wire.recording import flag_names
 from lab.wire.rules import Kind, Way
 
+# behind Ethernet's and IPv4's headers
 _ICMP_TYPE_AT = 14 + 20
 _ICMP_NAMES = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
 

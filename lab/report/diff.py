@@ -20,6 +20,7 @@ from lab.report.rewrites import rewrites
 from lab.trace import Hop, Trace
 
 WIDTH = 100
+# a sign, two cells and the bar between them fit into WIDTH
 _CELL = 47
 _IN_WORDS = frozenset({"verdict", "drop_reason", "evidence", "rewritten"})
 """Fields that a cell tells in words of its own."""

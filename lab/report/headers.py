@@ -10,8 +10,10 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from lab.names import VXLAN_PORT
+
 # IANA's port, and Linux's default from before there was one, which Cilium uses
-VXLAN_PORTS = frozenset({4789, 8472})
+VXLAN_PORTS = frozenset({4789, VXLAN_PORT})
 _PROTOCOLS = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
 _FLAGS = ((0x10, "ack"), (0x02, "syn"), (0x01, "fin"), (0x04, "rst"), (0x08, "psh"), (0x20, "urg"))
 

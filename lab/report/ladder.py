@@ -17,6 +17,7 @@ from lab.trace import Evidence, Hop, Side, Trace
 from lab.trace.model import Passage
 
 WIDTH = 100
+# with symbol and number in front and a blank behind each, WIDTH columns
 _COLUMNS = (
     ("step", 20),
     ("program or hook", 18),
@@ -88,6 +89,7 @@ def _head(trace: Trace) -> Iterator[Text]:
 
 
 def _legend() -> Text:
+    # the lines of the others say in words what they mean
     return Text("   ".join(f"{sign} {means}" for sign, means in style.SYMBOLS[:4]), style="dim")
 
 
@@ -143,6 +145,7 @@ def _hop(line: Line) -> Text:
     text.append(row, style=_line_style(hop))
     # a dropped line is red as a whole: a second colour inside would hide that
     if not hop.dropped:
+        # 2: the blanks behind the first two columns
         start = len(text) - len(row) + _COLUMNS[0][1] + _COLUMNS[1][1] + 2
         text.stylize(style.COLOURS[hop.evidence], start, start + _COLUMNS[2][1])
     text.rstrip()

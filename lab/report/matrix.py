@@ -85,6 +85,7 @@ def svg(matrix: Matrix) -> str:
     """
     # no text can be measured without a renderer: a letter counts as this wide
     longest = max(len(name) for name in matrix.names)
+    # heads are turned by 60 degrees: they rise by the sine of it
     left, top = 20 + longest * _LETTER, 20 + longest * _LETTER * 0.87
     cell = max(_HEIGHT, _STRIP * len(matrix.ports) + 4)
     width = max(left + len(matrix.names) * cell + longest * _LETTER / 2, 760)

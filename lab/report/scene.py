@@ -117,13 +117,7 @@ class Scene:
 
     def key(self, place: Place) -> str:
         """Return the key of the box in which `at` puts the packet, empty for none."""
-        node, namespace, _ = place
-        return (
-            self.keys.get(place)
-            or self.keys.get((node, namespace, ""))
-            or self.keys.get(("", namespace, ""))
-            or ""
-        )
+        return self.keys.get(self.known(place) or place, "")
 
 
 @dataclass(slots=True)
@@ -262,6 +256,7 @@ def _node(drawing: Scene, node: _Node, x: float, width: float) -> tuple[Box, flo
         _chip(node, "eth0", centre - CHIP_WIDTH / 2, uplink_y), (node.name, node.name, "eth0")
     )
     for number, device in enumerate(node.others):
+        # to the left and to the right of the uplink, in turn
         left = x + GAP if number % 2 == 0 else x + width - GAP - CHIP_WIDTH
         drawing.put(_chip(node, device, left, uplink_y), (node.name, node.name, device))
     return uplink, bottom

@@ -65,6 +65,7 @@ def ways_svg(
     A way that leads into a node's IP stack touches its box; one that does not, goes around it.
     """
     drawing = scene(topology, replace(left, hops=left.hops + right.hops))
+    # the second aside: where both go the same way, both are to be seen
     first, second = (_stops(drawing, in_stack(way), aside=34 * n) for n, way in
                      enumerate((left, right)))  # fmt: skip
     ends = "".join(

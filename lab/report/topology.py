@@ -10,7 +10,8 @@ from rich.text import Text
 
 from lab.layouts.attach import ATTACH_POINTS, Role
 from lab.model import Link, Topology
-from lab.plan.inventory import VXLAN_PORT, Inventory, NodeFacts, PodFacts, inventory
+from lab.names import VXLAN_PORT
+from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
 
 WIDTH = 100
 _GAP = "  "

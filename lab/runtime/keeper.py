@@ -408,6 +408,7 @@ class Keeper:
                 os.close(finish)
                 self._enter_place(netns, node, group)
                 os.write(tell, b"1")
+                # its mount namespace goes with it: it waits until that has been opened
                 os.read(done, 1)
             finally:
                 os._exit(0)
@@ -438,6 +439,7 @@ class Keeper:
             while True:
                 os.waitpid(-1, 0)
         self.engine.close()
+        # the kernel removes only an empty one: after everything that ran in it
         cgroup.remove(Path(self.record.cgroup))
 
 
@@ -482,6 +484,7 @@ def main() -> None:
         os._exit(0)
     # Ctrl-C at the caller's terminal is not meant for the lab
     os.setsid()
+    # every namespace, view, map and program is a descriptor
     raise_file_limit()
     set_process_name(f"lab:{request['record']['name']}")
     _introduce(control, request)

@@ -518,22 +518,22 @@ class Lab(Control):
 
     def close(self) -> None:
         """Drop the connections; a lab of ``lab up`` stays up, one of this process ends."""
-        for place in self._places.values():
-            place.close()
-        self._places.clear()
-        self.agent.close()
+        self._let_go_of_all()
         if self._keeper is not None:
             self._keeper.close()
 
     def stop(self) -> None:
         """Take the lab down and wait until its keeper is gone; idempotent."""
+        self._let_go_of_all()
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+
+    def _let_go_of_all(self) -> None:
         for place in self._places.values():
             place.close()
         self._places.clear()
         self.agent.close()
-        if self._keeper is not None:
-            self._keeper.stop()
-            self._keeper = None
 
 
 def open_lab(topology: Topology, *, name: str | None = None, engine: str = "netns") -> Lab:

@@ -76,12 +76,6 @@ def reserve(record: Record) -> None:
         write(record, draft)
         # renaming a directory onto one that is not empty fails: of two that try at once, one wins
         draft.rename(target)
-    except FileExistsError:
-        shutil.rmtree(draft)
-        raise InputError(
-            f"a lab called {record.name!r} is already up",
-            hint=f"choose another --name, or `lab down {record.name}`",
-        ) from None
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if target.exists():
@@ -156,6 +150,8 @@ def sweep() -> tuple[str, ...]:
         record = read(folder)
         if record is not None and not record.alive and forget(record):
             swept.append(record.name)
+    # a group whose entry is gone already, or that was entered under another $LAB_RUN_DIR: its name
+    # says whose it was
     for group in cgroup.unified_root().glob("lab-*-*-*"):
         name, pid, started = group.name.removeprefix("lab-").rsplit("-", 2)
         ours = pid.isdecimal() and started.isdecimal()
@@ -169,6 +165,7 @@ def forget(record: Record) -> bool:
     gone = not record.cgroup or cgroup.remove(Path(record.cgroup))
     if gone:
         folder = run_dir() / record.name
+        # somebody else may have taken the name meanwhile
         if (found := read(folder)) is not None and found.pid == record.pid:
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):

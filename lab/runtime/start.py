@@ -113,6 +113,7 @@ class KeeperProcess:
             try:
                 self.ask(op="down")
             except LabError:
+                # whatever keeps it from answering: the kernel takes the lab back with its keeper
                 signal.pidfd_send_signal(pid, signal.SIGKILL)
             _wait_for_end(pid)
         self.close()

@@ -30,6 +30,7 @@ def code_version() -> str:
 
 def _files() -> list[Path]:
     found = [one for name in _SPOKEN for one in _python(_PACKAGE / name)]
+    # both sides open the same pinned maps, whose layout the C sources decide
     return found + [one for one in SOURCES.rglob("*") if one.suffix in (".c", ".h")]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import CheckFailed, InputError
+from lab.names import VXLAN_PORT
 from lab.trace.steps import Side, Step
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ the application is scheduled."""
 
 
 _ETHERNET_BYTES = 14
-_UDP, _VXLAN_PORT = 17, 8472
+_UDP = 17
 _VXLAN_BYTES = 8 + 8 + _ETHERNET_BYTES
 """From the UDP header to the IP header of the packet inside."""
 
@@ -211,7 +212,7 @@ def _inside(packet: bytes) -> int:
     """Return where in an IP packet the packet inside its tunnel begins, 0 where there is none."""
     header = (packet[0] & 15) * 4 if packet else 0
     port = int.from_bytes(packet[header + 2 : header + 4], "big")
-    tunnelled = len(packet) > header + _VXLAN_BYTES and packet[9] == _UDP and port == _VXLAN_PORT
+    tunnelled = len(packet) > header + _VXLAN_BYTES and packet[9] == _UDP and port == VXLAN_PORT
     return header + _VXLAN_BYTES if tunnelled else 0
 
 

@@ -60,6 +60,7 @@ FROM_OTHER = "fromEndpoints: [{matchLabels: {other: client}}]"
 PING = "icmps: [{fields: [{type: 8, family: IPv4}]}]"
 ALLOW_ALL = "ingress: [{fromEntities: [all]}], egress: [{toEntities: [all]}]"
 
+# 133 and 181: DROP_POLICY, no entry allows it, and DROP_POLICY_DENY, an entry forbids it
 BASIC = (
     "client > echo-same-node 8080 allow",
     "client > echo-other-node 8080 allow",
@@ -137,6 +138,7 @@ CASES = (
             "world > echo-same-node 8080 deny 133",
         ),
     ),
+    # an empty rule of Cilium's admits nobody; one of a NetworkPolicy would admit everybody
     Case("all-ingress-deny", cnp("p", f"{{{ALL}, ingress: [{{}}]}}"), INGRESS_DENIED),
     Case(
         "all-ingress-deny-knp",
@@ -176,6 +178,7 @@ CASES = (
     ),
     Case(
         "host-entity-egress",
+        # a pod's own node is its host, any other one a remote node
         cnp("p", f"{{{CLIENTS}, egress: [{{toEntities: [host]}}]}}"),
         (
             "client > node:alpha 8/icmp allow",
@@ -353,6 +356,7 @@ CASES = (
     ),
     Case(
         "client-egress-to-cidr-deny-default",
+        # with no allow rule beside it: a deny rule alone isolates what it selects
         cnp("p", f"{{{CLIENT}, egressDeny: [{{toCIDR: [203.0.113.10/32]}}]}}"),
         ("client > world 80 deny 181", "client > gateway 8/icmp deny 133"),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NAMESPACE = "cilium-test"
+NODE_PORTS = {"echo-same-node": 30081, "echo-other-node": 30082}
 
 
 def _client(name: str, node: str, extra: str = "") -> str:
@@ -16,7 +17,7 @@ spec:
 """
 
 
-def _echo(name: str, node: str, node_port: int) -> str:
+def _echo(name: str, node: str) -> str:
     return f"""---
 apiVersion: v1
 kind: Pod
@@ -35,7 +36,7 @@ metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
   type: NodePort
   selector: {{name: {name}}}
-  ports: [{{port: 8080, nodePort: {node_port}}}]
+  ports: [{{port: 8080, nodePort: {NODE_PORTS[name]}}}]
 """
 
 
@@ -44,8 +45,6 @@ MANIFESTS = (
     + _client("client", "alpha")
     + _client("client2", "alpha", ", other: client")
     + _client("client3", "beta")
-    + _echo("echo-same-node", "alpha", 30081)
-    + _echo("echo-other-node", "beta", 30082)
+    + _echo("echo-same-node", "alpha")
+    + _echo("echo-other-node", "beta")
 )
-
-NODE_PORTS = {"echo-same-node": 30081, "echo-other-node": 30082}

@@ -16,6 +16,7 @@ from lab.k8s import live
 from lab.k8s.conformance.cases import CASES, Case
 from lab.k8s.conformance.cluster import MANIFESTS, NAMESPACE, NODE_PORTS
 from lab.k8s.conformance.left_out import NOT_APPLICABLE
+from lab.k8s.matrix import ALLOW, ANSWERS, DENY
 from lab.k8s.objects import PolicyObject, key_of
 from lab.k8s.read import read_text
 from lab.k8s.state import load
@@ -25,7 +26,6 @@ from lab.runtime import Lab
 PASSED, FAILED, SKIPPED = "pass", "fail", "not applicable"
 
 _FLOW = re.compile(r"(\S+) > (\S+) (\d+)(?:/(\w+))? (allow|deny)(?: (\d+))?\Z")
-_ANSWERS = {"open": "allow", "refused": "allow", "silent": "deny"}
 _HARMLESS = frozenset({133, 181, 132, 139, 150, 151, 166, 158, 168, 189, 202})
 """Drop reasons that Cilium's own final check expects to see."""
 
@@ -118,11 +118,11 @@ class _Suite:
         wanted = [protocol or "tcp", self._address(target), int(port)]
         # where silence is right nobody should wait long for it; where an answer is, a slow one is
         # one
-        timeout_s = 0.3 if word == "deny" else 2.0
+        timeout_s = 0.3 if word == DENY else 2.0
         answer = place.call("probe_many", targets=[wanted], timeout_s=timeout_s)["answers"][0]
-        if _ANSWERS.get(answer) != word:
+        if ANSWERS.get(answer) != word:
             return f"{text}: {answer}"
-        if word == "allow":
+        if word == ALLOW:
             return ""
         # the reason, not only the silence: a packet lost for another cause must not pass for denied
         counted = {n for n, count in self.drops().items() if count > before.get(n, 0)}
