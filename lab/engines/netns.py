@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.engines.datapath import DatapathInstaller
-from lab.errors import InputError, KernelError
+from lab.errors import InputError, KernelError, TopologyError
 from lab.kernel import link, mounts, process
 from lab.kernel.netns import NetworkNamespace
 from lab.plan import steps
@@ -155,6 +155,17 @@ class NetnsEngine:
         # 1 is lo in every namespace, and down when it is new
         link.set_up(namespace, 1)
         self.on_namespace(step, namespace)
+
+    def require_namespace(self, name: str) -> None:
+        """Refuse to go on without a pod's namespace.
+
+        Raises:
+            TopologyError: somebody who asked at the same time has removed it.
+        """
+        if name not in self.namespaces:
+            raise TopologyError(
+                f"pod {name!r} has just been removed", hint="there is nothing left to do"
+            )
 
     def remove_namespace(self, name: str) -> None:
         """Remove a namespace, and first its links to others: their names are free at once.

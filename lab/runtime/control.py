@@ -256,6 +256,7 @@ class Control:
             TopologyError: the pod is impossible; nothing has changed.
             LabError: the agent could not attach it; the pod's namespace is taken back.
         """
+        self._look_again()
         # those that were given without address keep theirs when the list of pods changes
         kept = settled(self._facts)
         following = replace(kept, pods=(*kept.pods, pod))
@@ -280,6 +281,7 @@ class Control:
             TopologyError: there is no such pod, or it is described on another node.
             LabError: the agent could not change it.
         """
+        self._look_again()
         kept = settled(self._facts)
         old = kept.pod(f"{pod.namespace}/{pod.name}")
         if pod.node != old.node:
@@ -297,8 +299,9 @@ class Control:
         """Detach a pod: its endpoint first, then its link and namespace.
 
         Raises:
-            TopologyError: there is no such pod.
+            TopologyError: there is no such pod, or no longer; the hint names what is near.
         """
+        self._look_again()
         gone = self._facts.pod(name)
         kept = settled(self._facts)
         pods = tuple(pod for pod in kept.pods if pod.full_name != gone.name)
@@ -313,6 +316,13 @@ class Control:
     def place(self, name: str) -> Place:
         """Return a pod, a node, ``world`` or ``underlay`` by name."""
         raise NotImplementedError
+
+    def _look_again(self) -> None:
+        """See which pods there are now: others may hold the same lab, and have changed them."""
+        answer, _ = self.keeper.ask(op="describe")
+        now = Topology.from_json(answer["topology"])
+        if now != self.topology:
+            self._take_over(now, inventory(now, self._facts.identities))
 
     def _tell_keeper(self, topology: Topology) -> None:
         self.keeper.ask(op="topology", topology=topology.to_json())

@@ -262,6 +262,7 @@ class Keeper:
             case "agent":
                 return self._control_agent(request["action"]), ()
             case "remove":
+                self.engine.require_namespace(request["netns"])
                 # names and views first: each of them holds the namespace, and it goes with its last
                 # holder
                 mounts.forget_netns(request["netns"])

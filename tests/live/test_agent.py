@@ -1,5 +1,6 @@
 """The agent as a child of the keeper: it may go, the datapath stays, the next one takes over."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -161,6 +162,45 @@ def test_without_agent_a_pod_is_refused_and_nothing_is_left():
         lab.agent.start()
         lab.add_pod(Pod("late", node="beta"))
         assert reaches(lab.pod("client"), lab.pod("late"))
+
+
+GONE = {
+    "a misspelt one": ("clinet", "'clinet' does not exist", "'client'"),
+    "one of no known name": ("zz", "'zz' does not exist", "known: client"),
+    "a node": ("beta", "'beta' does not exist", "known: client"),
+}
+
+
+@pytest.mark.parametrize(("name", "says", "hint"), GONE.values(), ids=GONE.keys())
+def test_a_pod_that_is_not_there_cannot_be_removed(lab, name, says, hint):
+    with pytest.raises(TopologyError, match=says) as refused:
+        lab.remove_pod(name)
+    assert hint in refused.value.hint
+
+
+def test_a_pod_is_removed_once_whoever_asks():
+    with Lab(topology) as lab:
+        lab.add_pod(Pod("late", node="beta"))
+        other = Lab.attach(lab.name)
+        lab.add_pod(Pod("later", node="beta"))
+        lab.remove_pod("late")
+        for one in (lab, other):
+            with pytest.raises(TopologyError, match="'late' does not exist") as refused:
+                one.remove_pod("late")
+            assert "'later'" in refused.value.hint
+        other.remove_pod("later")
+        lab.add_pod(Pod("last", node="beta"))
+        assert reaches(lab.pod("client"), lab.pod("last"))
+
+
+def test_of_two_who_remove_a_pod_at_once_one_is_told():
+    with Lab(topology) as lab, ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(one.remove_pod, "other") for one in (lab, Lab.attach(lab.name))]
+        errors = [error for one in asked if (error := one.exception())]
+        assert all(isinstance(error, TopologyError) for error in errors), errors
+        assert len(errors) == 1
+        assert {pod.name for pod in lab.facts.pods} >= {"client", "server"}
+        assert reaches(lab.pod("client"), lab.pod("server"))
 
 
 def test_impossible_pod_is_refused(lab):
