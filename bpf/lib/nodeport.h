@@ -88,7 +88,8 @@ static __always_inline int nodeport_lb4(struct __sk_buff *ctx, struct lb4_reques
 	return ret < 0 ? ret : local ? NODEPORT_LOCAL : NODEPORT_REMOTE;
 }
 
-/* Undoes the translation of an answer whose flow nodeport_track() noted; 1, 0 none, a DROP_*. */
+/* Undoes the translation of an answer whose flow nodeport_track() noted, or of an error about that
+ * flow; 1, 0 none, a DROP_*. */
 static __always_inline int nodeport_rev_dnat(struct __sk_buff *ctx)
 {
 	struct ct_buffer4 ct = {};
@@ -101,10 +102,10 @@ static __always_inline int nodeport_rev_dnat(struct __sk_buff *ctx)
 	/* Only looked at: whose packet it is decides who accounts for it. */
 	flow.tuple.flags = TUPLE_F_OUT;
 	entry = ct_find(&flow.tuple);
-	if (!entry || !(entry->flags & CT_F_NODE_PORT) || flow.error)
+	if (!entry || !(entry->flags & CT_F_NODE_PORT))
 		return 0;
 	ret = ct_lookup4(ctx, &flow, CT_INGRESS, &ct);
-	if (ret != CT_REPLY)
+	if (ret != CT_REPLY && ret != CT_RELATED)
 		return ret < 0 ? ret : 0;
 	ret = lb4_rev_nat(ctx, &flow, ct.state.rev_nat_index);
 	return ret < 0 ? ret : 1;

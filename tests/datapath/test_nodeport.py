@@ -350,6 +350,33 @@ def from_overlay(scene, packet):
     return scene.run(Hook.FROM_OVERLAY, packet, tunnel=Tunnel(vni=260))
 
 
+REMOTE_ERRORS = {
+    "out of the tunnel": (True, ROUTER, from_overlay),
+    "on the uplink": (False, NODE, arrive),
+}
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "sender", "take"), REMOTE_ERRORS.values(), ids=REMOTE_ERRORS.keys()
+)
+def test_a_remote_backends_error_quotes_what_its_client_sent(uplink, tunnel, sender, take):
+    scene = uplink(enable_tunnel=tunnel)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    request = arrive(scene, udp(WORLD, NODE, 2000, PORT)).packet
+    assert Ether(request)[IP].src == sender
+    result = take(scene, unreachable(REMOTE, sender, request))
+    assert (result.verdict, quoted(result)) == (REDIRECT, (NODE, NODE, PORT))
+    assert (Ether(result.packet)[IP].dst, has_right_checksums(result.packet)) == (WORLD, True)
+
+
+def test_an_error_about_nobodys_request_is_not_the_services(uplink):
+    scene = uplink(enable_tunnel=False)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    forged = unreachable(REMOTE, NODE, udp(NODE, REMOTE, 2000, 80))
+    result = arrive(scene, forged)
+    assert (result.verdict, result.packet) == (PASS, forged)
+
+
 def test_a_node_port_of_the_router_address_serves_who_comes_through_the_tunnel(uplink):
     scene = uplink()
     scene.service(ROUTER, PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
