@@ -8,6 +8,8 @@ Source: Cilium's ``pkg/maps/ctmap/gc``.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -62,9 +64,36 @@ def collect_conntrack(node: str, now_s: float) -> Sweep:
             continue
         with BpfMap(fd, name=name) as table:
             rows = table.items()
-            expired = [key for key, value in rows if CtEntry.unpack(value).lifetime < now_s]
-            total += Sweep(len(rows), _delete(node, table, expired))
+            expired = [key for key, value in rows if _expired(value, now_s)]
+            gone = _reclaim(table, expired, lambda _, value: _expired(value, now_s))
+            total += Sweep(len(rows), _count(node, table, gone))
     return total
+
+
+def _expired(value: bytes, now_s: float) -> bool:
+    return CtEntry.unpack(value).lifetime < now_s
+
+
+def _reclaim(
+    table: BpfMap, keys: Iterable[bytes], is_garbage: Callable[[bytes, bytes], bool]
+) -> int:
+    """Delete those of the entries that nobody has used since they were listed; return how many.
+
+    The kernel compares nothing when it deletes, so that a packet may always come in between. What
+    it has changed by then is seen in the value that the deletion returns, and put back, unless the
+    datapath has made the entry anew, which then counts. Unseen remain a packet of a flow that had
+    expired already between the two system calls, which finds no entry and is judged as the first
+    of its flow, and one that held the entry while it was deleted: the next of its flow is judged.
+    """
+    deleted = 0
+    for key in keys:
+        value = table.lookup(key)
+        if value is None or not is_garbage(key, value):
+            continue
+        last = table.take(key)
+        if last is not None and (is_garbage(key, last) or not table.add(key, last)):
+            deleted += 1
+    return deleted
 
 
 def forget_address(node: str, address: IPv4Address) -> Sweep:
@@ -80,7 +109,9 @@ def forget_address(node: str, address: IPv4Address) -> Sweep:
         with BpfMap(fd, name=name) as table:
             rows = table.items()
             named = [key for key, value in rows if address in _addresses(name, key, value)]
-            total += Sweep(len(rows), _delete(node, table, named))
+            # no second look: whoever uses it now takes the next pod for the one that is gone
+            gone = sum(table.delete(key) for key in named)
+            total += Sweep(len(rows), _count(node, table, gone))
     return total
 
 
@@ -91,9 +122,8 @@ def _addresses(name: str, key: bytes, value: bytes) -> tuple[IPv4Address, ...]:
     return flow.saddr, flow.daddr
 
 
-def _delete(node: str, table: BpfMap, keys: list[bytes]) -> int:
-    """Delete entries and count them: what is neither there nor deleted was evicted."""
-    deleted = sum(table.delete(key) for key in keys)
+def _count(node: str, table: BpfMap, deleted: int) -> int:
+    """Note how many entries were deleted: what is neither there nor deleted was evicted."""
     slot = Index(index=LIVES[table.name][1]).pack()
     with BpfMap.from_pin(Path(globals_dir(node), "cilium_runtime_config")) as words:
         before = Word.unpack(words.lookup(slot) or bytes(8)).value
@@ -110,16 +140,39 @@ def collect_nat(node: str, now_s: float) -> Sweep:
     if fd is None:
         return Sweep()
     flows = _live_flows(node)
-    with BpfMap(fd, name=NAT_MAP) as table:
+    with BpfMap(fd, name=NAT_MAP) as table, ExitStack() as stack:
+        tracked = _conntrack(node, stack)
         rows = {key: NatEntry.unpack(value) for key, value in table.items()}
         orphans = [
             key
             for key, entry in rows.items()
             if now_s - entry.created > SHORTEST_S and not _known(key, entry, flows)
         ]
-        return Sweep(len(rows), _delete(node, table, orphans))
+        # the way out first: a flow that comes back to life then finds its port by the way back
+        orphans.sort(key=lambda key: Tuple4.unpack(key).flags & TupleFlag.IN)
+        gone = _reclaim(table, orphans, lambda key, value: not _tracked(key, value, tracked))
+        return Sweep(len(rows), _count(node, table, gone))
 
 
+def _conntrack(node: str, stack: ExitStack) -> list[BpfMap]:
+    """Open the conntrack maps that there are, TCP's first."""
+    fds = ((name, get_pinned(Path(globals_dir(node), name))) for name in CT_MAPS)
+    return [stack.enter_context(BpfMap(fd, name=name)) for name, fd in fds if fd is not None]
+
+
+def _tracked(key: bytes, value: bytes, tables: Iterable[BpfMap]) -> bool:
+    """Whether conntrack knows a translated flow now."""
+    flow = Tuple4.unpack(key)
+    ends = _nat_ends(flow, NatEntry.unpack(value))
+    tuples = (
+        Tuple4(daddr=a[0], sport=a[1], saddr=b[0], dport=b[1], nexthdr=flow.nexthdr, flags=flags)
+        for a, b in (ends, ends[::-1])
+        for flags in (TupleFlag.OUT, TupleFlag.IN)
+    )
+    return any(table.lookup(one.pack()) for one in tuples for table in tables)
+
+
+End = tuple[IPv4Address, int]
 Ends = tuple[frozenset[tuple[int, int]], int]
 
 
@@ -145,7 +198,13 @@ def _ends(a: object, a_port: int, b: object, b_port: int, protocol: int) -> Ends
 
 def _known(key: bytes, entry: NatEntry, live: set[Ends]) -> bool:
     flow = Tuple4.unpack(key)
+    (a, a_port), (b, b_port) = _nat_ends(flow, entry)
+    return _ends(a, a_port, b, b_port, flow.nexthdr) in live
+
+
+def _nat_ends(flow: Tuple4, entry: NatEntry) -> tuple[End, End]:
+    """Return the ends of a translated flow as conntrack has them, before translation."""
     if flow.flags & TupleFlag.IN:
         # an answer: towards the translated address, back to the original one
-        return _ends(flow.saddr, flow.sport, entry.to_addr, entry.to_port, flow.nexthdr) in live
-    return _ends(flow.saddr, flow.sport, flow.daddr, flow.dport, flow.nexthdr) in live
+        return (flow.saddr, flow.sport), (entry.to_addr, entry.to_port)
+    return (flow.saddr, flow.sport), (flow.daddr, flow.dport)

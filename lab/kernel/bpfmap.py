@@ -22,6 +22,7 @@ from lab.kernel import libbpf
 from lab.kernel.libbpf import check, lib
 
 _ENOTSUPP = 524  # the kernel's own, not in errno.h
+_NOEXIST = 1  # BPF_NOEXIST
 _BATCH = 1024
 _NO_BATCH = frozenset({errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP, errno.ENOSYS})
 
@@ -267,6 +268,31 @@ class BpfMap(Owned):
             value = value.ljust((len(value) + 7) // 8 * 8, b"\0") * possible_cpus()
         code = lib().bpf_map_update_elem(self.fd, self._key(key), value, flags)
         check(code, f"updating map {self.name}")
+
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Set the value under ``key`` if there is none; return whether that was so.
+
+        Raises:
+            KernelError: wrong sizes, or the map is full.
+        """
+        code = lib().bpf_map_update_elem(self.fd, self._key(key), value, _NOEXIST)
+        if code == -errno.EEXIST:
+            return False
+        check(code, f"adding to map {self.name}")
+        return True
+
+    def take(self, key: bytes) -> bytes | None:
+        """Remove the entry under ``key`` and return its last value, or None; in one step.
+
+        Raises:
+            KernelError: this type of map cannot (hashes can since Linux 5.14).
+        """
+        value = ctypes.create_string_buffer(max(self._value_bytes, 4))
+        code = lib().bpf_map_lookup_and_delete_elem(self.fd, self._key(key), value)
+        if code == -errno.ENOENT:
+            return None
+        check(code, f"taking from map {self.name}")
+        return value.raw[: self._value_bytes]
 
     def update_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Set many entries; one system call for the lot where the kernel can.

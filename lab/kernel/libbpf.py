@@ -229,6 +229,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_map_lookup_elem": (_I, _I, _P, _P),
     "bpf_map_update_elem": (_I, _I, _P, _P, c_uint64),
     "bpf_map_delete_elem": (_I, _I, _P),
+    "bpf_map_lookup_and_delete_elem": (_I, _I, _P, _P),
     "bpf_map_get_next_key": (_I, _I, _P, _P),
     "bpf_map_freeze": (_I, _I),
     "bpf_map_lookup_batch": (_I, _I, _P, _P, _P, _P, POINTER(_U), POINTER(BatchOpts)),
