@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
+from statistics import linear_regression
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError
@@ -19,21 +21,49 @@ MARKERS = ("o", "s", "^", "D")
 _SUFFIXES = (".png", ".svg")
 
 
+FEWEST_ROUNDS = 6
+"""With fewer, the least and the most of the rounds enclose the median less often than 95 of 100."""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return between which two of the values the true median lies, 95 times of 100.
+
+    Nothing is assumed about how they scatter, so a round that the machine spoilt does no harm: at
+    each end as many values are left out as chance puts on one side of a median less than once
+    in 40 times. Of fewer than :data:`FEWEST_ROUNDS` values none is, and 95 is a promise not kept.
+    """
+    ordered, count = sorted(values), len(values)
+    left_out, chance = 0, 0.5**count
+    while chance + comb(count, left_out + 1) * 0.5**count <= 0.025:
+        left_out += 1
+        chance += comb(count, left_out) * 0.5**count
+    return ordered[left_out], ordered[-1 - left_out]
+
+
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """What a thousand more entries add, with the standard error of the fit, in nanoseconds."""
+    """What a thousand more entries add to a packet's cost, in nanoseconds.
+
+    Attributes:
+        ns_per_1000: the median of the rounds' slopes.
+        low_ns, high_ns: its 95 % interval, from the spread of the rounds.
+        rounds: that were measured.
+    """
 
     ns_per_1000: float
-    error_ns: float
+    low_ns: float
+    high_ns: float
+    rounds: int
 
     @property
-    def is_zero(self) -> bool:
-        """Whether two standard errors cover no slope at all."""
-        return abs(self.ns_per_1000) <= 2 * self.error_ns
+    def verdict(self) -> str:
+        """What a reader wants to know."""
+        told = "grows" if self.low_ns > 0 else "does not grow"
+        return told if self.rounds >= FEWEST_ROUNDS else f"{told}, as far as so few rounds tell"
 
     def __str__(self) -> str:
-        told = "none to be told" if self.is_zero else "more than chance"
-        return f"{self.ns_per_1000:+.1f} ± {self.error_ns:.1f} ns per 1000 ({told})"
+        between = f"[{self.low_ns:+.2f} to {self.high_ns:+.2f}]"
+        return f"{self.ns_per_1000:+.2f} {between} ns per 1000: {self.verdict}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +86,23 @@ class Series:
 
     @property
     def slope(self) -> Slope:
-        """The least-squares slope within rounds: what a whole round is slower says nothing."""
+        """The median of the least-squares slopes of the rounds.
+
+        Each round is fitted alone: that it was slower as a whole says nothing about sizes, and
+        what remains beside the line of one round does not tell how far the next one is off.
+        """
         xs = [size / 1000 for size in self.sizes]
-        middle = statistics.mean(xs)
-        width = sum((x - middle) ** 2 for x in xs) * len(self.rounds)
-        rests, total = [], 0.0
-        for values in self.rounds:
-            level = statistics.mean(values)
-            both = zip(xs, values, strict=True)
-            pairs = [(x - middle, (value - level) * 1000) for x, value in both]
-            total += sum(x * y for x, y in pairs)
-            rests.append(pairs)
-        found = total / width
-        left = sum((y - found * x) ** 2 for pairs in rests for x, y in pairs)
-        # one level for each round and one slope for all of them were fitted
-        freedom = max(len(self.rounds) * (len(xs) - 1) - 1, 1)
-        return Slope(found, (left / freedom / width) ** 0.5)
+        slopes = [linear_regression(xs, values).slope * 1000 for values in self.rounds]
+        return Slope(statistics.median(slopes), *interval(slopes), len(slopes))
+
+    @property
+    def change_us(self) -> tuple[float, float, float]:
+        """What the largest size costs more than the smallest: median and its interval.
+
+        Says what a slope cannot, a cost that rises early and stays.
+        """
+        more = [values[-1] - values[0] for values in self.rounds]
+        return (statistics.median(more), *interval(more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +127,25 @@ class Bar:
         return statistics.median(self.ratios)
 
     @property
+    def between(self) -> tuple[float, float]:
+        """The 95 % interval of the median."""
+        return interval(self.ratios)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the median's whole interval is on the wrong side of the goal."""
+        low, high = self.between
+        return self.goal is not None and (high < self.goal if self.at_least else low > self.goal)
+
+    @property
     def verdict(self) -> str:
         """The goal in words, and whether it was met; empty without a goal."""
         if self.goal is None:
             return ""
         met = self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
         sign = "≥" if self.at_least else "≤"
-        return f"goal {sign} {self.goal:.2f}: {'met' if met else 'missed'}"
+        told = "met" if met else "missed" if self.is_missed else "too close to tell"
+        return f"goal {sign} {self.goal:.2f}: {told}"
 
 
 def write_growth(series: Sequence[Series], heading: str, what: str, target: Path) -> None:
@@ -175,8 +218,7 @@ def write_ratios(bars: Sequence[Bar], heading: str, target: Path) -> None:
     made, axes = figure(1.6 + 0.62 * len(bars))
     for place, bar in enumerate(reversed(bars)):
         low, high = min(bar.ratios), max(bar.ratios)
-        missed = bar.verdict.endswith("missed")
-        colour = PALE if bar.goal is None else LOST if missed else COLOURS[0]
+        colour = PALE if bar.goal is None else LOST if bar.is_missed else COLOURS[0]
         axes.barh(place, bar.ratio, height=0.62, color=colour, alpha=0.85)
         axes.plot([low, high], [place, place], color=INK, linewidth=2)
         if bar.goal is not None:

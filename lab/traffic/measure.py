@@ -18,6 +18,9 @@ RESET = struct.pack("ii", 1, 0)
 """``SO_LINGER`` of zero seconds: closing resets, and leaves no TIME_WAIT behind."""
 
 WARM_UP = 0.1
+WAITING = 4096
+"""Connections that may wait to be accepted: more than one measurement opens on the CPU it shares
+with the server, which gets to accept them later. A full queue costs the next one a second."""
 CUBIC = b"cubic"
 
 
@@ -103,7 +106,7 @@ def mirror(connection: socket.socket, port: int, cpu: int, sink: bool) -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("", port))
-    listener.listen(128)
+    listener.listen(WAITING)
     send(connection, {"ready": True, "port": port})
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     while True:

@@ -1,33 +1,29 @@
-"""Cost against the number of services, policy entries and flows: a lab for each number.
+"""Cost against the number of services, policy entries and flows.
 
-All labs are up at once and measured in turns, each time in another order: what the machine does
-meanwhile, and what earlier rounds left behind, tells nothing about the number.
+Ours is one lab, whose tables are filled and emptied to another size before each measurement: two
+labs differ in more than their numbers of entries (where in memory their tables lie, which rows
+share a chain), and what they differ in would look like a slope and not like chance. Which entries
+are there is drawn anew each time. Netfilter's rules take too long to load for that: a lab for each
+number.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lab import Lab, Options, Service, ServicePort
-from lab.datapath.maps import open_view
+from lab import Lab, Node, Options, Pod, Service, ServicePort, Topology
+from lab.kernel.bpfmap import BpfMap
+from lab.layouts.attach import GLOBALS
 from lab.layouts.flows import CtEntry, Tuple4
-from lab.plot.cost import Series
 from lab.policy.objects import NetworkPolicy, NetworkRule, Peer, Port, Selector
-from tests.bench._measure import (
-    PLAIN,
-    PORT,
-    ROUNDS,
-    Measure,
-    in_turns,
-    lab_with,
-    opening,
-    series,
-    trips,
-)
+from tests.bench._measure import PLAIN, PORT, opening, trips
+from tests.bench._stock import Stock
+from tests.bench._turns import Measure
 
 SERVICES = (1, 100, 1000, 10_000)
 POLICY_ENTRIES = (10, 100, 1000, 10_000, 16_000)
@@ -39,31 +35,71 @@ FAR_AWAY = 1 << 31
 OURS, IPTABLES, NFTABLES = "eBPF", "iptables", "nftables"
 
 
+ONE_NODE = Topology(
+    name="one-node",
+    nodes=(Node("alpha"),),
+    pods=(
+        Pod("client", node="alpha", labels={"app": "client"}),
+        Pod("web", node="alpha", labels={"app": "web"}),
+    ),
+)
+Paths = dict[str, Measure]
+"""Measurements under the names ``LABEL at SIZE``."""
+
+
+@contextmanager
+def _pinned(lab: Lab, *patterns: str) -> Iterator[Stock]:
+    folder = Path(lab.node("alpha").pin()) / GLOBALS
+    with ExitStack() as stack:
+        paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+        yield Stock(*(stack.enter_context(BpfMap.from_pin(path)) for path in paths))
+
+
+@contextmanager
+def _filled(stock: Stock, sizes: Sequence[int], measure: Measure) -> Iterator[Paths]:
+    """Measurements that set the tables to their size first; the largest is the whole stock."""
+
+    def at(size: int) -> float:
+        stock.set_share((size - sizes[0]) / (sizes[-1] - sizes[0]))
+        return measure()
+
+    yield {f"{OURS} at {size}": partial(at, size) for size in sizes}
+
+
+def _one_node(options: Options) -> Lab:
+    return Lab(replace(ONE_NODE, options=options))
+
+
 def _services(count: int) -> list[Service]:
     port = ServicePort(80, PORT)
     return [Service(name=f"s{n}", ports=(port,), backends=("web",)) for n in range(count)]
 
 
-def _last_service(lab: Lab, kind: str, count: int) -> str:
-    """Make so many services, return the last one's address."""
-    wanted = _services(count)
-    if kind != OURS:
-        return str(lab.kube_proxy(kind, *wanted)[-1].address)
-    lab.apply(*wanted)
-    return str(lab.service(f"s{count - 1}").address)
-
-
-def services() -> list[Series]:
-    """New connections through the last of many services: ours, iptables, nftables."""
-    paths: dict[str, Measure] = {}
+@contextmanager
+def services() -> Iterator[Paths]:
+    """New connections through one of many services: ours, iptables' and nftables' last one."""
     with ExitStack() as stack:
-        for kind in (OURS, IPTABLES, NFTABLES):
+        ours = stack.enter_context(_one_node(Options()))
+        ours.apply(*_services(SERVICES[0]))
+        stock = stack.enter_context(_pinned(ours, "cilium_lb4_*"))
+        ours.apply(*_services(SERVICES[-1]))
+        stock.learn()
+        # the flows of earlier measurements must not fill the table of flows
+        flows = stack.enter_context(_pinned(ours, "cilium_ct4_global"))
+        address = str(ours.service("s0").address)
+
+        def open_new() -> float:
+            flows.learn()
+            flows.set_share(0)
+            return opening(ours, "web", address, 80)
+
+        paths = stack.enter_context(_filled(stock, SERVICES, open_new))
+        for kind in (IPTABLES, NFTABLES):
             for count in SERVICES:
-                lab = stack.enter_context(lab_with(Options() if kind == OURS else PLAIN))
-                address = _last_service(lab, kind, count)
-                paths[f"{kind} at {count}"] = partial(opening, lab, "web", address, 80)
-        found = in_turns(paths, 2 * ROUNDS)
-    return [series(found, kind) for kind in (OURS, IPTABLES, NFTABLES)]
+                lab = stack.enter_context(_one_node(PLAIN))
+                address_there = str(lab.kube_proxy(kind, *_services(count))[-1].address)
+                paths[f"{kind} at {count}"] = partial(opening, lab, "web", address_there, 80)
+        yield paths
 
 
 def _allow(lab: Lab, count: int) -> None:
@@ -94,39 +130,46 @@ def _load_rules(lab: Lab, kind: str, count: int) -> None:
         lab.node("alpha").run([*words, file.name], check=True, timeout_s=300)
 
 
-def policy() -> list[Series]:
-    """Round trips through a policy map that gets fuller, beside as many rules of netfilter."""
-    paths: dict[str, Measure] = {}
+@contextmanager
+def policy() -> Iterator[Paths]:
+    """Round trips through a policy map that gets fuller, beside as many rules of netfilter.
+
+    A trip looks the policy up once, for the request at web's end: answers belong to their flow.
+    """
     with ExitStack() as stack:
-        for kind in (OURS, IPTABLES, NFTABLES):
+        ours = stack.enter_context(_one_node(Options()))
+        _allow(ours, POLICY_ENTRIES[0])
+        stock = stack.enter_context(_pinned(ours, "cilium_policy_*"))
+        _allow(ours, POLICY_ENTRIES[-1])
+        stock.learn()
+        address = str(ours.pod("web").address)
+        measure = partial(trips, ours, "web", address)
+        paths = stack.enter_context(_filled(stock, POLICY_ENTRIES, measure))
+        for kind in (IPTABLES, NFTABLES):
             for count in POLICY_ENTRIES:
-                lab = stack.enter_context(lab_with(Options() if kind == OURS else PLAIN))
-                if kind == OURS:
-                    _allow(lab, count)
-                else:
-                    _load_rules(lab, kind, count)
-                address = str(lab.pod("web").address)
-                trip_count = 2000 if kind == OURS or count <= 1000 else 500
-                paths[f"{kind} at {count}"] = partial(trips, lab, "web", address, PORT, trip_count)
-        found = in_turns(paths, ROUNDS)
-    return [series(found, kind) for kind in (OURS, IPTABLES, NFTABLES)]
+                lab = stack.enter_context(_one_node(PLAIN))
+                _load_rules(lab, kind, count)
+                trip_count = 4000 if count <= 100 else 1000 if count <= 1000 else 200
+                measure = partial(trips, lab, "web", address, PORT, trip_count)
+                paths[f"{kind} at {count}"] = measure
+        yield paths
 
 
-def _fill_conntrack(lab: Lab, count: int) -> None:
+@contextmanager
+def conntrack() -> Iterator[Paths]:
+    """Round trips beside more and more other flows; a trip looks for its own four times."""
     entry = CtEntry(lifetime=FAR_AWAY).pack()
-    with open_view(Path(lab.node("alpha").pin()), "cilium_ct4_global") as table:
-        keys = (Tuple4(dport=n % 65536, sport=1 + n // 65536, nexthdr=6) for n in range(count))
-        table.map.update_many([(key.pack(), entry) for key in keys])
-
-
-def conntrack() -> list[Series]:
-    """Round trips beside more and more other flows."""
-    paths: dict[str, Measure] = {}
-    with ExitStack() as stack:
-        for count in CONNTRACK_ENTRIES:
-            lab = stack.enter_context(lab_with(Options(ct_tcp_max=ROOM)))
-            _fill_conntrack(lab, count)
-            address = str(lab.pod("web").address)
-            paths[f"{OURS} at {count}"] = partial(trips, lab, "web", address)
-        found = in_turns(paths, 2 * ROUNDS)
-    return [series(found, OURS)]
+    keys = (
+        Tuple4(dport=n % 65536, sport=1 + n // 65536, nexthdr=6)
+        for n in range(CONNTRACK_ENTRIES[-1])
+    )
+    flows = [(key.pack(), entry) for key in keys]
+    least = CONNTRACK_ENTRIES[0]
+    with _one_node(Options(ct_tcp_max=ROOM)) as lab:
+        with lab.node("alpha").map("cilium_ct4_global") as table:
+            table.map.update_many(flows[:least])
+        with _pinned(lab, "cilium_ct4_global") as stock:
+            stock.give(flows[least:])
+            measure = partial(trips, lab, "web", str(lab.pod("web").address))
+            with _filled(stock, CONNTRACK_ENTRIES, measure) as paths:
+                yield paths

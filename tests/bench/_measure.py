@@ -1,12 +1,11 @@
-"""What the datapath benchmarks share: labs beside each other, one figure, figures in turns."""
+"""What the datapath benchmarks share: labs beside each other, and one figure of them."""
 
 from __future__ import annotations
 
 import os
-import random
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ PORT = 9000
 TRIPS = 4000
 PLAIN = Options(datapath=False, endpoint_routes=True, routing="native")
 FLOOR = Path(__file__).with_name("_floor.c")
-Measure = Callable[[], float]
 
 
 def lab_with(options: Options) -> Lab:
@@ -148,18 +146,6 @@ def stream(lab: Lab, server: str, address: str) -> float:
     """Return Gbit/s of one stream, the ends on CPU 0 and 1."""
     with lab.pod(server).mirror(PORT, cpu=1, sink=True):
         return lab.pod("client").throughput(address, PORT, seconds=0.6, cpu=0)
-
-
-def in_turns(paths: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
-    """Measure every path once a round, in another order each time, after a round for nothing."""
-    found: dict[str, list[float]] = {name: [] for name in paths}
-    order = random.Random(1)
-    for number in range(rounds + 1):
-        for name in order.sample(list(paths), len(paths)):
-            value = paths[name]()
-            if number:
-                found[name].append(value)
-    return found
 
 
 def bars(

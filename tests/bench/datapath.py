@@ -2,13 +2,16 @@
 
 Run it alone on the machine: ``lab bench datapath --plot DIR`` (root). Client and server share one
 CPU for round trips (no wake-up of another CPU in the figure) and have one each for throughput.
-``floor`` is the same way with empty programs on it: no datapath that goes it is faster.
+``floor`` is the same way with empty programs on it: no datapath that goes it is faster. Ctrl-C
+ends it with what whole rounds have told until then.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,23 +23,31 @@ from tests.bench._measure import (
     PLAIN,
     PORT,
     ROUNDS,
-    Measure,
     add_bare_veth,
     add_floor,
     add_kernel_overlay,
     add_tunnel_floor,
     bars,
-    in_turns,
     lab_with,
+    series,
     spread,
     stream,
     trips,
 )
-from tests.bench.programs import Program, Table, programs, tables
+from tests.bench._turns import Measure, Progress, in_turns
+from tests.bench.programs import TITLES, Program, Table, programs, tables
 
 PLOTS = os.environ.get("LAB_BENCH_PLOT", "")
 OUTPUT = Format(os.environ.get("LAB_BENCH_OUTPUT", "table"))
 SAME_MTU_STREAM, SAME_MTU_TUNNEL = 0.9, 1.0
+SET_UP, PROGRAMS = "Setting up labs", "One packet through the programs"
+HERE, THERE = "One node: round trip on one CPU", "Two nodes: round trip on one CPU"
+HERE_STREAM, THERE_STREAM = "One node: one stream at MTU 1500", "Two nodes: one stream at MTU 1450"
+SERVICE = "A service: round trip on one CPU"
+POLICY = "A round trip by number of policy entries"
+CONNTRACK = "A round trip by number of other flows"
+SERVICES = "Opening a connection by number of services"
+Found = dict[str, list[float]]
 FAST = Options(host_routing="bpf", tcx=True)
 """The way that carries the goals; legacy routing stands beside its floor."""
 
@@ -64,10 +75,17 @@ class Growth:
 
 @dataclass(slots=True)
 class Report:
-    """All that was measured."""
+    """All that was measured.
 
+    Attributes:
+        rounds: asked for; parts that scatter more measure a multiple of it.
+        complete: whether nothing asked for is missing.
+    """
+
+    _progress: Progress
     kernel: str = os.uname().release
     rounds: int = ROUNDS
+    complete: bool = False
     comparisons: list[Comparison] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)
@@ -84,25 +102,45 @@ class Report:
         rounds: int = ROUNDS,
     ) -> None:
         """Measure paths in turns; tell each and its ratio to the first, round by round."""
-        found = in_turns(paths, rounds)
-        made = bars(found, goals, at_least=at_least)
-        self.comparisons.append(
-            Comparison(title, unit, tuple(tuple(found[bar.label]) for bar in made), made)
-        )
+        found: Found = {}
+        try:
+            in_turns(paths, rounds, found, title=title, progress=self._progress)
+        finally:
+            self._progress.clear()
+            if any(found.values()):
+                self._compare(title, unit, found, bars(found, goals, at_least=at_least))
+
+    def _compare(self, title: str, unit: str, found: Found, made: tuple[Bar, ...]) -> None:
+        values = tuple(tuple(found[bar.label]) for bar in made)
+        self.comparisons.append(Comparison(title, unit, values, made))
         say(f"\n{title}, {unit}")
         for bar in made:
-            line = f"  {bar.label:<32}{spread(found[bar.label]):<26} ratio {spread(bar.ratios)}"
-            say(f"{line}  {bar.verdict}")
+            low, high = bar.between
+            ratio = f"ratio {bar.ratio:.3f} [{low:.3f} to {high:.3f}]"
+            say(f"  {bar.label:<32}{spread(found[bar.label]):<26} {ratio}  {bar.verdict}")
 
-    def grow(self, title: str, name: str, what: str, found: list[Series]) -> None:
-        """Tell series and their slopes."""
-        slopes = tuple(one.slope for one in found)
-        self.growths.append(Growth(title, name, what, tuple(found), slopes))
-        say(f"\n{title}, us")
-        for one, slope in zip(found, slopes, strict=True):
-            for position, size in enumerate(one.sizes):
-                say(f"  {one.label:<10}{size:>7}  {spread(one.column(position))}")
-            say(f"  {one.label:<10}slope    {slope}")
+    def grow(
+        self,
+        title: str,
+        name: str,
+        what: str,
+        paths: AbstractContextManager[_growth.Paths],
+        rounds: int = ROUNDS,
+    ) -> None:
+        """Measure series in turns; tell them and their slopes."""
+        found: Found = {}
+        self._progress.part(f"{title}, setting up")
+        with paths as measures:
+            try:
+                in_turns(measures, rounds, found, title=title, progress=self._progress)
+            finally:
+                self._progress.clear()
+                if any(found.values()):
+                    labels = dict.fromkeys(name.partition(" at ")[0] for name in found)
+                    all_series = tuple(series(found, label) for label in labels)
+                    slopes = tuple(one.slope for one in all_series)
+                    self.growths.append(Growth(title, name, what, all_series, slopes))
+                    tell_growth(title, all_series)
 
     def draw(self, folder: Path) -> None:
         """Draw everything as PNG and SVG."""
@@ -119,9 +157,21 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def tell_growth(title: str, all_series: tuple[Series, ...]) -> None:
+    """Print series: each size, the slope, and what the largest size costs more."""
+    say(f"\n{title}, us")
+    for one in all_series:
+        for position, size in enumerate(one.sizes):
+            say(f"  {one.label:<10}{size:>7}  {spread(one.column(position))}")
+        more, low, high = one.change_us
+        say(f"  {one.label:<10}slope    {one.slope}")
+        say(f"  {one.label:<10}in all   {more:+.3f} [{low:+.3f} to {high:+.3f}] us")
+
+
 def compare_paths(report: Report) -> None:
     """Pod to pod on one node and across nodes, beside what the kernel alone does."""
     port = ServicePort(80, PORT)
+    report._progress.part(SET_UP)
     with (
         lab_with(Options()) as ours,
         lab_with(Options(routing="native")) as native,
@@ -140,7 +190,7 @@ def compare_paths(report: Report) -> None:
         service = ours.service("one").address
         web, server = str(ours.pod("web").address), str(ours.pod("server").address)
         report.beside(
-            "One node: round trip on one CPU",
+            HERE,
             "us",
             {
                 "bare veth pair": lambda: trips(plain, "web", bare),
@@ -154,7 +204,7 @@ def compare_paths(report: Report) -> None:
             rounds=2 * ROUNDS,
         )
         report.beside(
-            "A service: round trip on one CPU",
+            SERVICE,
             "us",
             {
                 "direct": lambda: trips(ours, "web", web),
@@ -163,7 +213,7 @@ def compare_paths(report: Report) -> None:
             {"ClusterIP": 1.05},
         )
         report.beside(
-            "Two nodes: round trip on one CPU",
+            THERE,
             "us",
             {
                 "kernel bridge and VXLAN": lambda: trips(plain, "server", overlay),
@@ -177,7 +227,7 @@ def compare_paths(report: Report) -> None:
             rounds=2 * ROUNDS,
         )
         report.beside(
-            "One node, MTU 1500: one stream",
+            HERE_STREAM,
             "Gbit/s",
             {
                 "bare veth pair": lambda: stream(plain, "web", bare),
@@ -189,7 +239,7 @@ def compare_paths(report: Report) -> None:
             at_least=True,
         )
         report.beside(
-            "Two nodes, MTU 1450: one stream",
+            THERE_STREAM,
             "Gbit/s",
             {
                 "kernel bridge and VXLAN": lambda: stream(plain, "server", overlay),
@@ -204,52 +254,95 @@ def compare_paths(report: Report) -> None:
 
 def measure_programs(report: Report) -> None:
     """One packet in the programs alone: no device, no socket, no wake-up."""
-    report.programs, report.tables = programs(), tables()
+    report._progress.part(PROGRAMS)
+    report.programs = programs()
+    report._progress.clear()
     say("\nOne packet through one hook and its tail calls, policy on")
     for one in report.programs:
         say(f"  {one}")
     say("\nThe same against the size of a table")
-    for table in report.tables:
+    for table in tables(report._progress):
+        report._progress.clear()
+        report.tables.append(table)
         say(f"  {table}")
 
 
 def grow_policy(report: Report) -> None:
     """A policy map that gets fuller."""
-    title = "A round trip, by number of policy entries"
-    report.grow(title, "policy", "policy entries, or rules of netfilter", _growth.policy())
+    report.grow(
+        POLICY, "policy", "policy entries, or rules of netfilter", _growth.policy(), 2 * ROUNDS
+    )
 
 
 def grow_conntrack(report: Report) -> None:
     """A conntrack table that gets fuller."""
-    title = "A round trip, by number of other flows"
-    report.grow(title, "conntrack", "conntrack entries", _growth.conntrack())
+    paths = _growth.conntrack()
+    report.grow(CONNTRACK, "conntrack", "conntrack entries", paths, 4 * ROUNDS)
 
 
 def grow_services(report: Report) -> None:
     """More and more services."""
-    title = "Opening a connection, by number of services"
-    report.grow(title, "services", "services", _growth.services())
+    report.grow(SERVICES, "services", "services", _growth.services(), 2 * ROUNDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the benchmark.
+
+    Attributes:
+        measure: does it.
+        seconds: of each of its sections, as once measured: in any case, and for each round.
+    """
+
+    measure: Callable[[Report], None]
+    seconds: dict[str, tuple[float, float]]
 
 
 PARTS = {
-    "paths": compare_paths,
-    "programs": measure_programs,
-    "policy": grow_policy,
-    "conntrack": grow_conntrack,
-    "services": grow_services,
+    "paths": Part(
+        compare_paths,
+        {
+            SET_UP: (5, 0),
+            HERE: (0.4, 0.8),
+            SERVICE: (0.2, 0.2),
+            THERE: (0.4, 0.8),
+            HERE_STREAM: (3, 3),
+            THERE_STREAM: (3, 3),
+        },
+    ),
+    "programs": Part(measure_programs, {PROGRAMS: (1.5, 0), **dict.fromkeys(TITLES, (0.5, 0.5))}),
+    "policy": Part(grow_policy, {f"{POLICY}, setting up": (5, 0), POLICY: (1, 2.5)}),
+    "conntrack": Part(grow_conntrack, {f"{CONNTRACK}, setting up": (1, 0), CONNTRACK: (0.5, 2)}),
+    "services": Part(grow_services, {f"{SERVICES}, setting up": (15, 0), SERVICES: (0.7, 1.4)}),
 }
 
 
 def main(names: list[str]) -> None:
     """Measure the named parts, or all; tell them as asked and draw them where asked."""
-    report = Report()
-    for name in names or PARTS:
-        PARTS[name](report)
-    if OUTPUT is Format.JSON:
-        print_json(report)
-    if PLOTS:
-        report.draw(Path(PLOTS))
+    parts = [PARTS[name] for name in names or PARTS]
+    progress = Progress(
+        {
+            section: fixed + each * ROUNDS
+            for part in parts
+            for section, (fixed, each) in part.seconds.items()
+        }
+    )
+    report = Report(progress)
+    try:
+        for part in parts:
+            part.measure(report)
+        report.complete = True
+    finally:
+        progress.clear()
+        if OUTPUT is Format.JSON:
+            print_json(report)
+        if PLOTS:
+            report.draw(Path(PLOTS))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("interrupted: what whole rounds told is above", file=sys.stderr)
+        sys.exit(130)

@@ -7,20 +7,30 @@ asserted.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import statistics
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
 from lab.layouts.attach import Hook
 from lab.layouts.core import PolicyEntry, PolicyKey
+from lab.plot.cost import Series
+from tests.bench._stock import Stock
+from tests.bench._turns import Progress, in_turns
 from tests.datapath.scene import CLIENT, NEIGHBOUR, REMOTE, VIP, WORLD, Scene, tcp
 
 ROUNDS = int(os.environ.get("LAB_BENCH_ROUNDS", "7"))
-REPEAT = 20_000
 HOPS = 250
+RUNS, RUNS_IN_TURN = 300, 80
+SERVICES, FLOWS = "cilium_lb4_services_v2", "cilium_ct4_global"
+
+TITLE = "One packet by number of {}"
+TITLES = tuple(map(TITLE.format, ("services", "policy entries", "conntrack entries")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +56,16 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One packet beside more and more entries it is not looking for: (entries, ns), in order."""
+    """One packet beside more and more entries it is not looking for."""
 
     name: str
-    points: tuple[tuple[int, int], ...]
-    slope: str
+    series: Series
 
     def __str__(self) -> str:
-        row = "  ".join(f"{size}: {cost}" for size, cost in self.points)
-        return f"{self.name:18s} {row} ns   {self.slope}"
+        columns = (self.series.column(position) for position in range(len(self.series.sizes)))
+        costs = [f"{statistics.median(column) * 1000:.0f}" for column in columns]
+        row = "  ".join(f"{n}: {ns}" for n, ns in zip(self.series.sizes, costs, strict=True))
+        return f"{self.name:18s} {row} ns   {self.series.slope}"
 
 
 def programs() -> list[Program]:
@@ -85,51 +96,48 @@ def programs() -> list[Program]:
     return found
 
 
-def nanoseconds(scene: Scene, hook: Hook, packet: bytes) -> int:
+def nanoseconds(scene: Scene, hook: Hook, packet: bytes, runs: int = RUNS) -> int:
     """Return the best of several averages, as the kernel measures them.
 
     Each average is of as many runs as a packet has hops to live: the same packet comes again.
     """
     scene.run(hook, packet)
     program = scene.program(hook)
-    runs = ROUNDS * REPEAT // HOPS
     return min(program.test_run(packet, repeat=HOPS).duration_ns for _ in range(runs))
 
 
-def slope(points: list[tuple[int, int]]) -> str:
-    """Return the fitted cost of a thousand entries beside the spread around the fit, in ns."""
-    xs, ys = [x / 1000 for x, _ in points], [float(y) for _, y in points]
-    fit = statistics.linear_regression(xs, ys)
-    rest = [y - fit.intercept - fit.slope * x for x, y in zip(xs, ys, strict=True)]
-    width = 2 * statistics.pstdev(rest) / statistics.pstdev(xs) / len(xs) ** 0.5
-    return f"{fit.slope:+.3f} ± {width:.3f} ns per 1000"
+def tables(progress: Progress | None = None) -> Iterator[Table]:
+    """Yield the cost of a packet against the number of entries it is not looking for.
 
-
-def tables() -> list[Table]:
-    """Return the cost of a packet against the number of entries it is not looking for."""
+    Each measurement is of a flow of its own: which other entries lie in the way of one flow's is
+    luck, and the same luck for as long as it lasts.
+    """
     roomy = MapSpec(MapType.LRU_HASH, 14, 56, 262_144, 0)
     growths = {
-        "services": ((1, 10, 100, 1000, 10_000), add_services, tcp(CLIENT, VIP, flags="A")),
-        "policy entries": ((10, 100, 1000, 16_000), add_policy, tcp(CLIENT, REMOTE, flags="A")),
-        "conntrack entries": (
-            (1000, 10_000, 50_000, 100_000),
-            add_flows,
-            tcp(CLIENT, REMOTE, flags="A"),
-        ),
+        "services": ((1, 10, 100, 1000, 10_000), add_services, VIP, SERVICES),
+        "policy entries": ((10, 100, 1000, 16_000), add_policy, REMOTE, "cilium_policy"),
+        "conntrack entries": ((1000, 10_000, 50_000, 100_000), add_flows, REMOTE, FLOWS),
     }
-    found = []
-    for name, (sizes, grow, packet) in growths.items():
+    for name, (sizes, grow, receiver, table) in growths.items():
         flows = BpfMap.create("ct_roomy", roomy)
-        with Scene(enable_policy=True, substitutes={"cilium_ct4_global": flows}) as scene:
+        with Scene(enable_policy=True, substitutes={FLOWS: flows}) as scene:
             scene.allow(0, egress=True)
             scene.service(VIP, 80, [(REMOTE, 8080)], 1)
-            points, there = [], 0
-            for size in sizes:
-                grow(scene, there, size)
-                there = size
-                points.append((size, nanoseconds(scene, Hook.FROM_CONTAINER, packet)))
-        found.append(Table(name, tuple(points), slope(points)))
-    return found
+            grow(scene, 0, sizes[0])
+            stock = Stock(scene.map(table).map)
+            grow(scene, sizes[0], sizes[-1])
+            stock.learn()
+            ports = itertools.count(40_000)
+
+            def at(size, sizes=sizes, scene=scene, stock=stock, ports=ports, receiver=receiver):
+                stock.set_share((size - sizes[0]) / (sizes[-1] - sizes[0]))
+                packet = tcp(CLIENT, receiver, sport=next(ports), flags="A")
+                return nanoseconds(scene, Hook.FROM_CONTAINER, packet, RUNS_IN_TURN) / 1000
+
+            found: dict[str, list[float]] = {}
+            paths = {str(size): functools.partial(at, size) for size in sizes}
+            in_turns(paths, 2 * ROUNDS, found, title=TITLE.format(name), progress=progress)
+        yield Table(name, Series(name, sizes, tuple(zip(*found.values(), strict=True))))
 
 
 def add_services(scene: Scene, start: int, stop: int) -> None:
@@ -150,7 +158,7 @@ def add_policy(scene: Scene, start: int, stop: int) -> None:
 
 def add_flows(scene: Scene, start: int, stop: int) -> None:
     """Fill conntrack with flows of other pods."""
-    flows = scene.map("cilium_ct4_global").map
+    flows = scene.map(FLOWS).map
     keys = (struct.pack("<IIIBB", n, 7, n, 6, 0) for n in range(start, stop))
     flows.update_many([(key, bytes(56)) for key in keys])
 

@@ -1,9 +1,12 @@
 """Slopes, goals, and that figures are drawn at all."""
 
+import random
+from math import log
+
 import pytest
 
 from lab.errors import InputError
-from lab.plot.cost import Bar, Series, write_growth, write_ratios
+from lab.plot.cost import Bar, Series, interval, write_growth, write_ratios
 
 SIZES = (1000, 2000, 4000)
 SLOPES = {
@@ -18,15 +21,51 @@ def test_slope(rounds, expected):
     assert Series("x", SIZES, rounds).slope.ns_per_1000 == pytest.approx(expected, abs=1e-6)
 
 
-def test_what_scatters_about_a_level_line_is_no_slope():
-    noisy = Series("x", SIZES, ((5.0, 5.3, 5.1), (5.2, 5.0, 5.1), (5.1, 5.1, 5.2)))
-    assert noisy.slope.is_zero
-    assert noisy.slope.error_ns > 0
+INTERVALS = {
+    "one value is all there is": ([3.0], (3.0, 3.0)),
+    "of five, least and most": ([5.0, 1.0, 4.0, 2.0, 3.0], (1.0, 5.0)),
+    # 2 / 2**8 lies outside of least and most, 2 * (1 + 8) / 2**8 would be 7 of 100
+    "of eight, least and most": ([*map(float, range(8))], (0.0, 7.0)),
+    # 2 * (1 + 9) / 2**9 = 3.9 of 100
+    "of nine, one left out at each end": ([*map(float, range(9))], (1.0, 7.0)),
+    "of fourteen, two left out": ([*map(float, range(14))], (2.0, 11.0)),
+    "a spoilt round": ([1.0] * 8 + [900.0], (1.0, 1.0)),
+}
 
 
-def test_a_steady_growth_is_more_than_chance():
-    steady = Series("x", SIZES, ((5.0, 6.0, 8.1), (5.1, 6.0, 8.0)))
-    assert not steady.slope.is_zero
+@pytest.mark.parametrize(("values", "expected"), INTERVALS.values(), ids=INTERVALS.keys())
+def test_interval(values, expected):
+    assert interval(values) == expected
+
+
+def test_the_interval_covers_the_median_as_often_as_it_promises():
+    draw = random.Random(7)
+    for count in (6, 9, 14, 28):
+        found = [interval([draw.expovariate(1.0) for _ in range(count)]) for _ in range(3000)]
+        covered = sum(low <= log(2) <= high for low, high in found)
+        assert covered / len(found) > 0.94, count
+
+
+NOISE = ((5.0, 5.3, 5.1), (5.2, 5.0, 5.1), (5.1, 5.1, 5.2))
+STEADY = ((5.0, 6.0, 8.1), (5.1, 6.0, 8.0), (5.0, 6.1, 8.0))
+TOLD = {
+    "scatter about a level line": (NOISE * 3, "does not grow"),
+    "a steady growth": (STEADY * 3, "grows"),
+    "one spoilt round among level ones": (((5.0, 5.0, 5.0),) * 8 + ((5.0, 7.0, 9.0),), "does not"),
+    "less and less": (tuple(values[::-1] for values in STEADY * 3), "does not grow"),
+    "few rounds": (STEADY, "grows, as far as so few rounds tell"),
+}
+
+
+@pytest.mark.parametrize(("rounds", "words"), TOLD.values(), ids=TOLD.keys())
+def test_slope_in_words(rounds, words):
+    assert words in str(Series("x", SIZES, rounds).slope)
+    assert ("does not" in words) == ("does not" in Series("x", SIZES, rounds).slope.verdict)
+
+
+def test_what_the_largest_size_costs_more_shows_a_cost_that_rises_early_and_stays():
+    series = Series("x", SIZES, ((5.0, 6.0, 6.0), (5.1, 6.1, 6.0), (5.0, 6.0, 6.1)))
+    assert series.change_us == pytest.approx((1.0, 0.9, 1.1))
 
 
 VERDICTS = {
@@ -34,6 +73,14 @@ VERDICTS = {
     "at most, missed": (Bar("x", (1.2, 1.3, 1.25), 1.1), "goal ≤ 1.10: missed"),
     "at least, met": (Bar("x", (0.95,), 0.9, at_least=True), "goal ≥ 0.90: met"),
     "at least, missed": (Bar("x", (0.85,), 0.9, at_least=True), "goal ≥ 0.90: missed"),
+    "at most, beyond it by less than the rounds differ": (
+        Bar("x", (1.0, 1.12, 1.3), 1.1),
+        "goal ≤ 1.10: too close to tell",
+    ),
+    "at least, short of it by less than the rounds differ": (
+        Bar("x", (0.8, 0.89, 1.0), 0.9, at_least=True),
+        "goal ≥ 0.90: too close to tell",
+    ),
     "nothing asked": (Bar("x", (1.0,)), ""),
 }
 
