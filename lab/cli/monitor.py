@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,13 +48,13 @@ def monitor_command(
     with running(name) as lab:
         endpoint = find_pod(lab, related_to).endpoint_id if related_to else 0
         nodes = [lab.facts.node(node)] if node else list(lab.facts.nodes)
-        pins = {one.name: Path(lab.node(one.name).pin()) for one in nodes}
+        names = [one.name for one in nodes]
 
         def wanted(event: Event) -> bool:
             right = isinstance(event, kinds)
             return right and (not endpoint or monitor.concerns(event, endpoint))
 
-        with monitor.Monitor(pins, registry.run_dir() / lab.name) as rings:
+        with monitor.Monitor(lab, names, registry.run_dir() / lab.name) as rings:
             typer.echo(monitor.greeting(), err=True)
             for one in _until_interrupted(rings, wanted, count):
                 if output is Format.JSON:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from lab.datapath.events import (
     CaptureEvent,
@@ -30,7 +30,7 @@ from lab.errors import InputError
 from lab.kernel.bpfmap import BpfMap, possible_cpus
 from lab.kernel.bpfring import DEFAULT_PAGES, PerfReader
 from lab.layouts.attach import GLOBALS
-from lab.layouts.core import Aggregation, Index, RuntimeSlot, Word
+from lab.observe import told
 from lab.observe.headers import ICMP, TCP, UDP, network_bytes_of, parse
 from lab.plan.inventory import (
     CILIUM_HOST_INDEX,
@@ -40,6 +40,10 @@ from lab.plan.inventory import (
     Inventory,
     NodeFacts,
 )
+from lab.runtime.service import Service
+
+if TYPE_CHECKING:
+    from lab.runtime.live import Lab
 
 _ARROWS = {
     "TO_LXC": "-> endpoint {event.dst_endpoint}",
@@ -68,19 +72,6 @@ TYPES: Mapping[str, type[Event]] = {
 """What ``--type`` accepts."""
 
 
-@contextmanager
-def _everything_told(mount: Path) -> Iterator[None]:
-    """Let a node tell of every packet in the block, and of what is new of a flow behind it."""
-    key = Index(index=RuntimeSlot.AGGREGATION).pack()
-    with BpfMap.from_pin(mount / GLOBALS / "cilium_runtime_config") as config:
-        config.update(key, Word(value=Aggregation.NONE).pack())
-        try:
-            yield
-        finally:
-            # what the agent sets where nobody listens, as Cilium's chart does
-            config.update(key, Word(value=Aggregation.MEDIUM).pack())
-
-
 @dataclass(frozen=True, slots=True)
 class Heard:
     """One event and the node whose datapath told it."""
@@ -89,11 +80,29 @@ class Heard:
     event: Event
 
 
+class _Listening(Service):
+    """While it is open, the nodes tell of every packet."""
+
+    _title = "the listener"
+
+    def __init__(self, lab: Lab, nodes: tuple[str, ...]) -> None:
+        self._lab = lab
+        self._connection = lab.keeper.spawn(told.SERVICE, nodes=nodes)
+        try:
+            self._receive()
+        except BaseException:
+            self._connection.close()
+            raise
+
+
 class Monitor:
     """Reader of the event rings of some nodes; use it in a ``with``.
 
+    As long as it lives, however it ends, its nodes tell of every packet.
+
     Args:
-        bpffs: node -> mount point of its bpffs, as seen from here.
+        lab: must be up.
+        nodes: names of those to listen to.
         locks: folder for the files that keep a second reader out.
 
     Raises:
@@ -101,20 +110,22 @@ class Monitor:
         KernelError: a node is gone, or perf events are not permitted.
     """
 
-    def __init__(self, bpffs: Mapping[str, Path], locks: Path) -> None:
+    def __init__(self, lab: Lab, nodes: Iterable[str], locks: Path) -> None:
         self._stack = ExitStack()
         self._readers: dict[str, PerfReader] = {}
         self._names: Vocabulary = vocabulary()
         self._poll = select.poll()
         with ExitStack() as stack:
-            for node, mount in bpffs.items():
+            nodes = tuple(nodes)
+            for node in nodes:
                 # a lock, not a look: the kernel would let a second reader replace the first one's
                 # rings
                 self._lock(stack, locks / f"monitor-{node}.lock", node)
-                with BpfMap.from_pin(mount / GLOBALS / "cilium_events") as events:
+                pin = Path(lab.node(node).pin()) / GLOBALS / "cilium_events"
+                with BpfMap.from_pin(pin) as events:
                     self._readers[node] = stack.enter_context(PerfReader(events))
                 self._poll.register(self._readers[node].fileno(), select.POLLIN)
-                stack.enter_context(_everything_told(mount))
+            stack.callback(_Listening(lab, nodes).close)
             self._stack = stack.pop_all()
 
     @staticmethod

@@ -42,6 +42,7 @@ SERVICES = (
     "lab.traffic.worker",
     "lab.observe.collector",
     "lab.observe.own_service",
+    "lab.observe.told",
     "lab.observe.function_collector",
     "lab.agent.main",
     "lab.wire.service",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,15 @@ import pytest
 from lab import Lab, Node, Pod, Topology
 from lab.datapath.events import DropEvent, PolicyVerdictEvent, TraceEvent
 from lab.errors import InputError
+from lab.layouts.core import Aggregation, Index
+from lab.observe import told
 from lab.observe.monitor import Monitor
+from lab.runtime.messages import receive
 from lab.waiting import eventually
 
 pytestmark = pytest.mark.live
 
+NONE, MEDIUM = Aggregation.NONE, Aggregation.MEDIUM
 ROOT = Path(__file__).resolve().parents[2]
 TOPOLOGY = Topology(
     name="heard",
@@ -31,8 +37,7 @@ def lab():
 
 
 def monitor(lab, folder, *nodes):
-    pins = {name: Path(lab.node(name).pin()) for name in nodes}
-    return Monitor(pins, folder)
+    return Monitor(lab, nodes, folder)
 
 
 def test_one_ping_is_heard_on_its_whole_way(lab, tmp_path):
@@ -84,17 +89,51 @@ def test_a_second_reader_is_refused_until_the_first_ends(lab, tmp_path):
         assert heard.read(wait_ms=1000)
 
 
-def test_the_command_prints_one_json_object_per_event(lab):
-    words = ["monitor", lab.name, "-t", "trace", "--related-to", "server", "-c", "2", "-o", "json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "lab", *words],
+def aggregation(lab, node):
+    """How much a node tells, as its map has it."""
+    return lab.node(node).map("cilium_runtime_config").lookup(Index(index=2)).value
+
+
+def command(lab, *words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab", "monitor", lab.name, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
-    ) as running:
-        assert running.stderr.readline().startswith("Listening for events on ")
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def is_listening(running):
+    return running.stderr.readline().startswith("Listening for events on ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_however_a_monitor_ends_its_nodes_tell_less_again_and_others_do_not(lab, tmp_path, number):
+    with monitor(lab, tmp_path, "beta"), command(lab, "--node", "alpha") as running:
+        assert is_listening(running)
+        assert [aggregation(lab, node) for node in ("alpha", "beta")] == [NONE, NONE]
+        running.send_signal(number)
+        eventually(lambda: aggregation(lab, "alpha") == MEDIUM, within_s=10, what="less is told")
+        assert aggregation(lab, "beta") == NONE
+    assert aggregation(lab, "beta") == MEDIUM
+
+
+def test_the_next_listener_of_a_node_does_not_lose_what_the_first_gives_back(lab):
+    first, second = (lab.keeper.spawn(told.SERVICE, nodes=["alpha"]) for _ in range(2))
+    with first, second:
+        for one in (first, second):
+            receive(one)
+        for one, left in ((first, NONE), (second, MEDIUM)):
+            one.shutdown(socket.SHUT_WR)
+            assert one.recv(1) == b"", "it has ended"
+            assert aggregation(lab, "alpha") == left
+
+
+def test_the_command_prints_one_json_object_per_event(lab):
+    words = ["-t", "trace", "--related-to", "server", "-c", "2", "-o", "json"]
+    with command(lab, *words) as running:
+        assert is_listening(running)
         eventually(
             lambda: lab.pod("client").ping(lab.pod("server")).ok and running.poll() is not None,
             within_s=10,
