@@ -39,7 +39,7 @@ def wanted(lab: Lab, words: dict[str, str], where: str) -> str:
 
 
 def _end(lab: Lab, field: str, value: str) -> str:
-    if value.replace(".", "").isdigit():
+    if value.replace(".", "").isdecimal():
         return f"{'src' if field == 'from' else 'dst'} == {value}"
     return f"{field} == {lab.place(value).name}"
 

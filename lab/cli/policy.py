@@ -214,23 +214,24 @@ def diff_command(
     before: Annotated[str, typer.Argument(help="Manifests, a folder of them, a lab, or a table")],
     after: Annotated[str, typer.Argument(help="the same")],
     ports: PortsOption = "",
+    semantics: SemanticsOption = None,
     output: OutputOption = Format.TABLE,
 ) -> int:
     """Show which flows a change allows or denies: between manifests, labs, or saved tables.
 
     A table is what `lab policy matrix -o json` printed. Exit 1 if anything differs.
     """
-    worlds = [_side_of_diff(word) for word in (before, after)]
+    sides = [_side_of_diff(word, semantics) for word in (before, after)]
     wanted = tuple(
         dict.fromkeys(
-            port for world in worlds if isinstance(world, World) for port in ports_of(world, ports)
+            port for side, _ in sides if isinstance(side, World) for port in ports_of(side, ports)
         )
     )
     found = [
-        world
-        if isinstance(world, Matrix)
-        else tables.expected(world.cluster, world.objects.policies, wanted)
-        for world in worlds
+        side
+        if isinstance(side, Matrix)
+        else tables.expected(side.cluster, side.objects.policies, wanted, meant)
+        for side, meant in sides
     ]
     differing = changes(found[0], found[1])
     if output is Format.JSON:
@@ -254,14 +255,16 @@ def diff_command(
     return 1 if differing else 0
 
 
-def _side_of_diff(word: str) -> World | Matrix:
+def _side_of_diff(word: str, semantics: Semantics | None) -> tuple[World | Matrix, Semantics]:
     path = Path(word)
     if path.suffix == ".json" and path.is_file():
         # a manifest may be JSON too; what is neither is refused by its reader, with the place
         with contextlib.suppress(json.JSONDecodeError):
             if isinstance(rows := json.loads(path.read_text()), list):
-                return _saved(rows, word)
-    return _subject([word], None)[0]
+                # its flows were judged when it was saved
+                return _saved(rows, word), Semantics.K8S
+    world, _, meant = _subject([word], semantics)
+    return world, meant
 
 
 def _saved(rows: list[dict[str, object]], word: str) -> Matrix:

@@ -206,7 +206,7 @@ def _read_one_port(item: Item) -> Port:
         protocol = word
     # Cilium writes numbers of ports as text, too
     text = fields["port"].text()
-    if not text.isdigit():
+    if not text.isdecimal():
         return Port(protocol, read_port_name(fields["port"]))
     number = int(text)
     if number > 65535:

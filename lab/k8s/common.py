@@ -198,7 +198,7 @@ def read_port(item: Item, least: int = 1) -> int | str:
     if isinstance(item.value, str):
         # YAML: with quotes it is a text, which Kubernetes would take for the name of a container
         # port
-        if item.value.isdigit():
+        if item.value.isdecimal():
             item.fail(f"the text {item.value!r} where a port number belongs", "remove the quotes")
         return read_port_name(item)
     return item.number(least, 65535)

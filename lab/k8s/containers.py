@@ -56,11 +56,15 @@ def serve(connection: socket.socket, context: Context) -> None:
 
 def _start(pod: str, command: list[str]) -> str:
     reader, writer = os.pipe()
-    os.set_inheritable(writer, False)
     if os.fork() == 0:
         try:
             LOGS.mkdir(exist_ok=True)
-            log = os.open(LOGS / f"{pod.replace('/', '.')}.log", os.O_WRONLY | os.O_CREAT, 0o644)
+            path = LOGS / f"{pod.replace('/', '.')}.log"
+            # at its end: the containers of a pod share it
+            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            # what is ignored stays so over exec, and the command has children and pipes of its own
+            for number in (signal.SIGCHLD, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.execvp(command[0], command)

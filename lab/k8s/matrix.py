@@ -115,7 +115,7 @@ def parse_ports(text: str) -> tuple[PortNumber, ...]:
     for word in filter(None, (part.strip() for part in text.split(","))):
         number, _, protocol = word.partition("/")
         protocol = (protocol or "tcp").lower()
-        if not number.isdigit() or int(number) > 65535:
+        if not number.isdecimal() or int(number) > 65535:
             raise InputError(f"{word!r} is no port", hint="write PORT or PORT/PROTOCOL: 80,53/udp")
         if protocol not in _PROTOCOLS:
             raise InputError(

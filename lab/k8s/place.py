@@ -6,6 +6,7 @@ pods that are already there keep theirs when something is applied on top.
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -166,6 +167,17 @@ def _pod(
     return PodObject(meta, spec, owner)
 
 
+def _of_kubelet(node: str) -> dict[str, str]:
+    """Return the labels that a kubelet gives every node."""
+    machine = platform.machine()
+    return {
+        "kubernetes.io/hostname": node,
+        "kubernetes.io/os": "linux",
+        # Go's names of the two that clusters are mostly made of
+        "kubernetes.io/arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+    }
+
+
 class _Placement:
     """Chooses nodes and addresses one pod after the other."""
 
@@ -173,7 +185,7 @@ class _Placement:
         self, objects: Objects, topology: Topology, keep: Mapping[str, tuple[str, str]]
     ) -> None:
         self.labels = {
-            node.meta.name: {**node.meta.labels, "kubernetes.io/hostname": node.meta.name}
+            node.meta.name: {**_of_kubelet(node.meta.name), **node.meta.labels}
             for node in objects.of(ClusterNode)
         }
         self.names = [node.name for node in topology.nodes]
@@ -233,8 +245,7 @@ class _Placement:
         return min(fitting, key=lambda name: (self.owners[(*key, name)], self.load[name]))
 
     def _fits(self, pod: PodObject, name: str) -> bool:
-        # the one label that a kubelet gives every node
-        labels = self.labels.get(name, {"kubernetes.io/hostname": name})
+        labels = self.labels.get(name) or _of_kubelet(name)
         return all(labels.get(key) == value for key, value in pod.spec.node_selector)
 
     def _address(self, node: str) -> str:

@@ -34,7 +34,7 @@ from lab.model import Topology
 from lab.plan import steps
 from lab.plan.inventory import Inventory, inventory
 from lab.runtime import registry
-from lab.runtime.messages import Closed, receive, send
+from lab.runtime.messages import Closed, defect_message, error_message, receive, send
 from lab.runtime.supervisor import Child, Supervisor
 from lab.runtime.version import code_version
 
@@ -232,6 +232,9 @@ class Keeper:
                 answer, passed = self._answer(request)
             except LabError as error:
                 answer, passed = error_message(error), ()
+            except Exception as error:  # noqa: BLE001 - one request's defect must not end the lab
+                traceback.print_exc()
+                answer, passed = defect_message(error), ()
             send(client, answer, passed)
             for fd in passed:
                 os.close(fd)
@@ -449,17 +452,6 @@ def _engine(name: str, keeper: Keeper) -> Any:
     module = importlib.import_module(f"lab.engines.{name}")
     objects = {name: Path(path) for name, path in keeper.request["objects"].items()}
     return module.engine(objects)
-
-
-def error_message(error: LabError) -> dict[str, Any]:
-    """Return an error as a message; :func:`lab.runtime.start.raise_error` raises it again."""
-    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-
-
-def defect_message(error: Exception) -> dict[str, Any]:
-    """Return an error that nobody foresaw as a message."""
-    text = f"{type(error).__name__}: {error}"
-    return {"error": "LabError", "message": text, "hint": "a defect: see the lab's keeper.log"}
 
 
 def _introduce(control: socket.socket, request: dict[str, Any]) -> None:

@@ -292,6 +292,13 @@ def test_a_second_lab_of_the_same_name_is_refused():
         Lab(BARE, name="twice").start()
 
 
+def test_a_request_that_the_keeper_stumbles_over_does_not_end_the_lab():
+    with Lab(BARE) as lab:
+        with pytest.raises(LabError, match="KeyError: 'target'"):
+            lab.keeper.ask(op="enter")
+        assert lab.pod("client").run(["hostname"]).returncode == 0
+
+
 def test_a_command_inside_a_node_sees_that_node():
     with Lab(BARE) as lab:
         done = lab.node("beta").run(["ip", "-br", "addr", "show", "cilium_host"], check=True)

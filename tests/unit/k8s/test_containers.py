@@ -1,13 +1,17 @@
 """What a pod's process answers: HTTP, names, echoes."""
 
 import json
+import signal
 import socket
 import struct
+import sys
 import threading
 
 import pytest
 
-from lab.k8s.containers import _dns, _Server
+from lab.k8s import containers
+from lab.k8s.containers import _dns, _Server, _start
+from lab.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,32 @@ def test_a_port_that_is_taken_is_a_problem_not_an_end():
         problem = _Server("p", {}).listen("tcp", other.getsockname()[1], "http", "")
     assert "Address already in use" in problem
     assert json.dumps(problem)
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    """What the commands of pod ``shop/web`` have written so far; as in the pod's own process."""
+    monkeypatch.setattr(containers, "LOGS", tmp_path)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield lambda: (tmp_path / "shop.web.log").read_text()
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_commands_of_a_pod_keep_each_others_output(said):
+    for words in ("a long line", "short"):
+        assert _start("shop/web", ["echo", words]) == ""
+    eventually(lambda: said().count("\n") == 2, within_s=10, what="both lines")
+    assert sorted(said().splitlines()) == ["a long line", "short"]
+
+
+def test_a_command_learns_how_its_own_children_ended(said):
+    child = "import subprocess; print(subprocess.run(['false']).returncode, flush=True)"
+    assert _start("shop/web", [sys.executable, "-c", child]) == ""
+    eventually(lambda: said(), within_s=20, what="the command's output")
+    assert said() == "1\n"
+
+
+def test_a_command_that_does_not_exist_is_a_problem(said):
+    assert _start("shop/web", ["/no/such/program"]) == (
+        "command '/no/such/program': No such file or directory"
+    )

@@ -63,6 +63,17 @@ def test_node_selector_chooses_the_node():
     assert where(text)["a"][0] == "n2"
 
 
+@pytest.mark.parametrize("nodes", ["", node("alpha")], ids=["of nobody's manifest", "written"])
+def test_nodes_have_the_labels_that_a_kubelet_gives_them(nodes):
+    wanted = ", nodeSelector: {kubernetes.io/os: linux, kubernetes.io/hostname: alpha}"
+    assert where(nodes + pod("a", wanted))["a"][0] == "alpha"
+
+
+def test_a_written_label_of_a_node_counts_instead():
+    text = node("n1") + node("n2", "{kubernetes.io/arch: s390x}")
+    assert where(text + pod("a", ", nodeSelector: {kubernetes.io/arch: s390x}"))["a"][0] == "n2"
+
+
 def test_pods_that_run_keep_node_and_address():
     first = place(read_text(deployment("web", 2)), name="t")
     again = place(read_text(pod("new") + deployment("web", 2)), name="t", keep=first.placement)

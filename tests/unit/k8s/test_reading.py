@@ -165,6 +165,10 @@ REFUSED = {
         CILIUM + "  ingress: [{toPorts: [{ports: [{port: 80}]}]}]\n",
         'the number 80 where text belongs (quote it: "80")',
     ),
+    "a digit that no number is made of": (
+        CILIUM + "  ingress: [{toPorts: [{ports: [{port: '8²'}]}]}]\n",
+        "'8²' is no port name",
+    ),
     "namespace of a clusterwide policy": (
         "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\n"
         "metadata: {name: p, namespace: x}\nspec: {endpointSelector: {}}\n",
