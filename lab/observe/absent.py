@@ -218,16 +218,9 @@ def _implied(walk: Walk, step: Step, reason: str) -> None:
     assert step in IMPLIED
     after = next(later, walk.hops[-1])
     walk.hops.append(
-        Hop(
-            step=step,
-            hook=HOOK_OF_STEP[step],
+        replace(
+            absent(walk, step, reason),
             evidence=Evidence.IMPLIED,
-            side=Side.RECEIVE,
-            node=walk.place.node,
-            namespace=walk.place.namespace,
-            device=walk.place.device,
-            ifindex=walk.ifindex,
-            reason=reason,
             ns=after.ns,
             cpu=after.cpu,
             skb=after.skb,

@@ -2,17 +2,41 @@
 
 from contextlib import ExitStack, contextmanager
 
+from lab import Lab
 from lab.observe.recording import Shot, follow
 
 
 @contextmanager
+def acquainted(topology, **more):
+    """Yield a lab whose client and server have met: no trace of theirs waits for ARP any more."""
+    with Lab(topology, **more) as lab:
+        lab.pod("client").ping(lab.pod("server"))
+        yield lab
+
+
+@contextmanager
 def changed(*steps):
-    """Run each place's first command now, and its second when the block is over."""
+    """Run each place's first commands now (one, or a list), and its others after the block."""
     with ExitStack() as stack:
         for place, do, undo in steps:
-            place.run(do.split(), check=True)
-            stack.callback(place.run, undo.split(), check=True)
+            _run(place, do)
+            stack.callback(_run, place, undo)
         yield
+
+
+def _run(place, commands):
+    for command in [commands] if isinstance(commands, str) else commands:
+        place.run(command.split(), check=True)
+
+
+def polled(lab, pod):
+    """Let a pod's device have NAPI: veth polls where its peer does not send large packets whole."""
+    live = lab.pod(pod)
+    device = live.facts.lxc
+    return changed(
+        (live, "ethtool -K eth0 gro on", "ethtool -K eth0 gro off"),
+        (live.node, f"ethtool -K {device} tso off", f"ethtool -K {device} tso on"),
+    )
 
 
 def facts(lab, pod):

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from lab import Lab
 from lab.cli.trace import write_pages
 from lab.observe.cost import cost_of_a_sight_us
 from lab.observe.filter import parse_filter
 from lab.observe.tracer import Tracer
 from lab.observe.watch import narrowed, vocabulary
 from lab.waiting import eventually
+from tests.live.following import acquainted
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -23,8 +23,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(topology) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(topology) as lab:
         yield lab
 
 
@@ -107,8 +106,7 @@ def test_following_ends_when_its_time_is_over(lab):
 
 @pytest.fixture
 def running(tmp_path):
-    with Lab(topology, name=f"followed-{os.getpid()}") as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(topology, name=f"followed-{os.getpid()}") as lab:
         yield lab
 
 

@@ -2,12 +2,11 @@
 
 import pytest
 
-from lab import Lab
 from lab.observe.grades import FALLS, Fall
 from lab.observe.tracer import Tracer
 from lab.packets import new_cookie
 from lab.trace import Evidence
-from tests.live.following import changed, host_device
+from tests.live.following import acquainted, changed, host_device
 from tests.live.objects import compiled
 from topologies.single_node import topology
 
@@ -29,8 +28,7 @@ OTHERS = ["on_gro_result", "on_netif_rx", "on_socket_read", "netfilter_last", "c
 def lab(tmp_path_factory):
     """A server that receives through everything: NAPI, native XDP, a classifier, a chain."""
     program = compiled(tmp_path_factory.mktemp("grades"), "pass", PROGRAMS)
-    with Lab(topology) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(topology) as lab:
         server, node = lab.pod("server"), lab.node("alpha")
         server.run(["nft", "-f", "-"], stdin=CHAIN, check=True)
         server.run(["tc", "qdisc", "add", "dev", "eth0", "clsact"], check=True)

@@ -16,7 +16,7 @@ from lab.observe.tracer import Flow
 from lab.packets import new_cookie, with_cookie
 from lab.trace import Step, Tie
 from lab.waiting import eventually
-from tests.live.following import buffers, changed, facts, host_device, one_packet
+from tests.live.following import buffers, changed, facts, host_device, one_packet, polled
 
 pytestmark = pytest.mark.live
 
@@ -196,13 +196,8 @@ def test_a_large_send_is_told_with_the_segments_it_was_cut_into(lab):
 
 
 def test_what_gro_merges_is_told_with_the_packet_it_is_in(lab):
-    client, server, node = lab.pod("client"), lab.pod("server"), lab.node("alpha")
-    device = host_device(lab, "server")
-    with changed(
-        (client, "ethtool -K eth0 tso off", "ethtool -K eth0 tso on"),
-        (server, "ethtool -K eth0 gro on", "ethtool -K eth0 gro off"),
-        (node, f"ethtool -K {device} tso off", f"ethtool -K {device} tso on"),
-    ):
+    whole = (lab.pod("client"), "ethtool -K eth0 tso off", "ethtool -K eth0 tso on")
+    with polled(lab, "server"), changed(whole):
         _, there = recorded_tcp(lab, "server", LARGE)
     merged = [t for t in there if any(r.tie is Tie.MERGED_INTO for r in t.relations)]
     assert merged

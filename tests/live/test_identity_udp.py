@@ -11,7 +11,7 @@ from lab.observe.absent import Why
 from lab.observe.tracer import Flow
 from lab.trace import Step, Tie
 from lab.waiting import eventually
-from tests.live.following import changed, host_device
+from tests.live.following import changed, polled
 
 pytestmark = pytest.mark.live
 
@@ -123,13 +123,8 @@ def test_a_send_that_is_cut(lab, tmp_path, place, device, to):
 
 def test_datagrams_that_gro_merges_are_told_with_the_packet_they_are_in(lab, tmp_path):
     """Only a socket that asks for it (UDP_GRO) gets them as one."""
-    server, node, peer = lab.pod("server"), lab.node("alpha"), host_device(lab, "server")
     off, on = (line.format("eth0") for line in CUT)
-    with changed(
-        (lab.pod("client"), off, on),
-        (server, "ethtool -K eth0 gro on", "ethtool -K eth0 gro off"),
-        (node, f"ethtool -K {peer} tso off", f"ethtool -K {peer} tso on"),
-    ):
+    with polled(lab, "server"), changed((lab.pod("client"), off, on)):
         packets, came = two_sends(lab, tmp_path, gro=True)
     wholes = [t for t in packets if any(r.tie is Tie.MADE_OF for r in t.relations)]
     merged = [t for t in packets if any(r.tie is Tie.MERGED_INTO for r in t.relations)]

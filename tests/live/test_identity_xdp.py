@@ -8,13 +8,13 @@ import json
 
 import pytest
 
-from lab import Lab, Node, Pod, Topology
+from lab import Node, Pod, Topology
 from lab.observe.absent import Why
 from lab.observe.recording import Shot, follow
 from lab.observe.why import diagnose
 from lab.observe.xdp import NOT_TAKEN
 from lab.trace import Evidence, Step
-from tests.live.following import buffers, changed, facts, host_device, one_packet
+from tests.live.following import acquainted, buffers, changed, facts, host_device, one_packet
 from tests.live.objects import compiled
 
 pytestmark = pytest.mark.live
@@ -59,8 +59,7 @@ VALUES = {"to_device": SERVER_DEVICE, "to_processor": 64}
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(TOPOLOGY) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(TOPOLOGY) as lab:
         yield lab
 
 

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from lab import Lab
 from lab.cli.root import run
 from lab.observe.recording import Shot
 from lab.observe.why import why
 from lab.report.ladder import ladder_text
 from lab.trace import Trace
 from lab.waiting import eventually
+from tests.live.following import acquainted
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -33,8 +33,7 @@ table netdev n { chain i { type filter hook ingress device "eth0" priority 0; co
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(topology) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(topology) as lab:
         lab.pod("server").run(["nft", "-f", "-"], stdin=SERVER, check=True)
         lab.node("beta").run(["nft", "-f", "-"], stdin=NODE, check=True)
         words = ["iptables-nft", "-A", "OUTPUT", "-p", "udp", "--dport", "5000", "-j", "ACCEPT"]

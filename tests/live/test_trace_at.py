@@ -2,11 +2,11 @@
 
 import pytest
 
-from lab import Lab
 from lab.cli.root import run
 from lab.errors import InputError
 from lab.observe.at import entries, entry_at, follow_at
 from lab.observe.recording import Shot
+from tests.live.following import acquainted
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(topology) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(topology) as lab:
         yield lab
 
 

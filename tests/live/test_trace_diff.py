@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab import Lab, Options, Service, ServicePort
+from lab import Options, Service, ServicePort
 from lab.policy.objects import NetworkPolicy, Selector
 from lab.report.diff import Kind, diff, differences
 from lab.trace import Step
-from tests.live.following import changed, host_device, one_packet
+from tests.live.following import acquainted, one_packet, polled
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -32,8 +32,7 @@ def rows_at(rows, namespace, step):
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(topology) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(topology) as lab:
         yield lab
 
 
@@ -51,12 +50,8 @@ def test_a_policy_parts_two_ways_at_the_program_that_asks_it(lab):
 
 
 def test_gro_parts_two_ways_in_the_receiving_pod_alone(lab):
-    peer = host_device(lab, "server")
     plain = one_packet(lab)
-    with changed(
-        (lab.pod("server"), "ethtool -K eth0 gro on", "ethtool -K eth0 gro off"),
-        (lab.node("beta"), f"ethtool -K {peer} tso off", f"ethtool -K {peer} tso on"),
-    ):
+    with polled(lab, "server"):
         merged = one_packet(lab)
     rows = compared(plain, merged)
     assert {(row.left or row.right).namespace for row in rows} == {"server"}
@@ -69,8 +64,7 @@ def test_host_routing_by_programs_leaves_out_both_nodes_stacks():
     ways = []
     for routing in ("legacy", "bpf"):
         options = Options(host_routing=routing, routing="native")
-        with Lab(replace(topology, options=options)) as lab:
-            lab.pod("client").ping(lab.pod("server"))
+        with acquainted(replace(topology, options=options)) as lab:
             ways.append(one_packet(lab))
     rows = compared(*ways)
     for node in ("alpha", "beta"):
@@ -85,8 +79,7 @@ def test_a_service_is_translated_by_netfilter_or_by_a_program():
     ways = []
     routed = Options(routing="native", endpoint_routes=True)
     for datapath in (False, True):
-        with Lab(replace(topology, options=replace(routed, datapath=datapath))) as lab:
-            lab.pod("client").ping(lab.pod("server"))
+        with acquainted(replace(topology, options=replace(routed, datapath=datapath))) as lab:
             if datapath:
                 lab.apply(WEB)
             else:

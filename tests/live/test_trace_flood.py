@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab, Node, Pod, Topology
+from lab import Node, Pod, Topology
 from lab.observe.tracer import Flow, Tracer
 from lab.packets import frames, new_cookie, with_cookie
 from lab.waiting import eventually
+from tests.live.following import acquainted
 
 pytestmark = pytest.mark.live
 
@@ -63,8 +64,7 @@ def flooded(lab, folder):
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(TOPOLOGY) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(TOPOLOGY) as lab:
         yield lab
 
 

@@ -2,17 +2,17 @@
 
 import socket
 import struct
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
-from lab import Lab, Node, Pod, Topology
+from lab import Node, Pod, Topology
 from lab.observe.absent import Why
 from lab.trace import Evidence, Step
 from lab.waiting import eventually
+from tests.live.following import acquainted, changed, host_device, polled
+from tests.live.objects import compiled
 
 pytestmark = pytest.mark.live
 
@@ -33,32 +33,13 @@ char _license[] __attribute__((section("license"), used)) = "GPL";
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(TOPOLOGY) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(TOPOLOGY) as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def xdp(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("xdp")
-    source, target = folder / "x.c", folder / "x.o"
-    source.write_text(XDP)
-    subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu", "-c",
-         str(source), "-o", str(target)], check=True,
-    )  # fmt: skip
-    return str(target)
-
-
-@contextmanager
-def changed(place, do, undo):
-    for command in do:
-        place.run(command.split(), check=True)
-    try:
-        yield
-    finally:
-        for command in undo:
-            place.run(command.split(), check=True)
+    return str(compiled(tmp_path_factory.mktemp("xdp"), "x", XDP))
 
 
 def at_server(lab, step, *, sender="client", receiver="server", **shot):
@@ -122,7 +103,7 @@ def test_a_step_is_taken_once_its_cause_is_there(lab, xdp, step, why, do, undo, 
     before = at_server(lab, step)
     assert before.evidence is Evidence.NOT_TAKEN
     assert why.told(before.reason)
-    with changed(lab.pod("server"), [command.format(xdp=xdp) for command in do], undo):
+    with changed((lab.pod("server"), [command.format(xdp=xdp) for command in do], undo)):
         after = at_server(lab, step)
     assert after.evidence is evidence
     assert at_server(lab, step).evidence is Evidence.NOT_TAKEN
@@ -130,7 +111,7 @@ def test_a_step_is_taken_once_its_cause_is_there(lab, xdp, step, why, do, undo, 
 
 def test_a_place_for_classifiers_is_none(lab):
     with changed(
-        lab.pod("server"), ["tc qdisc add dev eth0 clsact"], ["tc qdisc del dev eth0 clsact"]
+        (lab.pod("server"), ["tc qdisc add dev eth0 clsact"], ["tc qdisc del dev eth0 clsact"])
     ):
         assert Why.NO_CLASSIFIER.told(at_server(lab, Step.TC_INGRESS).reason)
 
@@ -140,7 +121,7 @@ def test_a_rule_on_ingress_is_named_as_met(lab):
     do = ["nft add table netdev t",
           "nft add chain netdev t c { type filter hook ingress device eth0 priority 0 ; }",
           "nft add rule netdev t c counter"]  # fmt: skip
-    with changed(lab.pod("server"), do, ["nft delete table netdev t"]):
+    with changed((lab.pod("server"), do, ["nft delete table netdev t"])):
         hop = at_server(lab, Step.NETFILTER_INGRESS)
     assert hop.evidence is Evidence.PROGRAM
 
@@ -231,7 +212,7 @@ DROPS = {
 def test_a_drop_is_shown_where_it_happens_and_nowhere_else(lab, xdp, do, undo, step):
     values = {"xdp": xdp, "client": lab.pod("client").address}
     commands = [[command.format(**values) for command in part] for part in (do, undo)]
-    with changed(lab.pod("server"), *commands):
+    with changed((lab.pod("server"), *commands)):
         trace = lab.follow("client", "server").packets[0]
     (drop,) = trace.drops
     assert (drop.namespace, drop.step) == ("server", step)
@@ -241,13 +222,8 @@ def test_a_drop_is_shown_where_it_happens_and_nowhere_else(lab, xdp, do, undo, s
 
 
 def test_a_device_with_napi_of_its_own_offers_the_packet_to_gro(lab):
-    """veth asks for a poll only where the peer does not send large packets whole."""
-    peer = next(pod.lxc for pod in lab.facts.pods if pod.name == "server")
     assert Why.NO_NAPI.told(at_server(lab, Step.GRO_RECEIVE).reason)
-    with (
-        changed(lab.pod("server"), ["ethtool -K eth0 gro on"], ["ethtool -K eth0 gro off"]),
-        changed(lab.node("alpha"), [f"ethtool -K {peer} tso off"], [f"ethtool -K {peer} tso on"]),
-    ):
+    with polled(lab, "server"):
         hop = at_server(lab, Step.GRO_RECEIVE)
         poll = at_server(lab, Step.NAPI_POLL)
     assert (hop.evidence, hop.verdict) == (Evidence.TRACEPOINT, "normal")
@@ -258,7 +234,7 @@ def test_an_early_socket_makes_routing_unnecessary(lab):
     tcp = {"protocol": "tcp", "port": 5003}
     assert Why.EARLY_SOCKET.told(at_server(lab, Step.IP_ROUTING, **tcp).reason)
     early = "sysctl -qw net.ipv4.tcp_early_demux="
-    with changed(lab.pod("server"), [early + "0"], [early + "1"]):
+    with changed((lab.pod("server"), [early + "0"], [early + "1"])):
         assert at_server(lab, Step.IP_ROUTING, **tcp).taken
 
 
@@ -291,21 +267,17 @@ def burst(lab):
 def test_packets_of_one_list_are_routed_once(lab):
     """A rule of one's own may send each another way: then each is looked up."""
     server = lab.pod("server")
-    peer = next(pod.lxc for pod in lab.facts.pods if pod.name == "server")
+    cut = f"ethtool -K {host_device(lab, 'server')} tx-udp-segmentation "
     rule = "ip rule {} from all lookup main pref 100"
     with (
-        changed(server, ["ethtool -K eth0 gro on"], ["ethtool -K eth0 gro off"]),
-        changed(
-            lab.node("alpha"),
-            [f"ethtool -K {peer} tso off tx-udp-segmentation off"],
-            [f"ethtool -K {peer} tso on tx-udp-segmentation on"],
-        ),
+        polled(lab, "server"),
+        changed((lab.node("alpha"), cut + "off", cut + "on")),
     ):
         first, *others = eventually(lambda: burst(lab), what="the burst comes")
         assert first.taken
         assert others
         assert all(Why.ROUTE_HINT.told(hop.reason) for hop in others)
-        with changed(server, [rule.format("add")], [rule.format("del")]):
+        with changed((server, [rule.format("add")], [rule.format("del")])):
             assert all(hop.taken for hop in burst(lab))
 
 
@@ -355,7 +327,7 @@ def test_a_protocol_that_does_not_check_itself_is_checked_by_ipsec_at_step_15(la
     free = handed_in(lab, 2, IGMP)
     assert free.drops == ()
     assert Why.NO_POLICY.told(the_step(free, Step.XFRM_POLICY).reason)
-    with changed(lab.pod("server"), [block], ["ip xfrm policy flush"]):
+    with changed((lab.pod("server"), [block], ["ip xfrm policy flush"])):
         (drop,) = handed_in(lab, 2, IGMP).drops
     assert (drop.step, drop.drop_reason) == (Step.XFRM_POLICY, "XFRM_POLICY")
 
@@ -374,7 +346,7 @@ def test_prerouting_without_a_chain_is_passed_by(lab):
     do = ["nft add table ip t",
           "nft add chain ip t c { type filter hook prerouting priority 0 ; }"]  # fmt: skip
     assert Why.NO_PREROUTING.told(prerouting().reason)
-    with changed(server, do, ["nft delete table ip t"]):
+    with changed((server, do, ["nft delete table ip t"])):
         assert prerouting().taken
 
 
@@ -385,14 +357,16 @@ GENERIC_OFF = ["ip link set dev eth0 xdpgeneric off"]
 def test_generic_xdp_sees_what_nobody_redirected(lab, xdp):
     places = {"sender": "world", "receiver": "alpha"}
     assert Why.NO_GENERIC_XDP.told(at_server(lab, Step.GENERIC_XDP, **places).reason)
-    with changed(lab.node("alpha"), [command.format(xdp=xdp) for command in GENERIC], GENERIC_OFF):
+    with changed(
+        (lab.node("alpha"), [command.format(xdp=xdp) for command in GENERIC], GENERIC_OFF)
+    ):
         hop = at_server(lab, Step.GENERIC_XDP, **places)
     assert (hop.evidence, hop.program) == (Evidence.COUNTER, "pass_all")
 
 
 def test_generic_xdp_is_not_claimed_for_a_redirected_packet(lab, xdp):
     drop = [command.format(xdp=xdp).replace("sec xdp", "sec drop") for command in GENERIC]
-    with changed(lab.pod("server"), drop, GENERIC_OFF):
+    with changed((lab.pod("server"), drop, GENERIC_OFF)):
         trace = lab.follow("client", "server").packets[0]
     (hop,) = (h for h in trace.at(namespace="server") if h.step is Step.GENERIC_XDP)
     assert trace.delivered
@@ -401,6 +375,6 @@ def test_generic_xdp_is_not_claimed_for_a_redirected_packet(lab, xdp):
 
 def test_generic_xdp_drops_on_the_node(lab, xdp):
     drop = [command.format(xdp=xdp).replace("sec xdp", "sec drop") for command in GENERIC]
-    with changed(lab.node("alpha"), drop, GENERIC_OFF):
+    with changed((lab.node("alpha"), drop, GENERIC_OFF)):
         (seen,) = lab.follow("world", "alpha").packets[0].drops
     assert (seen.step, seen.namespace) == (Step.GENERIC_XDP, "alpha")

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lab import Lab, Options, Service, ServicePort
+from lab import Options, Service, ServicePort
 from lab.datapath.build import SOURCES, build
 from lab.observe.recording import Shot
 from lab.observe.why import why
@@ -22,6 +22,7 @@ from lab.policy.objects import (
     Selector,
 )
 from lab.waiting import eventually
+from tests.live.following import acquainted
 from topologies.two_nodes import topology
 
 pytestmark = pytest.mark.live
@@ -269,8 +270,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab(replace(topology, options=Options(masquerade="off"))) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(replace(topology, options=Options(masquerade="off"))) as lab:
         yield lab
 
 
@@ -575,8 +575,7 @@ ROUTED = {
 
 @pytest.fixture(scope="module")
 def routed():
-    with Lab(replace(topology, options=Options(routing="native"))) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(replace(topology, options=Options(routing="native"))) as lab:
         yield lab
 
 

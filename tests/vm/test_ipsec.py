@@ -12,6 +12,7 @@ from lab.observe.capture import write_pcapng
 from lab.scenarios import load_scenarios
 from lab.scenarios.ipsec import pods, protected
 from lab.trace import Evidence, Step, Trace, Witness
+from tests.live.following import acquainted
 from topologies.two_nodes import topology
 
 # the datapath's programs know no ESP: the plain kernel routes it
@@ -21,8 +22,7 @@ LESSONS = ["scenarios/ipsec.py", "scenarios/faults/ipsec_states.py"]
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(PLAIN) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(PLAIN) as lab:
         yield lab
 
 

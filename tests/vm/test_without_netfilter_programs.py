@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from lab import Lab
 from lab.datapath.build import SOURCES, build
 from lab.trace import Evidence, Side, Step, Witness
+from tests.live.following import acquainted
 from topologies.single_node import topology as one_node
 from topologies.two_nodes import topology
 
@@ -16,8 +16,7 @@ IP_LAYER = {
 
 def test_a_packet_redirected_into_a_pod_meets_no_ip_layer_of_the_node() -> None:
     watched = (Witness.TRACEPOINTS, Witness.BOTH)
-    with Lab(replace(topology, options=REDIRECTING)) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(replace(topology, options=REDIRECTING)) as lab:
         traces = [lab.follow("client", "server", witness=one).packets[0] for one in watched]
     for witness, trace in zip(watched, traces, strict=True):
         node = {hop.step for hop in trace.taken if hop.namespace == "beta"}
@@ -29,8 +28,7 @@ def test_a_packet_redirected_into_a_pod_meets_no_ip_layer_of_the_node() -> None:
 
 def test_losses_in_output_and_of_redirected_frames_are_seen() -> None:
     (verdicts,) = build([SOURCES / "lessons" / "verdicts.c"])
-    with Lab(one_node) as lab:
-        lab.pod("client").ping(lab.pod("server"))
+    with acquainted(one_node) as lab:
         alpha, client = lab.node("alpha"), lab.pod("client")
         aside = f"ip link set dev lxcclient xdpdrv obj {verdicts} sec xdp/aside"
         alpha.run(aside.split(), check=True)
