@@ -40,6 +40,7 @@ CHECKED(metrics_value);
 CHECKED(mac);
 CHECKED(policy_key);
 CHECKED(policy_entry);
+CHECKED(policy_absent);
 CHECKED(ipv4_ct_tuple);
 CHECKED(ct_entry);
 CHECKED(ipv4_nat_entry);

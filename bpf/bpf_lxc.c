@@ -130,6 +130,7 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 						struct drop_info *drop)
 {
 	struct iphdr *ip4 = ipv4_header(ctx);
+	__u64 absent = 0;
 	int ret;
 
 	out->ct = ct_buffer();
@@ -145,9 +146,9 @@ static __always_inline int handle_ipv4_from_lxc(struct __sk_buff *ctx, struct le
 	/* 1. Who is it for, and 2. may the pod send it? It may always talk to itself. */
 	if (enable_custom_calls)
 		know_receiver(ctx, out, drop);
-	if (unlikely(!out->hairpin && !policy_is_settled(out->ct, CT_EGRESS))) {
+	if (unlikely(!out->hairpin && !policy_is_settled(out->ct, CT_EGRESS, &absent))) {
 		know_receiver(ctx, out, drop);
-		ret = policy_enforce(ctx, out->ct, CT_EGRESS, drop->dst_label);
+		ret = policy_enforce(ctx, out->ct, CT_EGRESS, drop->dst_label, absent);
 		if (unlikely(ret < 0))
 			return ret;
 	}
@@ -272,6 +273,7 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 {
 	struct ct_state state = { .src_sec_id = trace->src_label };
 	struct iphdr *ip4 = ipv4_header(ctx);
+	__u64 absent = 0;
 	int ret;
 
 	if (!ip4)
@@ -296,8 +298,8 @@ static __always_inline int ipv4_policy(struct __sk_buff *ctx, const struct ct_bu
 	if (unlikely(ct->status == CT_NEW))
 		inherit_translation(&ct->flow.tuple, &state, trace->src_label);
 	if (unlikely(!((state.flags | ct->state.flags) & CT_F_LB_LOOPBACK) &&
-		     !policy_is_settled(ct, CT_INGRESS))) {
-		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label);
+		     !policy_is_settled(ct, CT_INGRESS, &absent))) {
+		ret = policy_enforce(ctx, ct, CT_INGRESS, trace->src_label, absent);
 		if (unlikely(ret < 0))
 			return ret;
 	}

@@ -11,10 +11,10 @@ from ipaddress import IPv4Address, IPv4Network
 from lab.datapath.testrun import Datapath
 from lab.layouts.attach import Hook
 from lab.layouts.core import IpcacheKey, RemoteEndpointInfo
-from lab.policy.entries import pack_value
+from lab.policy.entries import absent, pack_value
 from lab.policy.objects import Direction
 
-OWN = "10.0.9.9"
+OWN, NUMBER = "10.0.9.9", 300
 NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "SCTP": 132}
 REASONS = {None: 0, "DROP_POLICY": 133, "DROP_POLICY_DENY": 181}
 
@@ -50,9 +50,12 @@ class PolicyProgram:
     """Loads bpf_lxc once; plays pods one after the other."""
 
     def __init__(self):
-        self.datapath = Datapath(enable_policy=True, endpoint_ipv4=IPv4Address(OWN))
+        self.datapath = Datapath(
+            enable_policy=True, endpoint_ipv4=IPv4Address(OWN), endpoint_id=NUMBER
+        )
         self.datapath.load("bpf_lxc")
         self.policy = self.datapath.map("cilium_policy").map
+        self.absent = self.datapath.map("cilium_policy_absent").map
         self.ipcache = self.datapath.map("cilium_ipcache")
         self.last = None
         self.flows = [
@@ -67,6 +70,11 @@ class PolicyProgram:
         self.policy.clear()
         for key, deny in entries.items():
             self.policy.update(key.pack(), pack_value(deny, key))
+        self.tell_absent(absent(entries))
+
+    def tell_absent(self, what):
+        """Say what the policy map has nothing of."""
+        self.absent.update(NUMBER.to_bytes(4, "little"), what.pack())
 
     def know(self, networks):
         """Fill the ipcache: network -> identity."""

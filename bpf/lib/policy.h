@@ -2,11 +2,15 @@
 /*
  * Policy: may this identity talk to this endpoint on this port?
  *
- * One map per endpoint. Its key is a prefix: identity and direction in full, then protocol, then
- * the port, so that a range of ports is a few entries. Two look-ups, the peer's identity and 0
- * ("anybody"), and a deny in either wins. Within one identity the longest prefix answers: whoever
- * writes the map leaves out the allows a wider deny covers, and writes an allow-everything entry
- * for a direction no policy selects.
+ * One map per endpoint: a hash, for its look-ups cost the same whether it has ten entries or all it
+ * can hold. A hash finds only the key it is asked for. So a packet asks for each key that could hold
+ * it, the most specific first: its port; the blocks of 2, 4, 8 ... ports that its port lies in (a
+ * range of ports is a few such blocks); its protocol; everything. These are the classes of entries,
+ * and of most an endpoint has none: cilium_policy_absent tells which, and those are not asked for.
+ *
+ * Two identities are asked about, the peer's and 0 ("anybody"), and a deny in either wins. Within
+ * one identity the most specific entry answers: whoever writes the map leaves out the allows a
+ * wider deny covers, and writes an allow-everything entry for a direction no policy selects.
  */
 #pragma once
 
@@ -19,20 +23,36 @@
 #include "identity.h"
 #include "mind.h"
 
-#define POLICY_STATIC_BITS 40
-#define POLICY_FULL_BITS 64
-
+/* As in Cilium 1.13, but for blocks of ports, which it did not have: they use spare bits. */
 struct policy_key {
-	__u32 prefixlen; /* 40 + 0, 8 (protocol) or 9..24 (and bits of the port) */
 	__u32 sec_label; /* the other side's identity, 0 anybody */
-	__u8 egress; /* 1: sent by the endpoint */
-	__u8 protocol;
-	__be16 dport; /* ICMP: the type */
+	__be16 dport; /* ICMP: the type; of a block its first port; 0 with the protocol: all */
+	__u8 protocol; /* 0: all */
+	__u8 egress_wild; /* the bits below */
 };
+
+#define POLICY_EGRESS 1 /* sent by the endpoint */
+#define POLICY_WILD_SHIFT 1 /* how many low bits of the port may be anything, 0..15: a block */
+#define POLICY_PORT_ZERO 0x20 /* port 0 itself (ICMP: an echo reply), not all of them */
+
+/* The same in a key as one word. */
+#define POLICY_DPORT_AT 32
+#define POLICY_PROTOCOL_AT 48
+#define POLICY_EGRESS_WILD_AT 56
+
+/* Classes of entries, in the order in which they are asked for; 1..15 are blocks of 2^n ports. */
+enum policy_class {
+	POLICY_CLASS_PORT = 0,
+	POLICY_CLASS_PROTOCOL = 16,
+	POLICY_CLASS_ALL = 17,
+};
+
+#define POLICY_BLOCKS 15
+#define POLICY_CLASSES_BLOCKS (((1U << POLICY_BLOCKS) - 1) << 1)
 
 struct policy_entry {
 	__be16 proxy_port;
-	__u8 flags; /* bit 0 deny; bits 7..3 prefix length beyond the static 40 */
+	__u8 flags; /* bit 0 deny; bits 7..3 how many bits of protocol and port are compared */
 	__u8 auth_type;
 	__u32 pad;
 	__u64 packets;
@@ -41,30 +61,40 @@ struct policy_entry {
 
 #define POLICY_F_DENY 1
 
-_Static_assert(sizeof(struct policy_key) == 12, "cilium_policy key");
+_Static_assert(sizeof(struct policy_key) == 8, "cilium_policy key");
 _Static_assert(sizeof(struct policy_entry) == 24, "cilium_policy value");
 
 /* Written by the agent (counters: by the datapath), read by this endpoint's programs. Pinned as
  * cilium_policy_NNNNN. Capacity: Cilium's. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct policy_key);
 	__type(value, struct policy_entry);
 } cilium_policy SEC(".maps");
 
-/* Which directions of an endpoint no policy selects: 1 << enum ct_dir, by endpoint id. There the
- * map says "anybody, anything", and more packets of a flow that passed need not ask it again.
- * Written by the agent: a bit is set after all other entries have left the map, and cleared before
- * the one that allows everything does. 0, as it begins: every packet asks. Capacity: every endpoint
- * id. */
+/* What there is nothing of in an endpoint's policy, so that nobody looks for it. */
+struct policy_absent {
+	__u64 egress; /* the bits below, of what the endpoint sends */
+	__u64 ingress;
+};
+
+/* Bits 17..0: 1 << enum policy_class, entries that name a peer; the same for "anybody" from here. */
+#define POLICY_ANYBODY_AT 32
+/* No policy selects the endpoint in this direction: the map says "anybody, anything", and more
+ * packets of a flow that passed need not ask it again. */
+#define POLICY_UNSELECTED (1ULL << 63)
+
+/* By endpoint id. Written by the agent: a bit is cleared before the first entry of its class is
+ * written (POLICY_UNSELECTED: before anything else is), and set after the last has left. 0, as it
+ * begins: every packet asks for everything. Capacity: every endpoint id. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
 	__type(key, __u32);
-	__type(value, __u32);
-} cilium_unselected SEC(".maps");
+	__type(value, struct policy_absent);
+} cilium_policy_absent SEC(".maps");
 
 /* What the deciding entry said of the packet: Cilium's numbers. */
 enum policy_match {
@@ -100,23 +130,66 @@ struct policy_query {
 	enum ct_dir dir;
 	__u8 proto;
 	__be16 dport;
+	__u64 absent; /* of this endpoint and direction */
 	/* The answer: */
 	__u8 match; /* enum policy_match */
 	bool audited;
 };
 
-static __always_inline struct policy_entry *policy_find(const struct policy_query *query,
-							__u32 label)
+static __always_inline struct policy_entry *policy_find(__u64 words)
 {
-	struct {
-		__u32 pad; /* what follows the prefix length is compared as one word */
-		struct policy_key key;
-	} IN_WORDS of;
+	struct policy_key of IN_WORDS;
 
-	of.key.prefixlen = POLICY_FULL_BITS;
-	*(word64 *)&of.key.sec_label = label | (__u64)(query->dir == CT_EGRESS) << 32 |
-				       (__u64)query->proto << 40 | (__u64)query->dport << 48;
-	return bpf_map_lookup_elem(&cilium_policy, &of.key);
+	*(word64 *)&of = words;
+	return bpf_map_lookup_elem(&cilium_policy, &of);
+}
+
+/* The block of ports around this one, from the smallest to the largest. */
+static __always_inline struct policy_entry *policy_find_block(__u64 any_port, __be16 dport,
+							      __u32 classes)
+{
+	struct policy_entry *found;
+	__u32 wild, first;
+
+	for (wild = 1; wild <= POLICY_BLOCKS && classes >> wild; wild++) {
+		if (!(classes & 1U << wild))
+			continue;
+		first = bpf_ntohs(dport) & ~0U << wild;
+		found = policy_find(any_port | (__u64)bpf_htons(first) << POLICY_DPORT_AT |
+				    (__u64)wild << (POLICY_EGRESS_WILD_AT + POLICY_WILD_SHIFT));
+		if (found)
+			return found;
+	}
+	return NULL;
+}
+
+/* The most specific entry of one identity for a packet. Not inlined, for there are two. */
+static __noinline struct policy_entry *policy_search(const struct policy_query *query, __u32 label,
+						     __u32 absent)
+{
+	__u64 everything = label | (__u64)(query->dir == CT_EGRESS) << POLICY_EGRESS_WILD_AT;
+	__u64 any_port = everything | (__u64)query->proto << POLICY_PROTOCOL_AT;
+	__u64 zero = query->dport ? 0 : (__u64)POLICY_PORT_ZERO << POLICY_EGRESS_WILD_AT;
+	struct policy_entry *found;
+	__u32 blocks;
+
+	if (!(absent & 1 << POLICY_CLASS_PORT)) {
+		found = policy_find(any_port | zero | (__u64)query->dport << POLICY_DPORT_AT);
+		if (found)
+			return found;
+	}
+	blocks = ~absent & POLICY_CLASSES_BLOCKS;
+	if (unlikely(blocks)) {
+		found = policy_find_block(any_port, query->dport, blocks);
+		if (found)
+			return found;
+	}
+	if (!(absent & 1 << POLICY_CLASS_PROTOCOL)) {
+		found = policy_find(any_port);
+		if (found)
+			return found;
+	}
+	return absent & 1 << POLICY_CLASS_ALL ? NULL : policy_find(everything);
 }
 
 static __always_inline __u8 policy_bits(const struct policy_entry *entry)
@@ -141,11 +214,10 @@ static __always_inline void policy_note(struct __sk_buff *ctx, const struct poli
 	if (mind_armed(ctx)) {
 		struct mind_note note = MIND_NOTE(MIND_POLICY, query->match, verdict);
 		struct policy_key key = {
-			.prefixlen = POLICY_FULL_BITS,
 			.sec_label = query->remote_label,
-			.egress = query->dir == CT_EGRESS,
-			.protocol = query->proto,
 			.dport = query->dport,
+			.protocol = query->proto,
+			.egress_wild = query->dir == CT_EGRESS ? POLICY_EGRESS : 0,
 		};
 
 		mind_fill(&note, &key, sizeof(key), entry, sizeof(*entry));
@@ -161,14 +233,16 @@ VERIFIED_ONCE int policy_lookup(struct __sk_buff *ctx, struct policy_query *quer
 
 	if (!query)
 		return DROP_POLICY;
-	peer = policy_find(query, query->remote_label);
-	anybody = policy_find(query, IDENTITY_UNKNOWN);
+	peer = policy_search(query, query->remote_label, query->absent);
 	winner = peer;
-	/* A deny beats an allow; among equals the longer prefix, then the named peer. */
-	if (anybody && (!peer || (!(peer->flags & POLICY_F_DENY) &&
-				  (anybody->flags & POLICY_F_DENY ||
-				   policy_bits(anybody) > policy_bits(peer)))))
-		winner = anybody;
+	/* A deny beats an allow; among equals the more specific, then the named peer. */
+	if (!peer || !(peer->flags & POLICY_F_DENY)) {
+		anybody = policy_search(query, IDENTITY_UNKNOWN,
+					query->absent >> POLICY_ANYBODY_AT);
+		if (anybody && (!peer || anybody->flags & POLICY_F_DENY ||
+				policy_bits(anybody) > policy_bits(peer)))
+			winner = anybody;
+	}
 	if (!winner) {
 		query->match = POLICY_MATCH_NONE;
 		verdict = DROP_POLICY;
@@ -230,29 +304,32 @@ static __always_inline void policy_notify(struct __sk_buff *ctx, const struct po
 /* The question policy asks about a packet whose conntrack look-up missed or hit forwards: the
  * tuple has been turned round, its dport is the packet's. */
 static __always_inline struct policy_query policy_question(const struct ct_buffer4 *ct,
-							   enum ct_dir dir, __u32 remote_label)
+							   enum ct_dir dir, __u32 remote_label,
+							   __u64 absent)
 {
 	return (struct policy_query){
 		.remote_label = remote_label,
 		.dir = dir,
+		.absent = absent,
 		.proto = ct->flow.proto,
 		.dport = ct->flow.proto == IPPROTO_ICMP ? bpf_htons(ct->flow.icmp_type) : ct->flow.tuple.dport,
 	};
 }
 
 /* Is this packet's fate known without the policy map? Answers and errors of a flow pass because
- * the flow was allowed. */
-static __always_inline bool policy_is_settled(const struct ct_buffer4 *ct, const enum ct_dir dir)
+ * the flow was allowed. If not: what not to look for there, for policy_enforce. */
+static __always_inline bool policy_is_settled(const struct ct_buffer4 *ct, const enum ct_dir dir,
+					      __u64 *absent)
 {
+	const struct policy_absent *mine;
 	__u32 key = endpoint_id;
-	const __u32 *open;
 
 	if (ct->status == CT_REPLY || ct->status == CT_RELATED)
 		return true;
-	if (ct->status != CT_ESTABLISHED)
-		return false;
-	open = bpf_map_lookup_elem(&cilium_unselected, &key);
-	return open && *open & 1U << dir;
+	mine = bpf_map_lookup_elem(&cilium_policy_absent, &key);
+	if (mine)
+		*absent = dir == CT_EGRESS ? mine->egress : mine->ingress;
+	return ct->status == CT_ESTABLISHED && *absent & POLICY_UNSELECTED;
 }
 
 /*
@@ -260,14 +337,14 @@ static __always_inline bool policy_is_settled(const struct ct_buffer4 *ct, const
  * allowed; everything else is decided, and told of when new or refused.
  */
 VERIFIED_ONCE int policy_enforce(struct __sk_buff *ctx, const struct ct_buffer4 *ct,
-				 enum ct_dir dir, __u32 remote_label)
+				 enum ct_dir dir, __u32 remote_label, __u64 absent)
 {
 	struct policy_query query;
 	int verdict;
 
 	if (!ct)
 		return DROP_INVALID_TC_BUFFER;
-	query = policy_question(ct, dir, remote_label);
+	query = policy_question(ct, dir, remote_label, absent);
 	if (ct->status == CT_REPLY || ct->status == CT_RELATED)
 		return 0;
 	verdict = policy_decide(ctx, &query, ct);

@@ -13,6 +13,7 @@ from lab.agent.services import Frontend, Realiser, on_node
 from lab.agent.status import AgentStatus, Collected
 from lab.agent.store import State
 from lab.errors import InputError
+from lab.kernel.bpf import wait_for_readers
 from lab.kernel.netns import NetworkNamespace
 from lab.model import Namespace, Service, Topology
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, cluster, inventory
@@ -218,13 +219,14 @@ class Agent:
             for pod in self.facts.pods
             if before is None or self._policy(before, pod) is not self._policy(compiled, pod)
         ]
-        for pod in changed:
-            self.endpoints.allow(pod)
+        replaced = [self.endpoints.allow(pod) for pod in changed]
         # now that every map knows the new identities, packets may begin to carry them
         self._publish_identities(before, compiled)
         for pod in self.facts.pods:
             if before and self.identity(pod, before) != self.identity(pod):
                 self.endpoints.regenerate(pod, "its identity changed")
+        if any(replaced):
+            wait_for_readers()
         for pod in changed:
             self.endpoints.disallow(pod)
 

@@ -124,23 +124,30 @@ class Endpoints:
         BpfMap(fd).close()
         return pin
 
-    def allow(self, pod: PodFacts) -> None:
-        """Write the entries of a pod's policy that are not in its map yet."""
+    def allow(self, pod: PodFacts) -> bool:
+        """Write the entries of a pod's policy that are not in its map yet.
+
+        Returns:
+            Whether some take the place of others: those may go (`disallow`) only when programs
+            have left what they are in, see `policies.begin`.
+        """
         pin = self._pin(pod)
-        if pin and self.agent.compiled:
-            entries = self._entries(pod)
-            written = policies.add_entries(pin, entries)
-            policies.select(pod.node, pod.endpoint_id, entries)
-            if written:
-                self.log(pod.node, pod.endpoint_id, f"policy: {written} entries written")
+        if not pin or not self.agent.compiled:
+            return False
+        entries = self._entries(pod)
+        absents = policies.absent_pin(pod.node)
+        found = policies.begin(pin, absents, pod.endpoint_id, entries)
+        if found.written:
+            self.log(pod.node, pod.endpoint_id, f"policy: {found.written} entries written")
+        return bool(found.written and found.stale)
 
     def disallow(self, pod: PodFacts) -> None:
         """Delete the entries of a pod's map that its policy does not have."""
         pin = self._pin(pod)
         if pin and self.agent.compiled:
             entries = self._entries(pod)
-            removed = policies.remove_others(pin, entries)
-            policies.unselect(pod.node, pod.endpoint_id, entries)
+            absents = policies.absent_pin(pod.node)
+            removed = policies.finish(pin, absents, pod.endpoint_id, entries)
             if removed:
                 self.log(pod.node, pod.endpoint_id, f"policy: {removed} entries removed")
 
@@ -228,8 +235,9 @@ class Endpoints:
         if spec is not None:
             with BpfMap.create(POLICY, spec) as fresh:
                 fresh.pin(pin)
-            policies.add_entries(pin, wanted)
-            policies.unselect(pod.node, pod.endpoint_id, wanted)
+            absents = policies.absent_pin(pod.node)
+            policies.begin(pin, absents, pod.endpoint_id, wanted)
+            policies.finish(pin, absents, pod.endpoint_id, wanted)
 
     def attach(self, pod: PodFacts, identity: int) -> None:
         """Load and attach a new pod's programs.
@@ -250,7 +258,7 @@ class Endpoints:
         policies.delete(pod.node, "cilium_lxc", [EndpointKey(ip4=pod.address).pack()])
         recipe = programs.recipes(facts, facts.node(pod.node))[pod.lxc]
         programs.withdraw(recipe, pod.endpoint_id)
-        policies.unselect(pod.node, pod.endpoint_id, {})
+        policies.forget(policies.absent_pin(pod.node), pod.endpoint_id)
         # the device may have gone with its pod's namespace already
         with contextlib.suppress(KernelError):
             link.delete(self.agent.namespaces[pod.node], pod.lxc_index)

@@ -6,16 +6,17 @@ difference only, and counters of entries that stay go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from lab.kernel.bpfmap import BpfMap, get_pinned
-from lab.layouts.core import EndpointKey, IpcacheKey
+from lab.layouts.core import EndpointKey, IpcacheKey, PolicyAbsent
 from lab.plan.datapath import endpoint_info, who_is_behind
 from lab.plan.inventory import Inventory, PodFacts
 from lab.plan.steps import globals_dir
-from lab.policy.entries import UNSELECTED, EntryKey, pack_value, unpack_value, unselected
+from lab.policy.entries import ABSENT, EntryKey, absent, pack_value, unpack_value
 
 
 def policy_pin(node: str, endpoint_id: int) -> Path:
@@ -23,11 +24,95 @@ def policy_pin(node: str, endpoint_id: int) -> Path:
     return Path(globals_dir(node), f"cilium_policy_{endpoint_id:05d}")
 
 
-def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
-    """Write the entries that are missing or say something else; return how many.
+def absent_pin(node: str) -> Path:
+    """Return where a node's ``cilium_policy_absent`` is pinned, as the keeper sees it."""
+    return Path(globals_dir(node), ABSENT)
 
-    Where the map has no room for the old and the new together, what the old allowed goes first:
-    for a moment too little passes, never too much.
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What writing a policy's entries changed, and what is left to do.
+
+    Attributes:
+        written: entries that were not there or said something else.
+        stale: entries in the map that the policy does not have.
+    """
+
+    written: int
+    stale: int
+
+
+def begin(
+    policy: Path, absents: Path, endpoint_id: int, wanted: Mapping[EntryKey, bool]
+) -> Difference:
+    """Add what an endpoint's policy has to what its map says; `finish` takes away the rest.
+
+    In between the old and the new apply together, see `add_entries`. Where the one takes the
+    place of the other (``written`` and ``stale``), let programs leave what they are in before
+    `finish` (`lab.kernel.bpf.wait_for_readers`): one that has looked for the new too early must
+    still find the old.
+
+    Args:
+        policy: pin of the policy map.
+        absents: pin of the node's ``cilium_policy_absent``.
+        endpoint_id: whose policy.
+        wanted: key -> deny flag.
+
+    Raises:
+        KernelError: the map is not there or full.
+    """
+    following = absent(wanted)
+    # a program that does not look for a class of entries finds none of it, were it a deny
+    _write_absent(
+        absents,
+        endpoint_id,
+        lambda old: PolicyAbsent(
+            egress=old.egress & following.egress, ingress=old.ingress & following.ingress
+        ),
+    )
+    return add_entries(policy, wanted)
+
+
+def finish(
+    policy: Path, absents: Path, endpoint_id: int, wanted: Mapping[EntryKey, bool]
+) -> int:
+    """Delete what a policy does not have, then spare packets the look-ups for it.
+
+    Returns:
+        Entries deleted.
+    """
+    removed = remove_others(policy, wanted)
+    _write_absent(absents, endpoint_id, lambda _: absent(wanted))
+    return removed
+
+
+def forget(pin: Path, endpoint_id: int) -> None:
+    """Spare the next endpoint of this number nothing until its map is filled."""
+    _write_absent(pin, endpoint_id, lambda _: PolicyAbsent())
+
+
+def _write_absent(
+    pin: Path, endpoint_id: int, following: Callable[[PolicyAbsent], PolicyAbsent]
+) -> None:
+    fd = get_pinned(pin)
+    if fd is None:
+        return
+    key = endpoint_id.to_bytes(4, "little")
+    with BpfMap(fd) as table:
+        before = table.lookup(key) or PolicyAbsent().pack()
+        after = following(PolicyAbsent.unpack(before)).pack()
+        if after != before:
+            table.update(key, after)
+
+
+def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> Difference:
+    """Write the entries that are missing or say something else.
+
+    Between this and `remove_others` the old and the new apply together. What both allow passes all
+    the time, and what both forbid never does: denies come before allows, and old allows that would
+    hide a new deny of the same identity go in between. Where the map has no room for the old and
+    the new together, what the old allowed goes first: for a moment too little passes, never too
+    much.
 
     Args:
         pin: of the policy map.
@@ -39,52 +124,35 @@ def add_entries(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
     with BpfMap.from_pin(pin) as policy:
         have = {key: unpack_value(value)[0] for key, value in policy.items()}
         keep = {key.pack() for key in wanted}
-        # no room for old and new side by side: allowing entries go first, denying ones stay
+        stale = have.keys() - keep
         if len(keep | have.keys()) > policy.spec.max_entries:
-            for key in [key for key, deny in have.items() if not deny and key not in keep]:
-                policy.delete(key)
-        missing = [
-            (key.pack(), pack_value(deny, key))
-            for key, deny in wanted.items()
-            if have.get(key.pack()) is not deny
-        ]
-        policy.update_many(missing)
-        return len(missing)
+            stale -= {key for key in stale if not have[key] and policy.delete(key)}
+        written = 0
+        for deny in (True, False):
+            missing = [
+                (raw, pack_value(deny, key))
+                for key, wants in wanted.items()
+                if wants is deny and have.get(raw := key.pack()) is not deny
+            ]
+            policy.update_many(missing)
+            written += len(missing)
+            if deny and missing:
+                denied = {key for key, wants in wanted.items() if wants}
+                hiding = (key for key in stale if not have[key] and _is_below(key, denied))
+                stale -= {key for key in hiding if policy.delete(key)}
+        return Difference(written, len(stale))
+
+
+def _is_below(raw: bytes, denied: Set[EntryKey]) -> bool:
+    return any(wider in denied for wider in EntryKey.unpack(raw).parents())
 
 
 def remove_others(pin: Path, wanted: Mapping[EntryKey, bool]) -> int:
-    """Delete the entries that are not wanted; return how many."""
+    """Delete the entries that are not wanted, allows before denies; return how many."""
     keep = {key.pack() for key in wanted}
     with BpfMap.from_pin(pin) as policy:
-        return sum(policy.delete(key) for key in list(policy.keys()) if key not in keep)
-
-
-def select(node: str, endpoint_id: int, wanted: Mapping[EntryKey, bool]) -> None:
-    """Let every packet of the directions ask the policy map that a policy selects.
-
-    Between writing a policy's entries and removing those that it does not have.
-    """
-    _write_unselected(node, endpoint_id, unselected(wanted), also=False)
-
-
-def unselect(node: str, endpoint_id: int, wanted: Mapping[EntryKey, bool]) -> None:
-    """Spare packets of allowed flows the policy map where no policy selects the endpoint.
-
-    After the map says what is wanted and nothing else.
-    """
-    _write_unselected(node, endpoint_id, unselected(wanted), also=True)
-
-
-def _write_unselected(node: str, endpoint_id: int, bits: int, *, also: bool) -> None:
-    fd = get_pinned(Path(globals_dir(node), UNSELECTED))
-    if fd is None:
-        return
-    key = endpoint_id.to_bytes(4, "little")
-    with BpfMap(fd) as table:
-        before = table.lookup(key) or bytes(4)
-        after = (bits if also else bits & before[0]).to_bytes(4, "little")
-        if after != before:
-            table.update(key, after)
+        stale = [(unpack_value(value)[0], key) for key, value in policy.items() if key not in keep]
+        return sum(policy.delete(key) for _, key in sorted(stale))
 
 
 def ipcache_rows(

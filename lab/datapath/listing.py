@@ -231,7 +231,7 @@ def policy(entries: Iterable[tuple[core.PolicyKey, core.PolicyEntry]], labels: L
             "disabled" if not entry.auth_type else str(entry.auth_type),
             str(entry.bytes),
             str(entry.packets),
-            str(key.prefixlen),
+            str(key.compared_bits),
         )
         for key, entry in kept
     )
@@ -251,13 +251,11 @@ def policy(entries: Iterable[tuple[core.PolicyKey, core.PolicyEntry]], labels: L
 
 def port_range(key: core.PolicyKey) -> str:
     """Return the ports a policy key stands for: ``ANY``, ``80/TCP`` or ``1024-2047/TCP``."""
-    bits = key.prefixlen - 48
-    if bits < 0:
+    if not key.protocol:
         return "ANY"
-    # a protocol, and no bit of the port
-    if bits == 0:
+    if key.wild_bits == 16:
         return f"ANY/{protocol(key.protocol)}"
-    last = key.dport | (0xFFFF >> bits)
+    last = key.dport + (1 << key.wild_bits) - 1
     ports = str(key.dport) if last == key.dport else f"{key.dport}-{last}"
     return f"{ports}/{protocol(key.protocol)}"
 

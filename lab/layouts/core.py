@@ -21,6 +21,9 @@ STATIC_PREFIX = 32
 ENDPOINT_F_HOST = 1
 """Flag of a ``cilium_lxc`` entry: an address of the node itself."""
 
+POLICY_EGRESS, POLICY_WILD_SHIFT, POLICY_PORT_ZERO = 1, 1, 0x20
+"""Bits of ``PolicyKey.egress_wild``, under their names in ``bpf/lib/policy.h``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index(Record):
@@ -190,19 +193,40 @@ class MetricsValue(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyKey(Record):
-    """Key of ``cilium_policy_NNNNN``: a prefix over identity, direction, protocol and port."""
+    """Key of ``cilium_policy_NNNNN``: identity, port or block of ports, protocol, direction.
+
+    ``egress_wild``: bit 0 egress; 1..4 how many low bits of the port may be anything, for a block
+    of ports; 5 port 0 itself, for a ``dport`` of 0 means all ports, as ``protocol`` 0 all protocols.
+    """
 
     C_NAME: ClassVar[str] = "policy_key"
-    prefixlen: int = u32()
     sec_label: int = u32()
-    egress: int = u8()
-    protocol: int = u8()
     dport: int = be16()
+    protocol: int = u8()
+    egress_wild: int = u8()
+
+    @property
+    def egress(self) -> bool:
+        """Whether the entry is about what the endpoint sends."""
+        return bool(self.egress_wild & POLICY_EGRESS)
+
+    @property
+    def wild_bits(self) -> int:
+        """How many low bits of the port may be anything, 0 to 16."""
+        wild = self.egress_wild >> POLICY_WILD_SHIFT & 15
+        if wild or self.dport or self.egress_wild & POLICY_PORT_ZERO:
+            return wild
+        return 16
+
+    @property
+    def compared_bits(self) -> int:
+        """How many bits of protocol and port are compared: 0, 8, or up to 24."""
+        return 24 - self.wild_bits if self.protocol else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyEntry(Record):
-    """Value of ``cilium_policy_NNNNN``; ``flags``: bit 0 deny, 3..7 prefix length beyond 40."""
+    """Value of ``cilium_policy_NNNNN``; ``flags``: bit 0 deny, 3..7 bits that the key compares."""
 
     C_NAME: ClassVar[str] = "policy_entry"
     proxy_port: int = be16()
@@ -216,6 +240,19 @@ class PolicyEntry(Record):
     def deny(self) -> bool:
         """Whether the entry forbids what it matches."""
         return bool(self.flags & 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyAbsent(Record):
+    """Value of ``cilium_policy_absent``: what an endpoint's policy map has nothing of.
+
+    Bits of each direction: 0..17 classes of entries (see `lab.policy.entries`) with a peer's
+    identity, 32..49 the same with identity 0, 63 no policy selects the endpoint.
+    """
+
+    C_NAME: ClassVar[str] = "policy_absent"
+    egress: int = u64()
+    ingress: int = u64()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ MAPS = (
     MapLayout("cilium_tunnel_map", core.TunnelKey, core.TunnelValue),
     MapLayout("cilium_metrics", core.MetricsKey, core.MetricsValue, percpu=True),
     MapLayout("cilium_policy", core.PolicyKey, core.PolicyEntry),
-    MapLayout("cilium_unselected", core.Index, core.Index),
+    MapLayout("cilium_policy_absent", core.Index, core.PolicyAbsent),
     # program arrays take a descriptor and give back a program's id; cilium_events takes descriptors
     # only
     MapLayout("cilium_calls", core.Index, core.Index),

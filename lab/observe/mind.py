@@ -188,7 +188,7 @@ def _tuple(key: bytes) -> str:
 
 
 def _policy(note: MindRecord) -> LookUp:
-    _, label, egress, protocol, port = struct.unpack_from("!I4sBBH", note.key)
+    label, port, protocol, egress = struct.unpack_from("!4sHBB", note.key)
     side = "egress" if egress & 1 else "ingress"
     # in the processor's own order, unlike the port beside it
     identity = int.from_bytes(label, "little") or "any"

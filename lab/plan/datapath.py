@@ -41,7 +41,7 @@ from lab.plan.inventory import (
     PodFacts,
 )
 from lab.plan.steps import AttachTc, AttachXdp, LoadObject, MakeMaps, Publish, Step, UpdateMap
-from lab.policy.entries import UNSELECTED, EntryKey, pack_value, unselected
+from lab.policy.entries import ABSENT, EntryKey, absent, pack_value
 
 XDP_SUFFIX = "_xdp"
 """Distinguishes the XDP object of a device from its tc object."""
@@ -89,9 +89,9 @@ def default_policy(node: NodeFacts, pod: PodFacts) -> Iterator[Step]:
         yield UpdateMap(
             where=node.name, map=name, key=key.pack().hex(), value=value.hex(), note=note
         )
-    both = Index(index=unselected({EntryKey(0, egress): False for egress in (False, True)}))
+    both = absent({EntryKey(0, egress): False for egress in (False, True)})
     note = f"no policy selects {pod.name}: only the first packet of a flow asks"
-    yield _update(node, UNSELECTED, Index(index=pod.endpoint_id), both, note)
+    yield _update(node, ABSENT, Index(index=pod.endpoint_id), both, note)
 
 
 def node_entries(facts: Inventory, node: NodeFacts) -> Iterator[Step]:

@@ -198,7 +198,7 @@ class _Draft:
     deny: dict[EntryKey, list[str]] = field(default_factory=dict)
 
     def finish(self, isolated: Mapping[Direction, tuple[str, ...]]) -> EndpointPolicy:
-        # the trie returns the longest prefix only: an allow below a deny would hide the deny
+        # the most specific entry answers: an allow below a deny would hide the deny
         kept = dict(self.allow)
         if self.deny:
             kept = {
@@ -436,7 +436,7 @@ class _Run:
             return
         for span in rule.spans:
             for peer, first, last in self._resolved(span, peers, egress, ports):
-                # the map is a trie over bits: a range of ports is as many entries as aligned blocks
+                # the map knows aligned blocks of ports: a range is as many entries as it has of them
                 for port, bits in port_prefixes(first, last):
                     yield EntryKey(peer, egress, span.protocol, port, bits)
 

@@ -1,8 +1,10 @@
-"""Entries of an endpoint's policy map: layout, ports as prefixes, and the look-up done on them.
+"""Entries of an endpoint's policy map: layout, ports as blocks, and the look-up done on them.
 
-The map ``cilium_policy_NNNNN`` is an LPM trie whose key holds identity and direction in full,
-then protocol and destination port as a prefix, so that a range of ports costs at most 30 entries.
-Source: Cilium ``bpf/lib/policy.h`` (``policy_key``, ``policy_entry``).
+The map ``cilium_policy_NNNNN`` is a hash. Its key holds identity, direction, protocol and either
+one port or a block of 2, 4, 8 ... ports that begins at a multiple of its size, so that a range of
+ports costs at most 30 entries. A look-up asks for one key of each class of entries that the map
+has, the most specific first; ``cilium_policy_absent`` says which classes it has none of.
+Source: Cilium ``bpf/lib/policy.h`` (``policy_key``, ``policy_entry``), but for the blocks.
 """
 
 from __future__ import annotations
@@ -12,17 +14,28 @@ from dataclasses import dataclass
 from functools import cache
 
 from lab.errors import InputError
-from lab.layouts.core import PolicyEntry, PolicyKey
+from lab.layouts.core import (
+    POLICY_EGRESS,
+    POLICY_PORT_ZERO,
+    POLICY_WILD_SHIFT,
+    PolicyAbsent,
+    PolicyEntry,
+    PolicyKey,
+)
 from lab.policy.objects import Direction
 
 MAP_CAPACITY = 16384
 """Entries per endpoint; a policy that needs more is refused before anything is written."""
 
-STATIC_BITS = 40
-"""Identity (32) and direction byte (8): the part of a key that is always compared in full."""
+ABSENT = "cilium_policy_absent"
+"""Map that says for each endpoint id what its policy map has nothing of."""
 
-UNSELECTED = "cilium_unselected"
-"""Map that says for each endpoint id in which directions no policy selects it."""
+CLASS_ALL = 17
+"""Class of the entries for all protocols; of others it is the number of low bits of the port that
+may be anything: 0 one port, 1 to 15 a block of ports, 16 all ports of a protocol."""
+
+_ANYBODY_AT, _UNSELECTED = 32, 1 << 63
+_NO_CLASS = ((1 << CLASS_ALL + 1) - 1) * (1 | 1 << _ANYBODY_AT)
 
 POLICY_DENIED = 133
 POLICY_DENIED_BY_DENYLIST = 181
@@ -51,24 +64,33 @@ class EntryKey:
     port_bits: int = 0
 
     @property
-    def prefix_length(self) -> int:
-        """Length of the LPM prefix in bits: 40, 48, or up to 64."""
-        return STATIC_BITS + (8 + self.port_bits if self.protocol else 0)
+    def compared_bits(self) -> int:
+        """How many bits of protocol and port are compared: 0, 8, or up to 24."""
+        return 8 + self.port_bits if self.protocol else 0
+
+    @property
+    def class_number(self) -> int:
+        """Which class of entries this is one of, see `CLASS_ALL`."""
+        return 16 - self.port_bits if self.protocol else CLASS_ALL
 
     def pack(self) -> bytes:
-        """Return the 12 bytes of ``struct policy_key``."""
-        port = self.port.to_bytes(2, "big")
-        return _KEY.pack(self.prefix_length, self.identity, self.egress, self.protocol, port)
+        """Return the 8 bytes of ``struct policy_key``."""
+        wild = POLICY_EGRESS if self.egress else 0
+        if self.port_bits == 16:
+            wild |= 0 if self.port else POLICY_PORT_ZERO
+        elif self.port_bits:
+            wild |= 16 - self.port_bits << POLICY_WILD_SHIFT
+        return _KEY.pack(self.identity, self.port.to_bytes(2, "big"), self.protocol, wild)
 
     @classmethod
     def unpack(cls, raw: bytes) -> EntryKey:
-        """Read the 12 bytes of ``struct policy_key``."""
-        prefix, identity, egress, protocol, port = _KEY.unpack(raw)
-        bits = max(prefix - STATIC_BITS - 8, 0)
-        return cls(identity, bool(egress & 1), protocol, int.from_bytes(port, "big"), bits)
+        """Read the 8 bytes of ``struct policy_key``."""
+        key = PolicyKey.unpack(raw)
+        bits = 16 - key.wild_bits if key.protocol else 0
+        return cls(key.sec_label, key.egress, key.protocol, key.dport, bits)
 
     def parents(self) -> list[EntryKey]:
-        """Return the shorter prefixes that contain this one, the key itself first."""
+        """Return the wider entries that contain this one, the key itself first."""
         found = [self]
         for bits in range(self.port_bits - 1, -1, -1):
             port = self.port & (0xFFFF << 16 - bits) & 0xFFFF
@@ -90,20 +112,22 @@ class EntryKey:
         return f"{direction} {self.identity}{ports or ' ANY'}"
 
 
-def unselected(entries: Mapping[EntryKey, bool]) -> int:
-    """Return the directions in which these entries allow everything and say nothing else.
+def absent(entries: Mapping[EntryKey, bool]) -> PolicyAbsent:
+    """Return what there is nothing of among these entries.
 
     Args:
-        entries: key -> deny flag.
-
-    Returns:
-        The bits of ``cilium_unselected``: 1 what the endpoint sends, 2 what it receives.
+        entries: key -> deny flag. Those of a direction that allow everything and say nothing else
+            are what is written where no policy selects the endpoint.
     """
-    found = 0
-    for egress, bit in ((True, 1), (False, 2)):
-        mine = [(key, deny) for key, deny in entries.items() if key.egress is egress]
-        found |= bit if mine == [(EntryKey(0, egress), False)] else 0
-    return found
+    left = {False: _NO_CLASS, True: _NO_CLASS}
+    only = {False: 0, True: 0}
+    for key in entries:
+        left[key.egress] &= ~(1 << key.class_number + (0 if key.identity else _ANYBODY_AT))
+        only[key.egress] += 1
+    for egress, count in only.items():
+        if count == 1 and entries.get(EntryKey(0, egress)) is False:
+            left[egress] |= _UNSELECTED
+    return PolicyAbsent(egress=left[True], ingress=left[False])
 
 
 def pack_value(deny: bool, key: EntryKey) -> bytes:
@@ -111,9 +135,9 @@ def pack_value(deny: bool, key: EntryKey) -> bytes:
 
     Args:
         deny: whether a match drops the packet with reason 181.
-        key: its length beyond the static part is kept in the value, as Cilium does.
+        key: how much of protocol and port it compares is kept in the value, as Cilium does.
     """
-    return _value(int(deny) | (key.prefix_length - STATIC_BITS) << 3)
+    return _value(int(deny) | key.compared_bits << 3)
 
 
 @cache
@@ -128,7 +152,7 @@ def unpack_value(raw: bytes) -> tuple[bool, int, int]:
 
 
 def port_prefixes(first: int, last: int) -> list[tuple[int, int]]:
-    """Split a range of ports into prefixes ``(port, bits)``, the fewest that cover exactly it.
+    """Split a range of ports into blocks ``(port, bits)``, the fewest that cover exactly it.
 
     Raises:
         InputError: the range is empty or outside 0 to 65535.
@@ -187,8 +211,8 @@ def look_up(
                 continue
             if deny:
                 return Match(key, POLICY_DENIED_BY_DENYLIST)
-            if found is None or key.prefix_length > found.prefix_length:
+            if found is None or key.compared_bits > found.compared_bits:
                 found = key
-            # the trie returns the longest match only: shorter prefixes of this label are never seen
+            # the most specific entry answers: wider ones of this label are never asked for
             break
     return Match(found, 0 if found else POLICY_DENIED)

@@ -152,7 +152,7 @@ def add_policy(scene: Scene, start: int, stop: int) -> None:
     entries = scene.map("cilium_policy").map
     value = PolicyEntry().pack()
     for number in range(start, stop - 1):
-        key = PolicyKey(prefixlen=40, sec_label=1000 + number, egress=1)
+        key = PolicyKey(sec_label=1000 + number, egress_wild=1)
         entries.update(key.pack(), value)
 
 

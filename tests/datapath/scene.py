@@ -17,6 +17,7 @@ from lab.layouts.core import (
     Flag,
     Index,
     IpcacheKey,
+    PolicyAbsent,
     PolicyEntry,
     PolicyKey,
     RemoteEndpointInfo,
@@ -147,15 +148,14 @@ class Scene(Datapath):
 
     def allow(self, identity, *, egress, instance="", protocol=0, port=0, deny=False):
         bits = 0 if not protocol else 8 if not port else 24
-        key = PolicyKey(
-            prefixlen=40 + bits, sec_label=identity, egress=egress, protocol=protocol, dport=port
-        )
+        key = PolicyKey(sec_label=identity, egress_wild=egress, protocol=protocol, dport=port)
         policy = self.map("cilium_policy", instance)
         policy.update(key, PolicyEntry(flags=int(deny) | bits << 3))
 
-    def unselect(self, number, bits):
-        """Say in which directions no policy selects an endpoint: 1 egress, 2 ingress."""
-        self.map("cilium_unselected").update(Index(index=number), Index(index=bits))
+    def lacks(self, number, *, egress=0, ingress=0):
+        """Say what an endpoint's policy has nothing of, in bits of ``cilium_policy_absent``."""
+        value = PolicyAbsent(egress=egress, ingress=ingress)
+        self.map("cilium_policy_absent").update(Index(index=number), value)
 
     def service(self, address, port, backends, number, *, protocol=6, **options):
         """Write a service: row 0, a row per backend, reverse NAT; ``backends``: (address, port)."""

@@ -149,8 +149,8 @@ CASES = {
     "cilium_policy": Case(
         lambda scene: scene.allow(258, egress=True), leave(tcp(CLIENT, REMOTE)), config=POLICY
     ),
-    "cilium_unselected": Case(
-        lambda scene: scene.unselect(266, 3),
+    "cilium_policy_absent": Case(
+        lambda scene: scene.lacks(266, egress=1 << 63),
         leave(tcp(CLIENT, REMOTE, flags="A")),
         ready=lambda scene: (
             scene.allow(258, egress=True),

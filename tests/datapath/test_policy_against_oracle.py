@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.k8s.write import policies_yaml, to_yaml
+from lab.layouts.core import PolicyAbsent
 from lab.policy.compiler import Compiler
 from lab.policy.entries import EntryKey, pack_value
 from lab.policy.objects import Direction, Semantics
@@ -83,6 +84,7 @@ PROBES = [
 def truth(program, raw_key, raw_value):
     """Reasons for every probe with the two entries, the first one given in bytes."""
     program.play({DENY: True})
+    program.tell_absent(PolicyAbsent())
     program.policy.update(raw_key, raw_value)
     return [
         program.send(Direction.INGRESS, "10.0.1.11", identity, packet)
@@ -90,11 +92,7 @@ def truth(program, raw_key, raw_value):
     ]
 
 
-# the trie compares identity, direction, protocol and the port's first 12 bits; the rest is padding
-COMPARED = [*range(32, 64), 64, *range(72, 80), *range(80, 88), *range(92, 96)]
-
-
-@pytest.mark.parametrize("bit", COMPARED)
+@pytest.mark.parametrize("bit", range(64))
 def test_one_flipped_bit_of_a_key_changes_a_verdict(program, bit):
     key, value = ALLOW.pack(), pack_value(False, ALLOW)
     good = truth(program, key, value)
@@ -109,8 +107,8 @@ def test_the_flipped_deny_bit_changes_a_verdict(program):
     assert truth(program, key, pack_value(True, ALLOW)) != good
 
 
-def test_one_bit_off_the_prefix_length_changes_a_verdict(program):
+def test_half_as_large_a_block_of_ports_changes_a_verdict(program):
     value = pack_value(False, ALLOW)
     good = truth(program, ALLOW.pack(), value)
-    longer = EntryKey(256, False, 6, 80, 13)
-    assert truth(program, longer.pack(), value) != good
+    smaller = EntryKey(256, False, 6, 80, 13)
+    assert truth(program, smaller.pack(), value) != good

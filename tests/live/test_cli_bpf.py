@@ -150,14 +150,14 @@ def test_metrics_are_summed_over_the_cpus(lab):
 def test_policy_of_a_pod_by_name_and_by_endpoint_id(lab):
     number = lab.pod("client").facts.endpoint_id
     expected = {
-        (e["key"]["prefixlen"], e["key"]["sec_label"], e["key"]["egress"])
+        (e["key"]["sec_label"], e["key"]["dport"], e["key"]["protocol"], e["key"]["egress_wild"])
         for e in dumped(lab, "alpha", f"cilium_policy_{number:05d}")
     }
     by_name, by_id = (
         listed(lab, "policy", "get", "client"),
         listed(lab, "policy", "get", str(number)),
     )
-    fields = ("prefixlen", "sec_label", "egress")
+    fields = ("sec_label", "dport", "protocol", "egress_wild")
     assert {tuple(r["key"][f] for f in fields) for r in by_name} == expected
     assert [r["key"] for r in by_name] == [r["key"] for r in by_id]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.agent.policies import add_entries, remove_others
+from lab.agent.policies import Difference, add_entries, remove_others
 from lab.errors import KernelError
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
 from lab.policy.entries import EntryKey, pack_value, unpack_value
@@ -19,7 +19,7 @@ def pin():
     """A pinned policy map with room for eight entries."""
     with (
         detached_bpffs() as folder,
-        BpfMap.create("policy", MapSpec(MapType.LPM_TRIE, 12, 24, ROOM, NO_PREALLOC)) as policy,
+        BpfMap.create("policy", MapSpec(MapType.HASH, 8, 24, ROOM, NO_PREALLOC)) as policy,
     ):
         policy.pin(folder / "policy")
         yield folder / "policy"
@@ -40,14 +40,14 @@ def test_only_the_difference_is_written_and_counters_go_on(pin):
         counted = bytearray(pack_value(False, EntryKey(1, egress=False)))
         counted[8] = 42
         policy.update(EntryKey(1, egress=False).pack(), bytes(counted))
-        assert add_entries(pin, rules(1, 2, 3)) == 1
+        assert add_entries(pin, rules(1, 2, 3)) == Difference(written=1, stale=0)
         assert policy.lookup(EntryKey(1, egress=False).pack()) == counted
 
 
 def test_a_policy_takes_the_place_of_another_that_fills_the_map(pin):
     add_entries(pin, rules(*range(ROOM)))
     following = rules(*range(100, 100 + ROOM))
-    assert add_entries(pin, following) == ROOM
+    assert add_entries(pin, following) == Difference(written=ROOM, stale=0)
     assert remove_others(pin, following) == 0
     assert present(pin) == following
 

@@ -104,20 +104,22 @@ def test_the_nodes_own_addresses_are_localhost():
 
 
 PORTS = {
-    "everything": (core.PolicyKey(prefixlen=40), "ANY"),
-    "one protocol": (core.PolicyKey(prefixlen=48, protocol=17), "ANY/UDP"),
-    "one port": (core.PolicyKey(prefixlen=64, protocol=6, dport=80), "80/TCP"),
-    "a range of ports": (core.PolicyKey(prefixlen=54, protocol=6, dport=1024), "1024-2047/TCP"),
+    "everything": (core.PolicyKey(), "ANY", 0),
+    "one protocol": (core.PolicyKey(protocol=17), "ANY/UDP", 8),
+    "one port": (core.PolicyKey(protocol=6, dport=80), "80/TCP", 24),
+    "port 0": (core.PolicyKey(protocol=6, egress_wild=0x20), "0/TCP", 24),
+    "ports": (core.PolicyKey(protocol=6, dport=1024, egress_wild=10 << 1), "1024-2047/TCP", 14),
+    "the lower half": (core.PolicyKey(protocol=6, egress_wild=15 << 1 | 1), "0-32767/TCP", 9),
 }
 
 
-@pytest.mark.parametrize(("key", "text"), PORTS.values(), ids=PORTS.keys())
-def test_a_policy_key_stands_for_ports(key, text):
-    assert listing.port_range(key) == text
+@pytest.mark.parametrize(("key", "text", "bits"), PORTS.values(), ids=PORTS.keys())
+def test_a_policy_key_stands_for_ports(key, text, bits):
+    assert (listing.port_range(key), key.compared_bits) == (text, bits)
 
 
 def test_policy_rows_say_what_whom_and_where():
-    key = core.PolicyKey(prefixlen=64, sec_label=256, egress=0, protocol=6, dport=80)
+    key = core.PolicyKey(sec_label=256, protocol=6, dport=80)
     ((*row,),) = listing.policy([(key, core.PolicyEntry(flags=1))], lambda n: f"id{n}").rows
     assert row[:4] == ["Deny", "Ingress", "id256", "80/TCP"]
 
