@@ -184,6 +184,10 @@ CHANGES = {
         everything(PEER, deny=True) | block(0, 80, 1),
         everything(0, deny=True) | block(PEER, 80, 1),
     ),
+    "a denied block goes, its surroundings are exchanged for others": (
+        block(PEER, 64, 64) | block(PEER, 80, 16, deny=True),
+        block(PEER, 1024, 64),
+    ),
     "the same entry allows, then denies": (protocol(0), protocol(0, deny=True)),
 }
 
