@@ -73,9 +73,7 @@ def begin(
     return add_entries(policy, wanted)
 
 
-def finish(
-    policy: Path, absents: Path, endpoint_id: int, wanted: Mapping[EntryKey, bool]
-) -> int:
+def finish(policy: Path, absents: Path, endpoint_id: int, wanted: Mapping[EntryKey, bool]) -> int:
     """Delete what a policy does not have, then spare packets the look-ups for it.
 
     Returns:

@@ -196,7 +196,7 @@ class PolicyKey(Record):
     """Key of ``cilium_policy_NNNNN``: identity, port or block of ports, protocol, direction.
 
     ``egress_wild``: bit 0 egress; 1..4 how many low bits of the port may be anything, for a block
-    of ports; 5 port 0 itself, for a ``dport`` of 0 means all ports, as ``protocol`` 0 all protocols.
+    of ports; 5 port 0 itself: a ``dport`` of 0 means all ports, as ``protocol`` 0 all protocols.
     """
 
     C_NAME: ClassVar[str] = "policy_key"

@@ -436,7 +436,7 @@ class _Run:
             return
         for span in rule.spans:
             for peer, first, last in self._resolved(span, peers, egress, ports):
-                # the map knows aligned blocks of ports: a range is as many entries as it has of them
+                # a range of ports is as many entries as it has blocks
                 for port, bits in port_prefixes(first, last):
                     yield EntryKey(peer, egress, span.protocol, port, bits)
 

@@ -72,9 +72,10 @@ def programs() -> list[Program]:
     """Return what the programs cost that a packet passes at one hook, policy on."""
     found = []
     with Scene(enable_policy=True) as scene:
-        for instance in ("bpf_lxc", "neighbour"):
+        for instance, number in (("bpf_lxc", 266), ("neighbour", 267)):
             for egress in (False, True):
                 scene.allow(0, egress=egress, instance=instance)
+            scene.selected(number, instance)
         request = tcp(CLIENT, NEIGHBOUR, flags="A", ttl=255)
         answer = tcp(CLIENT, NEIGHBOUR, sport=80, dport=41000, flags="A", ttl=255)
         scene.deliver(tcp(NEIGHBOUR, CLIENT, sport=41000, dport=80, flags="A"), sender=257)
@@ -126,6 +127,7 @@ def tables(progress: Progress | None = None) -> Iterator[Table]:
             grow(scene, 0, sizes[0])
             stock = Stock(scene.map(table).map)
             grow(scene, sizes[0], sizes[-1])
+            scene.selected(266)
             stock.learn()
             ports = itertools.count(40_000)
 

@@ -34,6 +34,7 @@ from lab.layouts.flows import (
     Service,
     ServiceKey,
 )
+from lab.policy.entries import EntryKey, absent, unpack_value
 
 CLIENT, NEIGHBOUR, REMOTE, WORLD = "10.0.1.10", "10.0.1.11", "10.0.2.10", "203.0.113.10"
 NODE, ROUTER, OTHER_NODE, OTHER_ROUTER = "172.30.0.1", "10.0.1.1", "172.30.0.2", "10.0.2.1"
@@ -41,6 +42,7 @@ UNREADY, ROUTED_ELSEWHERE = "10.0.1.12", "10.0.3.10"
 CLIENT_MAC, CLIENT_LXC = "02:00:0a:00:01:0a", "06:00:0a:00:01:0a"
 NEIGHBOUR_MAC, NEIGHBOUR_LXC = "02:00:0a:00:01:0b", "06:00:0a:00:01:0b"
 VIP = "10.96.0.1"
+OPEN = 1 << 63
 FROM_REMOTE = Tunnel(vni=258)
 
 IDENTITIES = {
@@ -151,6 +153,12 @@ class Scene(Datapath):
         key = PolicyKey(sec_label=identity, egress_wild=egress, protocol=protocol, dport=port)
         policy = self.map("cilium_policy", instance)
         policy.update(key, PolicyEntry(flags=int(deny) | bits << 3))
+
+    def selected(self, number, instance=""):
+        """Have an endpoint look in its policy map for what is there alone, as the agent does."""
+        entries = self.map("cilium_policy", instance).map.items()
+        found = absent({EntryKey.unpack(key): unpack_value(value)[0] for key, value in entries})
+        self.lacks(number, egress=found.egress & ~OPEN, ingress=found.ingress & ~OPEN)
 
     def lacks(self, number, *, egress=0, ingress=0):
         """Say what an endpoint's policy has nothing of, in bits of ``cilium_policy_absent``."""

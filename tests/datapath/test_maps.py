@@ -29,6 +29,7 @@ from tests.datapath.scene import (
     CLIENT,
     NEIGHBOUR,
     NODE,
+    OPEN,
     REMOTE,
     ROUTED_ELSEWHERE,
     VIP,
@@ -150,7 +151,7 @@ CASES = {
         lambda scene: scene.allow(258, egress=True), leave(tcp(CLIENT, REMOTE)), config=POLICY
     ),
     "cilium_policy_absent": Case(
-        lambda scene: scene.lacks(266, egress=1 << 63),
+        lambda scene: scene.lacks(266, egress=OPEN),
         leave(tcp(CLIENT, REMOTE, flags="A")),
         ready=lambda scene: (
             scene.allow(258, egress=True),
