@@ -18,9 +18,13 @@ ENDS = ("client", "server")
 MEGABYTE = 1 << 20
 
 
-def allow(port):
+ECHO = (Port("TCP", 8080), Port("TCP", 8000, 8100), Port("TCP"))
+"""Ways to allow the echo port: by itself, in blocks of several sizes, with all others."""
+
+
+def allow(port, echo=ECHO[0]):
     """Let only the client in, on the echo port and one that changes."""
-    ports = (Port("TCP", 8080), Port("TCP", port))
+    ports = (echo, Port("TCP", port))
     rule = NetworkRule((Peer(Selector.of(app="client")),), ports)
     return NetworkPolicy(name="guard", pod_selector=Selector.of(app="server"), ingress=(rule,))
 
@@ -114,7 +118,7 @@ def regenerate_node(lab, turn):
 
 
 def change_policy(lab, turn):
-    lab.apply(allow(9000 + turn))
+    lab.apply(allow(9000 + turn, ECHO[turn % 3]))
 
 
 def change_service(lab, turn):
