@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import errno
 import fcntl
 import mmap
 import platform
@@ -31,6 +32,7 @@ ConfigValue = int | bytes | IPv4Address | IPv6Address
 _LOG_BYTES = 16 << 20  # reserved address space; pages are touched only when a program is refused
 _LOG_TAIL = 15
 _ATTACH_NETFILTER = 45
+# numbers of the system call: x86_64 has its own, newer machines share one table
 _MEMBARRIER = {"x86_64": 324, "generic": 283}
 _MEMBARRIER_GLOBAL = 1
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
@@ -107,7 +109,7 @@ class Program(Owned):
         """
         fd = get_pinned(path)
         if fd is None:
-            raise libbpf.failure(-2, f"opening the program {path}")
+            raise libbpf.failure(-errno.ENOENT, f"opening the program {path}")
         return cls(fd, name=Path(path).name)
 
     @classmethod

@@ -26,6 +26,8 @@ HANDLE = 1
 _FRONT_HANDLE = 2
 _REPLACE = 1
 _XDP_QUERY_ANY = 0
+# no filter; no clsact at all is EINVAL to the kernel
+_NOTHING_THERE = (-errno.ENOENT, -errno.EINVAL)
 
 
 class Direction(IntEnum):
@@ -157,7 +159,7 @@ def query_tc(ifindex: int, direction: Direction) -> int | None:
     hook = _Hook(ifindex=ifindex, attach_point=direction)
     options = _Opts(handle=HANDLE, priority=PRIORITY)
     code = lib().bpf_tc_query(ctypes.byref(hook), ctypes.byref(options))
-    if code in (-errno.ENOENT, -errno.EINVAL):
+    if code in _NOTHING_THERE:
         libbpf.said()
         return None
     check(code, f"asking for the program of interface {ifindex}")
@@ -185,7 +187,7 @@ def detach_tc(ifindex: int, direction: Direction) -> bool:
     hook = _Hook(ifindex=ifindex, attach_point=direction)
     options = _Opts(handle=HANDLE, priority=PRIORITY)
     code = lib().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
-    if code in (-errno.ENOENT, -errno.EINVAL):
+    if code in _NOTHING_THERE:
         libbpf.said()
         return False
     check(code, f"detaching from interface {ifindex}")
@@ -218,6 +220,7 @@ def detach_xdp(ifindex: int, mode: XdpMode = XdpMode.GENERIC) -> None:
     Raises:
         KernelError: no such interface.
     """
+    # -1 in place of a descriptor takes the program away
     check(lib().bpf_xdp_attach(ifindex, -1, mode, None), f"detaching XDP of interface {ifindex}")
 
 

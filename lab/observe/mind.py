@@ -222,12 +222,7 @@ def words_of(enums: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]
         "drop_reason": "DROP_",
     }
     return {
-        name: {_signed(number): word.removeprefix(prefix) for word, number in table.items()}
+        name: {number: word.removeprefix(prefix) for word, number in table.items()}
         for name, prefix in prefixes.items()
         if (table := enums.get(name))
     }
-
-
-def _signed(number: int) -> int:
-    # drop reasons are negative, and types are read as words without a sign
-    return number - (1 << 32) if number >= 1 << 31 else number
