@@ -103,7 +103,7 @@ def services() -> Iterator[Paths]:
 
 
 def _allow(lab: Lab, count: int) -> None:
-    # odd ports: no two of them make one prefix
+    # odd ports: no two of them make one block
     ports = (Port("TCP", PORT), *(Port("TCP", 2 * n + 1) for n in range(count - 3)))
     rule = NetworkRule((Peer(Selector.of(app="client")),), ports)
     lab.apply(NetworkPolicy(name="p", pod_selector=Selector.of(app="web"), ingress=(rule,)))
@@ -139,7 +139,7 @@ def policy() -> Iterator[Paths]:
     with ExitStack() as stack:
         ours = stack.enter_context(_one_node(Options()))
         _allow(ours, POLICY_ENTRIES[0])
-        stock = stack.enter_context(_pinned(ours, "cilium_policy_*"))
+        stock = stack.enter_context(_pinned(ours, "cilium_policy_[0-9]*"))
         _allow(ours, POLICY_ENTRIES[-1])
         stock.learn()
         address = str(ours.pod("web").address)
