@@ -16,9 +16,9 @@ from lab.errors import InputError
 from lab.kernel.bpf import wait_for_readers
 from lab.kernel.netns import NetworkNamespace
 from lab.model import Namespace, Service, Topology
-from lab.plan.inventory import Inventory, NodeFacts, PodFacts, cluster, inventory
+from lab.plan.inventory import Inventory, NodeFacts, PodFacts, cluster, renewed
 from lab.policy.compiler import Compiled, Compiler
-from lab.policy.identities import IdentityTable
+from lab.policy.identities import RANGES, IdentityTable
 from lab.policy.objects import CiliumPolicy, Cluster, NetworkPolicy, Policy, Semantics
 
 
@@ -54,8 +54,12 @@ class Agent:
         self.born = time.monotonic()
         self.compiled: Compiled | None = None
         self.frontends: tuple[Frontend, ...] = ()
-        table = IdentityTable(dict(state.identities or facts.identities), dict(state.networks))
-        self.compiler = Compiler(Semantics(state.semantics), table)
+        last = {"identities": facts.last_identity}
+        last |= {kind: n for kind, n in state.numbers.last.items() if kind in RANGES}
+        self.numbers = IdentityTable(
+            dict(state.identities or facts.identities), dict(state.networks), last
+        )
+        self.compiler = Compiler(Semantics(state.semantics), self.numbers)
         self.endpoints = endpoints.Endpoints(self)
         self.timers = {
             node.name: Timer(due=self.born + garbage.FIRST_INTERVAL_S) for node in facts.nodes
@@ -79,6 +83,15 @@ class Agent:
         for node in self.facts.nodes:
             self.endpoints.repair(node)
         self._save()
+
+    def _note_numbers(self) -> None:
+        """Write down which identities were given, before anything carries them.
+
+        If this agent dies half way, the next one must not give them to others.
+        """
+        if not self.numbers.last.items() <= self.state.numbers.last.items():
+            self.state.numbers.last.update(self.numbers.last)
+            self.state.save()
 
     def _save(self) -> None:
         assert self.compiled is not None
@@ -213,6 +226,7 @@ class Agent:
 
     def _enforce(self, compiled: Compiled) -> None:
         """Write a compilation: entries before the identities they name, removals last."""
+        self._note_numbers()
         before, self.compiled = self.compiled, compiled
         changed = [
             pod
@@ -263,13 +277,14 @@ class Agent:
         Raises:
             LabError: a new pod could not be attached; the topology stays as it was.
         """
-        old, new = self.facts, inventory(topology, self.facts.identities)
+        old, new = self.facts, renewed(self.facts, topology)
         names = {pod.name for pod in new.pods}
         had = {pod.name for pod in old.pods}
         self.facts = new
         added = [pod for pod in new.pods if pod.name not in had]
         try:
             compiled = self._compile(self.state)
+            self._note_numbers()
             frontends = self._realise(self.state)
             for pod in added:
                 self.endpoints.prepare(pod, compiled.endpoints[title(pod)].entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lab.errors import TopologyError
 from lab.model import FIRST_POD_OFFSET, WORLD_CLIENT, Node, Pod, Topology
@@ -92,12 +92,14 @@ class Inventory:
 
     Attributes:
         identities: sorted labels with their sources -> security identity.
+        last_identity: the one given last; those before it that are free are not given again soon.
         gateway: the underlay address of the ``world`` namespace, the nodes' default route.
     """
 
     topology: Topology
     nodes: tuple[NodeFacts, ...]
     identities: dict[tuple[str, ...], int]
+    last_identity: int
     underlay: IPv4Network
     gateway: IPv4Address
     world_client: IPv4Address
@@ -144,7 +146,9 @@ def _find(name: str, known: dict[str, T], what: str) -> T:
 
 
 def inventory(
-    topology: Topology, identities: Mapping[tuple[str, ...], int] | None = None
+    topology: Topology,
+    identities: Mapping[tuple[str, ...], int] | None = None,
+    last_identity: int = 0,
 ) -> Inventory:
     """Compute all names, addresses and numbers of a topology.
 
@@ -154,6 +158,7 @@ def inventory(
     Args:
         topology: the description.
         identities: of an earlier inventory, to keep those that are still in use.
+        last_identity: of the same.
     """
     addresses = _pod_addresses(topology)
     cluster = _cluster(topology, addresses)
@@ -162,7 +167,7 @@ def inventory(
         for pod, workload in zip(topology.pods, cluster.workloads, strict=True)
     }
     # a copy: what was handed in belongs to the inventory before this one
-    table = IdentityTable(dict(identities or {}))
+    table = IdentityTable(dict(identities or {}), last={"identities": last_identity})
     table.update(labels.values(), ())
     numbers = {name: table.allocated[key] for name, key in labels.items()}
     underlay = IPv4Network(topology.underlay_cidr)
@@ -170,11 +175,32 @@ def inventory(
         topology=topology,
         nodes=tuple(_node_facts(topology, node, addresses, numbers) for node in topology.nodes),
         identities=dict(table.allocated),
+        last_identity=table.last["identities"],
         underlay=underlay,
         # the last host of the network: nodes count up from its beginning
         gateway=underlay.broadcast_address - 1,
         world_client=WORLD_CLIENT,
     )
+
+
+def renewed(facts: Inventory, topology: Topology) -> Inventory:
+    """Return the facts of a changed topology, with the numbers that those before it had."""
+    return inventory(topology, facts.identities, facts.last_identity)
+
+
+def to_json(facts: Inventory) -> dict[str, Any]:
+    """Return what another process needs for the same facts, as plain JSON data."""
+    return {
+        "topology": facts.topology.to_json(),
+        "identities": [[list(labels), number] for labels, number in facts.identities.items()],
+        "last_identity": facts.last_identity,
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Inventory:
+    """Return the facts that :func:`to_json` described."""
+    identities = {tuple(labels): number for labels, number in data["identities"]}
+    return inventory(Topology.from_json(data["topology"]), identities, data["last_identity"])
 
 
 def settled(facts: Inventory) -> Topology:

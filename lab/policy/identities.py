@@ -29,6 +29,14 @@ LAST_ALLOCATED = 65535
 CIDR_SCOPE = 1 << 24
 """Identities of networks are local to a node and begin at this number + 1."""
 
+RANGES = MappingProxyType(
+    {
+        "identities": (FIRST_ALLOCATED, LAST_ALLOCATED),
+        "networks": (CIDR_SCOPE + 1, CIDR_SCOPE + 0xFFFF),
+    }
+)
+"""First and last number of each kind."""
+
 _GENERATED = frozenset(
     {
         "pod-template-hash",
@@ -124,11 +132,17 @@ class IdentityTable:
 
     A number that became free is given out again only after all others: packets under way and
     entries about to be removed still carry it.
+
+    Attributes:
+        allocated: sorted labels -> number.
+        networks: CIDR -> number.
+        last: the number given last of each kind of `RANGES`; whoever makes a table
+            that goes on with another's numbers hands it over.
     """
 
     allocated: dict[tuple[str, ...], int] = field(default_factory=dict)
     networks: dict[str, int] = field(default_factory=dict)
-    _last: dict[int, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
 
     def update(
         self, label_sets: Iterable[tuple[str, ...]], cidrs: Iterable[str]
@@ -141,14 +155,13 @@ class IdentityTable:
             InputError: more than 65 280 different sets of labels, or 65 535 networks.
         """
         wanted = sorted(set(label_sets))
-        self.allocated = self._renew(wanted, self.allocated, FIRST_ALLOCATED, LAST_ALLOCATED)
+        self.allocated = self._renew("identities", wanted, self.allocated)
         known = sorted(set(cidrs) - {"0.0.0.0/0"}, key=_span)
-        self.networks = self._renew(known, self.networks, CIDR_SCOPE + 1, CIDR_SCOPE + 0xFFFF)
+        self.networks = self._renew("networks", known, self.networks)
         return self._all(frozenset(cidrs))
 
-    def _renew(
-        self, wanted: Sequence[K], have: Mapping[K, int], first: int, last: int
-    ) -> dict[K, int]:
+    def _renew(self, kind: str, wanted: Sequence[K], have: Mapping[K, int]) -> dict[K, int]:
+        first, last = RANGES[kind]
         found = {key: have[key] for key in wanted if key in have}
         if len(wanted) > last - first + 1:
             raise InputError(
@@ -156,7 +169,7 @@ class IdentityTable:
                 hint="use fewer different sets of labels, or fewer networks",
             )
         used = set(have.values())
-        candidate = max([self._last.get(first, first - 1), *used])
+        candidate = self.last.get(kind) or max(used, default=first - 1)
         for key in wanted:
             if key in found:
                 continue
@@ -165,7 +178,7 @@ class IdentityTable:
                 candidate = candidate + 1 if candidate < last else first
             found[key] = candidate
             used.add(candidate)
-        self._last[first] = candidate
+        self.last[kind] = candidate
         return found
 
     def _all(self, cidrs: frozenset[str]) -> dict[int, Identity]:

@@ -25,7 +25,7 @@ from lab.errors import InputError, KernelError, TopologyError
 from lab.model import Pod, Service, Topology
 from lab.plan import steps
 from lab.plan.build import pod_steps
-from lab.plan.inventory import Inventory, inventory, settled
+from lab.plan.inventory import Inventory, from_json, renewed, settled
 from lab.policy.objects import Policy
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, raise_error
@@ -260,7 +260,7 @@ class Control:
         # those that were given without address keep theirs when the list of pods changes
         kept = settled(self._facts)
         following = replace(kept, pods=(*kept.pods, pod))
-        facts = inventory(following, self._facts.identities)
+        facts = renewed(self._facts, following)
         added = facts.pod(pod.full_name)
         self._tell_keeper(following)
         todo = pod_steps(facts, facts.node(pod.node), added)
@@ -272,7 +272,7 @@ class Control:
             self.keeper.ask(op="remove", netns=added.netns)
             self._tell_keeper(kept)
             raise
-        self._take_over(following, facts)
+        self._take_over(facts)
 
     def change_pod(self, pod: Pod) -> None:
         """Give a running pod other labels; its identity moves without a gap.
@@ -293,7 +293,7 @@ class Control:
         data = following.to_json()
         self.agent.ask("pods", _NOTHING, topology=data)
         self.keeper.ask(op="topology", topology=data)
-        self._take_over(following, inventory(following, self._facts.identities))
+        self._take_over(renewed(self._facts, following))
 
     def remove_pod(self, name: str) -> None:
         """Detach a pod: its endpoint first, then its link and namespace.
@@ -311,7 +311,7 @@ class Control:
         self.agent.ask("pods", _NOTHING, topology=following.to_json())
         self.keeper.ask(op="remove", netns=gone.netns)
         self._tell_keeper(following)
-        self._take_over(following, inventory(following, self._facts.identities))
+        self._take_over(renewed(self._facts, following))
 
     def place(self, name: str) -> Place:
         """Return a pod, a node, ``world`` or ``underlay`` by name."""
@@ -320,15 +320,15 @@ class Control:
     def _look_again(self) -> None:
         """See which pods there are now: others may hold the same lab, and have changed them."""
         answer, _ = self.keeper.ask(op="describe")
-        now = Topology.from_json(answer["topology"])
-        if now != self.topology:
-            self._take_over(now, inventory(now, self._facts.identities))
+        now = from_json(answer)
+        if now != self._facts:
+            self._take_over(now)
 
     def _tell_keeper(self, topology: Topology) -> None:
         self.keeper.ask(op="topology", topology=topology.to_json())
 
-    def _take_over(self, topology: Topology, facts: Inventory) -> None:
-        self.topology = topology
+    def _take_over(self, facts: Inventory) -> None:
+        self.topology = facts.topology
         self._facts = facts
 
     def _let_go(self, name: str) -> None:

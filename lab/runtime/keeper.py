@@ -32,7 +32,7 @@ from lab.kernel.syscalls import (
 )
 from lab.model import Topology
 from lab.plan import steps
-from lab.plan.inventory import Inventory, inventory
+from lab.plan.inventory import Inventory, inventory, renewed, to_json
 from lab.runtime import registry
 from lab.runtime.messages import Closed, defect_message, error_message, receive, send
 from lab.runtime.supervisor import Child, Supervisor
@@ -246,7 +246,7 @@ class Keeper:
     def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
         match request["op"]:
             case "describe":
-                return {"topology": self.facts.topology.to_json()}, ()
+                return to_json(self.facts), ()
             case "spawn":
                 fd = self.spawn(
                     request["service"], request.get("target", ""), request.get("arguments", {})
@@ -260,8 +260,7 @@ class Keeper:
                 return {"ok": True}, ()
             case "topology":
                 # identities stay with their labels when pods come and go
-                known = self.facts.identities
-                self.facts = inventory(Topology.from_json(request["topology"]), known)
+                self.facts = renewed(self.facts, Topology.from_json(request["topology"]))
                 return {"ok": True}, ()
             case "agent":
                 return self._control_agent(request["action"]), ()

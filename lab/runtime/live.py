@@ -15,7 +15,7 @@ from lab.kernel.process import Completed
 from lab.model import Topology
 from lab.names import did_you_mean
 from lab.packets import new_cookie, with_cookie
-from lab.plan.inventory import Inventory, NodeFacts, PodFacts, inventory
+from lab.plan.inventory import Inventory, NodeFacts, PodFacts, from_json, inventory
 from lab.runtime import registry
 from lab.runtime.control import Control, NodeAgent
 from lab.runtime.flows import Flows, address_of
@@ -320,8 +320,9 @@ class Lab(Control):
         keeper = attach(name)
         answer, _ = keeper.ask(op="describe")
         # the topology as it is now: pods may have come and gone since `lab up`
-        lab = cls(Topology.from_json(answer["topology"]), name=name, engine=keeper.record.engine)
-        lab._keeper = keeper
+        facts = from_json(answer)
+        lab = cls(facts.topology, name=name, engine=keeper.record.engine)
+        lab._keeper, lab._facts = keeper, facts
         return lab
 
     def start(self, *, attached: bool = True) -> Lab:

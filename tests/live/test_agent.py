@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from lab import Lab, Pod
-from lab.errors import InputError, KernelError, TopologyError
-from lab.policy.objects import NetworkPolicy, Selector
+from lab.errors import InputError, KernelError, LabError, TopologyError
+from lab.policy.objects import IPBlock, NetworkPolicy, NetworkRule, Peer, Selector
 from lab.waiting import eventually
 from topologies.two_nodes import topology
 
@@ -151,6 +151,59 @@ def test_pod_added_after_restart_of_the_agent():
         lab.agent.restart()
         lab.add_pod(Pod("late", node="alpha", labels={"app": "late"}))
         assert reaches(lab.pod("server"), lab.pod("late"))
+
+
+def numbers(lab):
+    return {item.pod: item.identity for item in lab.agent.endpoints() if item.pod}
+
+
+def half_added(lab, pod):
+    """The agent is told of a pod that has no namespace: it gives a number, and gives up."""
+    following = replace(lab.topology, pods=(*lab.topology.pods, pod))
+    with pytest.raises(LabError):
+        lab.agent.ask("pods", type(None), topology=following.to_json())
+
+
+def added_and_removed(lab, pod):
+    lab.add_pod(pod)
+    lab.remove_pod(pod.name)
+
+
+@pytest.mark.parametrize("before", [added_and_removed, half_added])
+def test_a_number_given_before_a_restart_is_not_given_to_others_after_it(before):
+    """Entries of flows that are still remembered carry it, on every node."""
+    with Lab(topology) as lab:
+        highest = max(numbers(lab).values())
+        before(lab, Pod("late", node="beta", labels={"app": "late"}))
+        lab.agent.restart()
+        lab.add_pod(Pod("next", node="beta", labels={"app": "next"}))
+        assert numbers(lab)["next"] == highest + 2
+
+
+def test_so_it_is_with_the_numbers_of_networks(lab):
+    def networks():
+        return {item.id for item in lab.agent.identities() if item.id > 1 << 24}
+
+    def rule(cidr):
+        peer = Peer(ip_block=IPBlock(cidr))
+        none = Selector.of(app="none")
+        return NetworkPolicy(name="in", pod_selector=none, ingress=(NetworkRule((peer,)),))
+
+    lab.apply(rule("198.51.100.0/24"))
+    first = networks()
+    lab.delete(rule("198.51.100.0/24"))
+    lab.agent.restart()
+    lab.apply(rule("192.0.2.0/24"))
+    assert min(networks()) > max(first)
+    lab.delete(rule("192.0.2.0/24"))
+
+
+def test_who_comes_later_knows_the_same_numbers():
+    with Lab(topology) as lab:
+        added_and_removed(lab, Pod("late", node="beta", labels={"app": "late"}))
+        lab.add_pod(Pod("next", node="beta", labels={"app": "next"}))
+        for one in (lab, Lab.attach(lab.name)):
+            assert {pod.name: pod.identity for pod in one.facts.pods} == numbers(lab)
 
 
 def test_without_agent_a_pod_is_refused_and_nothing_is_left():

@@ -52,6 +52,25 @@ def test_numbers_are_used_again_only_after_all_others():
     assert set(table.allocated.values()) == {256}
 
 
+def test_one_who_keeps_the_highest_number_does_not_make_others_reuse_theirs_at_once():
+    table = IdentityTable({("k8s:n=old",): 65535})
+    seen = []
+    for number in range(3):
+        table.update([("k8s:n=old",), (f"k8s:n={number}",)], ())
+        seen.append(table.allocated[f"k8s:n={number}",])
+    assert seen == [256, 257, 258]
+
+
+def test_a_table_that_goes_on_with_anothers_numbers_reuses_none_of_those_given_back():
+    before = IdentityTable()
+    before.update([("k8s:n=stays",), ("k8s:n=goes",)], ["10.0.0.0/8", "11.0.0.0/8"])
+    before.update([("k8s:n=stays",)], ["11.0.0.0/8"])
+    after = IdentityTable(before.allocated, before.networks, before.last)
+    after.update([("k8s:n=new",), ("k8s:n=stays",)], ["11.0.0.0/8", "12.0.0.0/8"])
+    assert after.allocated == {("k8s:n=stays",): 257, ("k8s:n=new",): 258}
+    assert after.networks == {"11.0.0.0/8": (1 << 24) + 2, "12.0.0.0/8": (1 << 24) + 3}
+
+
 def test_networks_have_local_identities_above_2_to_the_24():
     table = IdentityTable()
     identities = table.update((), ("10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0"))
