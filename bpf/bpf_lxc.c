@@ -9,6 +9,8 @@
  *   handle_policy  ─► 28 conntrack ─► 11 policy ─► the pod's veth
  *                     (entered by tail call, on the hook of whoever delivers)
  *   to-container   ─► 27 conntrack ─► 13 policy ─► the pod      (only with a route per endpoint)
+ *
+ * With inline_tail_calls 29, handle_policy and to-container do themselves what comes after them.
  */
 #define THIS_FILE FILE_BPF_LXC
 
@@ -43,6 +45,12 @@ struct leaving {
 	bool receiver_known;
 	__be16 rev_nat_index; /* service this packet was translated for */
 	bool hairpin; /* the service chose the pod itself */
+};
+
+/* How a packet comes to the pod: by the tail call of whoever delivers, or through the stack. */
+enum lxc_door {
+	DOOR_POLICY,
+	DOOR_TO_CONTAINER,
 };
 
 /* The conntrack entry for what the pod sends: made when new, and anew when the pod reaches by a
@@ -226,6 +234,13 @@ VERIFIED_ONCE int translate_from_lxc(struct __sk_buff *ctx)
 	return hairpin_source(ctx, &flow);
 }
 
+/* A pod of this node: no service has such an address, but those that listen on the node's own, of
+ * which the router's lies among the pods'. */
+static __always_inline bool is_pod_beside(__be32 addr)
+{
+	return !((addr ^ router_ipv4) & pod_cidr_mask) && addr != router_ipv4;
+}
+
 /* Most packets are for no service: a look at address and port tells. Of a traced one the long way
  * tells that nothing was found. 0 or a DROP_*. */
 static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct iphdr *ip4)
@@ -233,7 +248,7 @@ static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct 
 	struct lb4_key key;
 
 	/* Only what has ports can be meant for a service; conntrack judges the rest. */
-	if (ip4->protocol == IPPROTO_ICMP)
+	if (ip4->protocol == IPPROTO_ICMP || is_pod_beside(ip4->daddr))
 		return 0;
 	if (likely(lb4_key_peek(ctx, ip4, &key)) && likely(!mind_armed(ctx)) &&
 	    likely(!bpf_map_lookup_elem(&cilium_lb4_services_v2, &key)))
@@ -316,9 +331,7 @@ static __always_inline struct trace_info trace_to_lxc(const struct __sk_buff *ct
 {
 	return (struct trace_info){
 		.src_label = cb_get(ctx, CB_SRC_LABEL),
-		.dst_label = security_identity,
-		.dst_id = endpoint_id,
-		.ifindex = interface_ifindex,
+		.to_self = true,
 	};
 }
 
@@ -326,8 +339,7 @@ static __always_inline struct drop_info drop_to_lxc(const struct __sk_buff *ctx)
 {
 	return (struct drop_info){
 		.src_label = cb_get(ctx, CB_SRC_LABEL),
-		.dst_label = security_identity,
-		.dst_id = endpoint_id,
+		.to_self = true,
 		.dir = METRIC_INGRESS,
 	};
 }
@@ -353,7 +365,7 @@ static __always_inline int handle_arp(struct __sk_buff *ctx)
 
 TAIL_CALL("cilium_calls/6") int tail_handle_arp(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	struct drop_info drop = { .from_self = true, .dir = METRIC_EGRESS };
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_ARP);
@@ -363,10 +375,28 @@ TAIL_CALL("cilium_calls/6") int tail_handle_arp(struct __sk_buff *ctx)
 	return ret;
 }
 
+/* What conntrack found, policy on it, and the way from there. A verdict or a DROP_*. */
+static __always_inline int leave_lxc(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	struct leaving out = {
+		.trace = { .from_self = true },
+		.rev_nat_index = cb_get(ctx, CB_LB_STATE) >> 16,
+		.hairpin = cb_get(ctx, CB_LB_STATE) & 1,
+	};
+	int ret;
+
+	ret = handle_ipv4_from_lxc(ctx, &out, drop);
+	if (unlikely(ret < 0)) {
+		know_receiver(ctx, &out, drop);
+		return ret;
+	}
+	return custom_call(ctx, CUSTOM_IPV4_EGRESS, ret, drop->dst_label);
+}
+
 /* Is it the pod's, is it for a service? Then on to conntrack. */
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	struct drop_info drop = { .from_self = true, .dir = METRIC_EGRESS };
 	struct iphdr *ip4 = ipv4_header(ctx);
 	int ret;
 
@@ -382,33 +412,25 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 
 TAIL_CALL("cilium_calls/29") int tail_ipv4_ct_egress(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	struct drop_info drop = { .from_self = true, .dir = METRIC_EGRESS };
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_CT_EGRESS);
 	ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
 	if (likely(!ret))
-		ret = tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
-	return drop_notify(ctx, ret, &drop);
+		ret = inline_tail_calls ? leave_lxc(ctx, &drop) :
+					  tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
+	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }
 
 TAIL_CALL("cilium_calls/25") int tail_handle_ipv4_cont(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
-	struct leaving out = {
-		.trace = { .src_label = security_identity },
-		.rev_nat_index = cb_get(ctx, CB_LB_STATE) >> 16,
-		.hairpin = cb_get(ctx, CB_LB_STATE) & 1,
-	};
+	struct drop_info drop = { .from_self = true, .dir = METRIC_EGRESS };
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4_CONT);
-	ret = handle_ipv4_from_lxc(ctx, &out, &drop);
-	if (unlikely(ret < 0)) {
-		know_receiver(ctx, &out, &drop);
-		return drop_notify(ctx, ret, &drop);
-	}
-	return custom_call(ctx, CUSTOM_IPV4_EGRESS, ret, drop.dst_label);
+	ret = leave_lxc(ctx, &drop);
+	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }
 
 /* The pod answers itself: what it answers to is its own address, and it receives it at once. */
@@ -472,7 +494,7 @@ static __always_inline int service_answer(struct __sk_buff *ctx, struct drop_inf
 
 TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
 {
-	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	struct drop_info drop = { .from_self = true, .dir = METRIC_EGRESS };
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_NODEPORT_REVNAT);
@@ -482,6 +504,36 @@ TAIL_CALL("cilium_calls/17") int tail_rev_nodeport_lb4(struct __sk_buff *ctx)
 	return ret;
 }
 
+/* What conntrack found, and policy on it: the way into the pod. A verdict or a DROP_*. */
+static __always_inline int enter_lxc(struct __sk_buff *ctx, const enum lxc_door door)
+{
+	const struct ct_buffer4 *ct = ct_buffer();
+	struct trace_info trace = trace_to_lxc(ctx);
+	__u32 delivery = cb_get(ctx, CB_DELIVERY);
+	int ret;
+
+	ret = ct ? ipv4_policy(ctx, ct, &trace) : DROP_INVALID_TC_BUFFER;
+	if (unlikely(ret < 0))
+		return ret;
+	trace_notify(ctx, TRACE_TO_LXC, &trace);
+	if (door == DOOR_TO_CONTAINER)
+		ret = TC_ACT_OK;
+	/* Straight into the pod's namespace, where the hook we run on can; else to its veth. */
+	else if (enable_host_routing && delivery & DELIVERY_PEER)
+		ret = bpf_redirect_peer(interface_ifindex, 0);
+	else
+		ret = bpf_redirect(interface_ifindex, 0);
+	return custom_call(ctx, CUSTOM_IPV4_INGRESS, ret, trace.src_label);
+}
+
+/* Conntrack and policy in one go, where the programs between are left out. */
+static __always_inline int track_and_enter_lxc(struct __sk_buff *ctx, const enum lxc_door door)
+{
+	int ret = ct_lookup_into_buffer(ctx, CT_INGRESS);
+
+	return unlikely(ret < 0) ? ret : enter_lxc(ctx, door);
+}
+
 /* Ingress policy of this endpoint: called through cilium_call_policy by whoever delivers to it. */
 TAIL_CALL("cilium_call_policy/ENDPOINT_ID") int handle_policy(struct __sk_buff *ctx)
 {
@@ -489,8 +541,11 @@ TAIL_CALL("cilium_call_policy/ENDPOINT_ID") int handle_policy(struct __sk_buff *
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_POLICY);
-	ret = tail_call(ctx, CALL_CT_INGRESS_POLICY, &drop.ext_err);
-	return drop_notify(ctx, ret, &drop);
+	if (inline_tail_calls && !enable_endpoint_routes)
+		ret = track_and_enter_lxc(ctx, DOOR_POLICY);
+	else
+		ret = tail_call(ctx, CALL_CT_INGRESS_POLICY, &drop.ext_err);
+	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }
 
 TAIL_CALL("cilium_calls/28") int tail_ipv4_ct_ingress_policy_only(struct __sk_buff *ctx)
@@ -509,24 +564,11 @@ TAIL_CALL("cilium_calls/28") int tail_ipv4_ct_ingress_policy_only(struct __sk_bu
 TAIL_CALL("cilium_calls/11") int tail_ipv4_policy(struct __sk_buff *ctx)
 {
 	struct drop_info drop = drop_to_lxc(ctx);
-	struct trace_info trace = trace_to_lxc(ctx);
-	struct ct_buffer4 *ct = ct_buffer();
-	__u32 delivery = cb_get(ctx, CB_DELIVERY);
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_IPV4_POLICY);
-	if (enable_endpoint_routes)
-		return drop_notify(ctx, DROP_EP_NOT_READY, &drop);
-	ret = ct ? ipv4_policy(ctx, ct, &trace) : DROP_INVALID_TC_BUFFER;
-	if (unlikely(ret < 0))
-		return drop_notify(ctx, ret, &drop);
-	trace_notify(ctx, TRACE_TO_LXC, &trace);
-	/* Straight into the pod's namespace, where the hook we run on can; else to its veth. */
-	if (enable_host_routing && delivery & DELIVERY_PEER)
-		ret = bpf_redirect_peer(interface_ifindex, 0);
-	else
-		ret = bpf_redirect(interface_ifindex, 0);
-	return custom_call(ctx, CUSTOM_IPV4_INGRESS, ret, trace.src_label);
+	ret = enable_endpoint_routes ? DROP_EP_NOT_READY : enter_lxc(ctx, DOOR_POLICY);
+	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }
 
 TAIL_CALL("cilium_calls/27") int tail_ipv4_ct_ingress(struct __sk_buff *ctx)
@@ -544,26 +586,18 @@ TAIL_CALL("cilium_calls/27") int tail_ipv4_ct_ingress(struct __sk_buff *ctx)
 TAIL_CALL("cilium_calls/13") int tail_ipv4_to_endpoint(struct __sk_buff *ctx)
 {
 	struct drop_info drop = drop_to_lxc(ctx);
-	struct trace_info trace = trace_to_lxc(ctx);
-	struct ct_buffer4 *ct = ct_buffer();
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_IPV4_TO_ENDPOINT);
-	if (!enable_endpoint_routes)
-		return drop_notify(ctx, DROP_EP_NOT_READY, &drop);
-	ret = ct ? ipv4_policy(ctx, ct, &trace) : DROP_INVALID_TC_BUFFER;
-	if (ret < 0)
-		return drop_notify(ctx, ret, &drop);
-	trace_notify(ctx, TRACE_TO_LXC, &trace);
-	return custom_call(ctx, CUSTOM_IPV4_INGRESS, TC_ACT_OK, trace.src_label);
+	ret = enable_endpoint_routes ? enter_lxc(ctx, DOOR_TO_CONTAINER) : DROP_EP_NOT_READY;
+	return ret < 0 ? drop_notify(ctx, ret, &drop) : ret;
 }
 
 /* tc egress of the pod's veth, reached through the stack: with a route per endpoint. */
 SEC("to-container") int cil_to_container(struct __sk_buff *ctx)
 {
 	__u32 magic = ctx->mark & MARK_MAGIC_MASK;
-	struct drop_info drop = { .dst_label = security_identity, .dst_id = endpoint_id,
-				  .dir = METRIC_INGRESS };
+	struct drop_info drop = { .to_self = true, .dir = METRIC_INGRESS };
 	struct iphdr *ip4;
 	int ret;
 
@@ -594,15 +628,18 @@ SEC("to-container") int cil_to_container(struct __sk_buff *ctx)
 	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
 	if (magic == MARK_MAGIC_IDENTITY && ctx->mark & MARK_HAIRPIN)
 		cb_set(ctx, CB_DELIVERY, DELIVERY_HAIRPIN);
-	ret = tail_call(ctx, CALL_CT_INGRESS, &drop.ext_err);
-	return drop_notify(ctx, ret, &drop);
+	if (inline_tail_calls)
+		ret = track_and_enter_lxc(ctx, DOOR_TO_CONTAINER);
+	else
+		ret = tail_call(ctx, CALL_CT_INGRESS, &drop.ext_err);
+	return ret < 0 ? drop_notify(ctx, ret, &drop) : ret;
 }
 
 /* tc ingress of the pod's veth: everything the pod sends. */
 SEC("from-container") int cil_from_container(struct __sk_buff *ctx)
 {
-	struct trace_info trace = { .src_label = security_identity };
-	struct drop_info drop = { .src_label = security_identity, .dir = METRIC_EGRESS };
+	struct trace_info trace = { .from_self = true };
+	struct drop_info drop = { .from_self = true, .dir = METRIC_EGRESS };
 	int ret;
 
 	/* 1. Nothing of an earlier hook may speak for this packet. */

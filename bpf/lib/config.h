@@ -128,6 +128,13 @@ const volatile __be32 service_loopback_ipv4 = bpf_htonl(0xa9fe2a01);
 /* XDP drops what comes from an address in cilium_cidr_v4_dyn or cilium_cidr_v4_fix. */
 const volatile bool enable_prefilter;
 
+/* --- Tail calls ------------------------------------------------------------------------------ */
+
+/* Slot 29, handle_policy and to-container do what follows conntrack themselves, as Cilium's do where
+ * the verifier lets them grow (invoke_tailcall_if: IPv4 alone, for the first no services either);
+ * false: conntrack and policy are a tail call each. */
+const volatile bool inline_tail_calls;
+
 /* --- Custom calls ---------------------------------------------------------------------------- */
 
 /* A program of the user's in cilium_calls_custom runs after the pod's programs have decided. */

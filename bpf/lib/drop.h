@@ -29,13 +29,16 @@ struct drop_record {
 
 _Static_assert(sizeof(struct drop_record) == 36, "DROP record");
 
-/* Who sent what to whom, as far as the program got. */
+/* Who sent what to whom, as far as the program got. What the object is configured with is not read
+ * before somebody is told: nearly always nobody is. */
 struct drop_info {
 	__u32 src_label;
 	__u32 dst_label;
 	__u16 dst_id;
 	__u8 dir; /* enum metric_dir */
 	__s8 ext_err;
+	bool from_self; /* the sender is this endpoint, whatever src_label says */
+	bool to_self; /* the receiver is */
 };
 
 /* Counts the drop, tells it, and is the verdict. Without a slot 1 it is still counted. */
@@ -44,10 +47,10 @@ static __always_inline int __drop_notify(struct __sk_buff *ctx, int reason,
 {
 	metrics_count(ctx->len, (__u8)-reason, info->dir);
 	mind_say(ctx, MIND_VERDICT, 0, reason);
-	cb_set(ctx, 0, info->src_label);
-	cb_set(ctx, 1, info->dst_label);
+	cb_set(ctx, 0, info->from_self ? security_identity : info->src_label);
+	cb_set(ctx, 1, info->to_self ? security_identity : info->dst_label);
 	cb_set(ctx, 2, (__u32)(__u8)info->ext_err << 24 | (__u32)(__u8)-reason << 16 | line);
-	cb_set(ctx, 3, info->dst_id);
+	cb_set(ctx, 3, info->to_self ? endpoint_id : info->dst_id);
 	cb_set(ctx, 4, file);
 	bpf_tail_call_static(ctx, &cilium_calls, CALL_DROP_NOTIFY);
 	return TC_ACT_SHOT;

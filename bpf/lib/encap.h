@@ -65,14 +65,14 @@ static __always_inline __be32 tunnel_endpoint4(struct __sk_buff *ctx,
 	return node ? node->ip4 : 0;
 }
 
-/* Sends the packet to `node` (network byte order) as `info->src_label`; TC_ACT_REDIRECT or a
+/* Sends the packet to `node` (network byte order) as the sender of `info`; TC_ACT_REDIRECT or a
  * DROP_*. The host becomes remote-node: "host" is only ever the receiver's own. */
 static __always_inline int encap_redirect(struct __sk_buff *ctx, __be32 node,
 					  struct trace_info *info)
 {
+	__u32 sender = trace_sender(info);
 	struct bpf_tunnel_key key = {
-		.tunnel_id = info->src_label == IDENTITY_HOST ? IDENTITY_REMOTE_NODE
-							      : info->src_label,
+		.tunnel_id = sender == IDENTITY_HOST ? IDENTITY_REMOTE_NODE : sender,
 		.remote_ipv4 = bpf_ntohl(node), /* the helper wants host byte order */
 		.tunnel_ttl = TUNNEL_TTL,
 	};

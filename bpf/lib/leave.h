@@ -15,7 +15,10 @@
 static __always_inline int leave_for_client(struct __sk_buff *ctx, __be32 daddr,
 					    struct drop_info *drop)
 {
-	struct trace_info trace = { .src_label = drop->src_label };
+	struct trace_info trace = {
+		.src_label = drop->src_label,
+		.from_self = drop->from_self,
+	};
 	__u32 fib_err = 0;
 	__be32 node = 0;
 	int ret;

@@ -62,7 +62,7 @@ struct trace_notify {
 
 _Static_assert(sizeof(struct trace_notify) == 48, "TRACE record");
 
-/* What a program knows about the packet when it tells of it. */
+/* What a program knows about the packet when it tells of it; see struct drop_info. */
 struct trace_info {
 	__u32 src_label;
 	__u32 dst_label;
@@ -71,7 +71,14 @@ struct trace_info {
 	__u16 dst_id;
 	__u8 reason;
 	bool quiet; /* conntrack saw nothing new: told only without aggregation */
+	bool from_self; /* the sender is this endpoint, whatever src_label says */
+	bool to_self; /* the receiver is, by the interface we sit on */
 };
+
+static __always_inline __u32 trace_sender(const struct trace_info *info)
+{
+	return info->from_self ? security_identity : info->src_label;
+}
 
 static __always_inline bool trace_point_is_arrival(enum trace_point point)
 {
@@ -112,11 +119,11 @@ trace_notify(struct __sk_buff *ctx, enum trace_point point, const struct trace_i
 
 	record = (struct trace_notify){
 		.common = event_header(ctx, EVENT_TRACE, point, TRACE_NOTIFY_VERSION),
-		.src_label = info->src_label,
-		.dst_label = info->dst_label,
-		.dst_id = info->dst_id,
+		.src_label = trace_sender(info),
+		.dst_label = info->to_self ? security_identity : info->dst_label,
+		.dst_id = info->to_self ? endpoint_id : info->dst_id,
 		.reason = info->reason,
-		.ifindex = info->ifindex,
+		.ifindex = info->to_self ? interface_ifindex : info->ifindex,
 		.orig_ip4 = info->orig_ip4,
 	};
 	event_emit(ctx, &record, sizeof(record), record.common.cap_len);

@@ -148,9 +148,11 @@ class Realiser:
     ) -> Iterator[tuple[str, IPv4Address, int, str]]:
         yield "ClusterIP", self.cluster_ip(service), port.port, ""
         for address in service.external_ips:
-            yield "ExternalIP", IPv4Address(address), port.port, ""
+            given = self._no_pods(service, "external_ips", IPv4Address(address))
+            yield "ExternalIP", given, port.port, ""
         if service.kind == "LoadBalancer":
-            yield "LoadBalancer", self.load_balancer_ip(service), port.port, ""
+            given = self._no_pods(service, "load_balancer_ip", self.load_balancer_ip(service))
+            yield "LoadBalancer", given, port.port, ""
         if service.kind in ("NodePort", "LoadBalancer"):
             number = self.node_port(service, port)
             for node in self.facts.nodes:
@@ -158,6 +160,17 @@ class Realiser:
                     yield "NodePort", own, number, node.name
             # what a process of the node itself may ask for: any of its addresses
             yield "NodePort", ANY_ADDRESS, number, ""
+
+    def _no_pods(self, service: Service, what: str, address: IPv4Address) -> IPv4Address:
+        # from-container does not ask the services about a pod of its node
+        for node in self.facts.nodes:
+            if address in node.pod_cidr and address != node.router:
+                raise InputError(
+                    f"service {service.title!r}: {what}: {address} lies in the pod CIDR of "
+                    f"{node.name}, {node.pod_cidr}",
+                    hint="choose an address outside the pods' networks",
+                )
+        return address
 
     def _backends(self, service: Service, port: ServicePort) -> Iterator[BackendFacts]:
         for item in self._members(service):

@@ -275,6 +275,7 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
         "enable_policy": True,
         "policy_audit_mode": options.policy_audit,
         "enable_custom_calls": options.custom_calls,
+        "inline_tail_calls": options.inline_tail_calls,
         "native_routing_cidr": str(shown.network_address),
         "native_routing_cidr_mask": str(shown.netmask),
         "native_mtu": options.mtu,

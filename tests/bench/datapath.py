@@ -48,7 +48,7 @@ POLICY = "A round trip by number of policy entries"
 CONNTRACK = "A round trip by number of other flows"
 SERVICES = "Opening a connection by number of services"
 Found = dict[str, list[float]]
-FAST = Options(host_routing="bpf", tcx=True)
+FAST = Options(host_routing="bpf", tcx=True, inline_tail_calls=True)
 """The way that carries the goals; legacy routing stands beside its floor."""
 
 

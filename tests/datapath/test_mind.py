@@ -10,7 +10,7 @@ from lab.kernel.btf import read_object
 from lab.layouts.attach import Hook
 from lab.layouts.core import Index, Word
 from lab.layouts.events import MindNote, MindRecord
-from tests.datapath.scene import CLIENT, NEIGHBOUR, NODE, REMOTE, VIP, WORLD, tcp, udp
+from tests.datapath.scene import CLIENT, NEIGHBOUR, NODE, REMOTE, VIP, WORLD, Scene, tcp, udp
 
 ARM, LOST = Index(index=3), Index(index=4)
 
@@ -74,6 +74,22 @@ def test_a_packets_thoughts_in_order(scene, words):
         "LOOKUP LXC",
     ]
     assert [r.arg for r in records if words["mind_kind"][r.kind] == "TAIL_CALL"] == [7, 29, 25]
+
+
+def test_with_fewer_tail_calls_the_same_questions_are_asked(words):
+    asked = []
+    for at_once in (False, True):
+        with Scene(inline_tail_calls=at_once, enable_policy=True) as scene:
+            for instance, egress in (("bpf_lxc", True), ("neighbour", False)):
+                scene.allow(0, egress=egress, instance=instance)
+            records = think(scene, Hook.FROM_CONTAINER, udp(CLIENT, NEIGHBOUR))
+        lines = told(words, records)
+        calls = [r.arg for r in records if words["mind_kind"][r.kind] == "TAIL_CALL"]
+        asked.append(([line for line in lines if not line.startswith(("ENTER", "TAIL"))], calls))
+    (one_by_one, all_calls), (at_once, fewer_calls) = asked
+    assert at_once == one_by_one
+    assert all_calls == [7, 29, 25, 267, 28, 11]
+    assert fewer_calls == [7, 29, 267]
 
 
 def test_all_records_name_one_buffer_and_rise_in_time(scene):

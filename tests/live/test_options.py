@@ -27,6 +27,11 @@ OPTIONS = {
     "maglev": (Options(lb_algorithm="maglev"), NODE),
     "direct server return": (Options(routing="native", nodeport_mode="dsr"), NODE),
     "host routing without clsact": (Options(host_routing="bpf", tcx=True), NODE),
+    "fewer tail calls": (Options(inline_tail_calls=True), NODE),
+    "fewer tail calls, one route per pod": (
+        Options(inline_tail_calls=True, endpoint_routes=True),
+        NODE,
+    ),
 }
 REACH = [
     ("client", "web"), ("client", "server"), ("client", "alpha"), ("client", "beta"),
