@@ -50,7 +50,7 @@ def get_command(name: NameArgument, lab: LabOption = "") -> None:
 @app.command("add")
 def add_command(
     name: NameArgument,
-    port: Annotated[list[str], typer.Option("--port", "-p", help="PORT[:TARGET[/PROTOCOL]]")],
+    port: Annotated[list[str], typer.Option("--port", "-p", help="80, 80:8080 or 53:5353/UDP.")],
     backend: Annotated[list[str], typer.Option("--backend", "-b", help="Name of a pod.")],
     kind: Annotated[str, typer.Option(help="ClusterIP, NodePort or LoadBalancer.")] = "ClusterIP",
     affinity_s: Annotated[int, typer.Option("--affinity", help="Seconds of affinity.")] = 0,

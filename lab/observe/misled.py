@@ -92,15 +92,20 @@ class Misled(Machines):
         if trace is None or not unknown or not self.has_agent() or self.is_answer:
             return None
         address, asked = self.recording.destination, trace.packet
-        # a node's address is not the service's own: node ports have neighbours
-        here = [
+        wanted = (asked.destination_port, asked.protocol.upper())
+        served = [
             frontend
             for service in self.lab.agent.services()
             for frontend in service.frontends
-            if frontend.address == address and frontend.kind != "NodePort"
+            if frontend.address == address
         ]
-        wanted = (asked.destination_port, asked.protocol.upper())
-        if not here or wanted in {(one.port, one.protocol.upper()) for one in here}:
+        right = [one for one in served if (one.port, one.protocol.upper()) == wanted]
+        nodes = {node.name for node in self.lab.facts.nodes}
+        if right and self.sender in nodes and not self.changed:
+            return self._from_a_node(right[0].service)
+        # a node's address is not the service's own: node ports have neighbours
+        here = [one for one in served if one.kind != "NodePort"]
+        if not here or right:
             return None
         ports = ", ".join(sorted({f"{one.protocol.upper()} {one.port}" for one in here}))
         name = here[0].service
@@ -113,6 +118,17 @@ class Misled(Machines):
             cause=f"the service {name} {what}: it has {ports}",
             entry="",
             change="Use a port of the service, or add one to it: lab service list.",
+        )
+
+    def _from_a_node(self, service: str) -> Diagnosis:
+        """Translation has two places, and a node's own sockets send past both."""
+        return replace(
+            self.answer,
+            known=True,
+            cause=f"the service {service} is for what pods send and for what comes from outside: "
+            f"nothing translates what {self.sender}'s own sockets send",
+            entry="",
+            change="Ask from a pod, or a node port of another node: lab service list.",
         )
 
     def nobody(self) -> Diagnosis | None:

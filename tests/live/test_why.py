@@ -391,6 +391,26 @@ def test_policies_services_and_addresses_are_told_apart(lab, item, receiver, sho
     assert words in answer.paragraph
 
 
+BY_PORT = replace(PORTS, kind="NodePort", ports=(ServicePort(80, target=5001, node_port=30080),))
+FROM_A_NODE = {
+    "a cluster IP": ("10.96.0.50", 80, "nothing translates what alpha's own sockets send"),
+    "its own node port": ("172.30.0.1", 30080, "nothing translates what alpha's own sockets send"),
+    "another node's node port": ("172.30.0.2", 30080, "no socket listens on TCP port 5001"),
+}
+
+
+@pytest.mark.parametrize(
+    ("receiver", "port", "words"), FROM_A_NODE.values(), ids=FROM_A_NODE.keys()
+)
+def test_a_nodes_own_socket_asks_a_service(lab, receiver, port, words):
+    lab.apply(BY_PORT)
+    try:
+        answer = why(lab, "alpha", receiver, replace(TCP, port=port, listen=False))
+    finally:
+        lab.delete(BY_PORT)
+    assert words in answer.paragraph
+
+
 def test_a_backend_that_is_gone_is_not_taken_for_its_service(lab):
     lab.apply(PORTS)
     try:

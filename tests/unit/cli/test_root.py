@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: wrong words, failures, interruptions."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -120,6 +121,27 @@ def test_every_registered_command_loads_and_has_help(
 ) -> None:
     assert root.run([row.name, "--help"]) == 0
     assert f"lab {row.name}" in capsys.readouterr().out
+
+
+def commands_below(row: registry.Row) -> list[str]:
+    module, _, attribute = row.target.partition(":")
+    found = getattr(importlib.import_module(f"lab.cli.{module}"), attribute or "app")
+    groups = {group.name: group.typer_instance for group in found.registered_groups}
+    names = [command.name for command in found.registered_commands]
+    names += [
+        f"{name} {below.name}" for name, app in groups.items() for below in app.registered_commands
+    ]
+    # an application of one command is that command
+    return [f"{row.name} {name}" for name in names] if len(names) > 1 else []
+
+
+@pytest.mark.parametrize("row", registry.ROWS, ids=lambda row: row.name)
+def test_every_command_below_has_help(
+    row: registry.Row, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in commands_below(row):
+        assert root.run([*words.split(), "--help"]) == 0, words
+        assert f"lab {words}" in capsys.readouterr().out
 
 
 def test_output_to_a_closed_pipe_is_not_an_error() -> None:
