@@ -50,7 +50,7 @@ class NetnsEngine:
             return
         here = self.namespaces[step.where]
         if isinstance(step, steps.SetSysctl):
-            here.set_sysctl(step.key, step.value)
+            here.set_sysctl(step.key, step.value, if_there=step.if_there)
         elif isinstance(step, steps.AddVeth):
             self.add_veth(step)
             self._indices[step.where, step.device] = step.index

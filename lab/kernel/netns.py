@@ -107,8 +107,13 @@ class NetworkNamespace:
                 hint="see `lab plan` for the step and `lab doctor` for what the kernel lacks",
             ) from None
 
-    def set_sysctl(self, key: str, value: str) -> None:
+    def set_sysctl(self, key: str, value: str, *, if_there: bool = False) -> None:
         """Write a sysctl below ``net.`` of this namespace only.
+
+        Args:
+            key: below ``net.``, with dots.
+            value: to write.
+            if_there: do nothing where the kernel has no such key.
 
         Raises:
             KernelError: the key does not exist or the value is refused.
@@ -116,6 +121,8 @@ class NetworkNamespace:
         path = Path("/proc/sys/net", *key.split("."))
         try:
             with self.entered():
+                if if_there and not path.exists():
+                    return
                 path.write_text(value)
         except OSError as error:
             raise KernelError(

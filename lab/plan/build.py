@@ -105,6 +105,9 @@ def _underlay(facts: Inventory) -> Iterator[Step]:
     mtu = facts.topology.options.mtu
     yield AddNamespace(where=UNDERLAY, role="underlay")
     yield from _sysctls(UNDERLAY, QUIET)
+    # a switch forwards frames: it asks no netfilter about the packets in them
+    for key in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"):
+        yield SetSysctl(where=UNDERLAY, key=f"bridge.{key}", value="0", if_there=True)
     mac = mac_address(0x16, facts.underlay.network_address)
     # a bridge without a MAC of its own would take its ports' lowest, and change it with them
     yield AddBridge(where=UNDERLAY, device=BRIDGE, index=2, mac=mac, mtu=mtu)
@@ -195,7 +198,9 @@ def _node(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         )
         yield SetUp(where=where, device="cilium_vxlan")
     yield from _node_routes(facts, node)
-    yield from _node_rules(node)
+    # without programs nothing marks packets, and rules cost every packet that is routed
+    if facts.topology.options.datapath:
+        yield from _node_rules(node)
     if facts.topology.options.masquerade == "iptables":
         yield from _netfilter_masquerade(facts, node)
 

@@ -75,15 +75,21 @@ class AddNamespace(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSysctl(Step):
-    """A sysctl of one network namespace has a value; ``key`` is below ``net.``."""
+    """A sysctl of one network namespace has a value; ``key`` is below ``net.``.
+
+    Attributes:
+        if_there: the kernel may be built without it; then nothing happens.
+    """
 
     key: str
     value: str
+    if_there: bool = False
 
     def commands(self) -> tuple[str, ...]:
         """Return ``sysctl -qw`` inside the namespace."""
-        line = ["ip", "netns", "exec", self.where, "sysctl", "-qw", f"net.{self.key}={self.value}"]
-        return (shlex.join(line),)
+        options = "-qew" if self.if_there else "-qw"
+        setting = f"net.{self.key}={self.value}"
+        return (shlex.join(["ip", "netns", "exec", self.where, "sysctl", options, setting]),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from lab import Options, Service, ServicePort
@@ -32,6 +33,7 @@ from tests.bench._measure import (
     series,
     spread,
     stream,
+    stream_of_two,
     trips,
 )
 from tests.bench._turns import Measure, Progress, in_turns
@@ -42,7 +44,9 @@ OUTPUT = Format(os.environ.get("LAB_BENCH_OUTPUT", "table"))
 SAME_MTU_STREAM, SAME_MTU_TUNNEL = 0.9, 1.0
 SET_UP, PROGRAMS = "Setting up labs", "One packet through the programs"
 HERE, THERE = "One node: round trip on one CPU", "Two nodes: round trip on one CPU"
-HERE_STREAM, THERE_STREAM = "One node: one stream at MTU 1500", "Two nodes: one stream at MTU 1450"
+STREAM_HERE, STREAM_THERE = "One node: a stream at MTU 1500", "Two nodes: a stream at MTU 1450"
+ON_ONE, ON_TWO = "{} on one CPU", "{} on two CPUs"
+STREAMS = {ON_ONE: stream, ON_TWO: stream_of_two}
 SERVICE = "A service: round trip on one CPU"
 POLICY = "A round trip by number of policy entries"
 CONNTRACK = "A round trip by number of other flows"
@@ -178,11 +182,13 @@ def compare_paths(report: Report) -> None:
         lab_with(FAST) as tunnel,
         lab_with(replace(FAST, routing="native")) as short,
         lab_with(PLAIN) as plain,
+        lab_with(PLAIN) as kube,
         lab_with(PLAIN) as floor,
         lab_with(PLAIN) as peer_floor,
         lab_with(PLAIN) as tunnel_floor,
     ):
         bare, overlay = add_bare_veth(plain), add_kernel_overlay(plain)
+        add_kernel_overlay(kube, netfilter=True)
         add_floor(floor, "veth")
         add_floor(peer_floor, "peer")
         add_tunnel_floor(tunnel_floor)
@@ -217,6 +223,7 @@ def compare_paths(report: Report) -> None:
             "us",
             {
                 "kernel bridge and VXLAN": lambda: trips(plain, "server", overlay),
+                "kernel, bridge with netfilter": lambda: trips(kube, "server", overlay),
                 "floor of the tunnel": lambda: trips(tunnel_floor, "server", server),
                 "pod to pod, tunnel": lambda: trips(ours, "server", server),
                 "pod to pod, tunnel, host routing": lambda: trips(tunnel, "server", server),
@@ -226,30 +233,38 @@ def compare_paths(report: Report) -> None:
             {"pod to pod, tunnel, host routing": 1.0},
             rounds=2 * ROUNDS,
         )
-        report.beside(
-            HERE_STREAM,
-            "Gbit/s",
-            {
-                "bare veth pair": lambda: stream(plain, "web", bare),
-                "floor of legacy routing": lambda: stream(floor, "web", web),
-                "pod to pod": lambda: stream(native, "web", web),
-                "pod to pod, host routing": lambda: stream(short, "web", web),
-            },
-            {"pod to pod, host routing": SAME_MTU_STREAM},
-            at_least=True,
-        )
-        report.beside(
-            THERE_STREAM,
-            "Gbit/s",
-            {
-                "kernel bridge and VXLAN": lambda: stream(plain, "server", overlay),
-                "floor of the tunnel": lambda: stream(tunnel_floor, "server", server),
-                "pod to pod, tunnel": lambda: stream(ours, "server", server),
-                "pod to pod, tunnel, host routing": lambda: stream(tunnel, "server", server),
-            },
-            {"pod to pod, tunnel, host routing": SAME_MTU_TUNNEL},
-            at_least=True,
-        )
+        for title, one in STREAMS.items():
+            compare_streams(
+                report,
+                title.format(STREAM_HERE),
+                {
+                    "bare veth pair": partial(one, plain, "web", bare),
+                    "floor of legacy routing": partial(one, floor, "web", web),
+                    "floor of host routing": partial(one, peer_floor, "web", web),
+                    "pod to pod": partial(one, native, "web", web),
+                    "pod to pod, host routing": partial(one, short, "web", web),
+                },
+                {"pod to pod, host routing": SAME_MTU_STREAM},
+            )
+            compare_streams(
+                report,
+                title.format(STREAM_THERE),
+                {
+                    "kernel bridge and VXLAN": partial(one, plain, "server", overlay),
+                    "kernel, bridge with netfilter": partial(one, kube, "server", overlay),
+                    "floor of the tunnel": partial(one, tunnel_floor, "server", server),
+                    "pod to pod, tunnel": partial(one, ours, "server", server),
+                    "pod to pod, tunnel, host routing": partial(one, tunnel, "server", server),
+                },
+                {"pod to pod, tunnel, host routing": SAME_MTU_TUNNEL},
+            )
+
+
+def compare_streams(
+    report: Report, title: str, paths: dict[str, Measure], goals: dict[str, float]
+) -> None:
+    """Streams scatter more than round trips: twice the rounds."""
+    report.beside(title, "Gbit/s", paths, goals, at_least=True, rounds=2 * ROUNDS)
 
 
 def measure_programs(report: Report) -> None:
@@ -306,8 +321,11 @@ PARTS = {
             HERE: (0.4, 0.8),
             SERVICE: (0.2, 0.2),
             THERE: (0.4, 0.8),
-            HERE_STREAM: (3, 3),
-            THERE_STREAM: (3, 3),
+            **{
+                title.format(what): (4, 4)
+                for title in STREAMS
+                for what in (STREAM_HERE, STREAM_THERE)
+            },
         },
     ),
     "programs": Part(measure_programs, {PROGRAMS: (1.5, 0), **dict.fromkeys(TITLES, (0.5, 0.5))}),
