@@ -158,6 +158,8 @@ static __always_inline int nodeport_from_netdev(struct __sk_buff *ctx, struct dr
  * of a TCP flow, on every one of others. A verdict or a DROP_*. */
 static __always_inline int nodeport_dsr(struct __sk_buff *ctx, struct drop_info *drop)
 {
+	__be32 addr = cb_get(ctx, CB_DSR_ADDR);
+	__be16 port = cb_get(ctx, CB_DSR_PORT);
 	struct flow4 flow = {};
 	__u32 fib_err = 0;
 	int ret = flow4_read(ctx, &flow);
@@ -168,7 +170,9 @@ static __always_inline int nodeport_dsr(struct __sk_buff *ctx, struct drop_info 
 	if (flow.tuple.saddr == flow.tuple.daddr)
 		return tail_call(ctx, CALL_NODEPORT_NAT_EGRESS, &drop->ext_err);
 	if (flow.proto != IPPROTO_TCP || flow.tcp_flags & TCP_FLAG_SYN) {
-		ret = dsr_add_option(ctx, cb_get(ctx, CB_DSR_ADDR), cb_get(ctx, CB_DSR_PORT));
+		ret = dsr_add_option(ctx, addr, port);
+		if (ret == DROP_FRAG_NEEDED)
+			return dsr_too_big(ctx, &flow, addr, port);
 		if (ret < 0)
 			return ret;
 	}

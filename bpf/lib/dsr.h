@@ -12,8 +12,12 @@
 #include "config.h"
 #include "drop_reasons.h"
 #include "flow.h"
+#include "icmp4.h"
 #include "ipv4.h"
+#include "metrics.h"
+#include "mind.h"
 #include "nat.h"
+#include "rewrite.h"
 
 #define DSR_OPTION 0x9a08
 
@@ -32,9 +36,7 @@ static __always_inline __sum16 dsr_checksum(const struct iphdr *old, const struc
 	__s64 sum = bpf_csum_diff((__be32 *)old, sizeof(__be32), (__be32 *)new, sizeof(__be32),
 				  ~old->check & 0xffff);
 
-	sum = bpf_csum_diff(NULL, 0, (__be32 *)option, sizeof(*option), sum);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~((sum & 0xffff) + (sum >> 16));
+	return csum_fold(bpf_csum_diff(NULL, 0, (__be32 *)option, sizeof(*option), sum));
 }
 
 /* Puts the option right behind the fixed header. 0 or a DROP_*: no room for it in the header, or
@@ -65,6 +67,45 @@ static __always_inline int dsr_add_option(struct __sk_buff *ctx, __be32 addr, __
 	    bpf_skb_store_bytes(ctx, IPV4_OFF + sizeof(new), &option, sizeof(option), 0))
 		return DROP_WRITE_ERROR;
 	return 0;
+}
+
+/*
+ * The option has no room: the client is told to send less, as if by the service that it asked. Like
+ * Cilium, which tells of packets that might be fragmented just the same: who fragments them is the
+ * client, for the option belongs to each piece. Unlike Cilium, which quotes the backend as the
+ * error's own source and answers every fragment: only the first has the ports by which a client
+ * knows its socket, and RFC 1122 wants no error about others. A verdict or a DROP_*.
+ */
+static __always_inline int dsr_too_big(struct __sk_buff *ctx, const struct flow4 *flow, __be32 addr,
+				       __be16 port)
+{
+	struct rewrite4 change = {
+		.old_addr = flow->tuple.daddr,
+		.new_addr = addr,
+		.old_port = flow4_dport(flow),
+		.new_port = port,
+		.l3_off = IPV4_OFF,
+		.l4_off = IPV4_OFF + sizeof(struct iphdr),
+		.side = REWRITE_SRC,
+		.proto = IPPROTO_ICMP,
+		.has_l4 = 1,
+	};
+	__u32 length = ctx->len;
+	int ret;
+
+	if (!flow->has_l4)
+		return DROP_FRAG_NEEDED;
+	ret = icmp4_frag_needed(ctx, native_mtu - sizeof(struct dsr_option));
+	/* What the packet was translated to is nothing the client knows. */
+	if (!ret)
+		ret = rewrite4_quote(ctx, &change);
+	/* Whatever kept the client from being told, this is why the packet is lost. */
+	if (ret < 0)
+		return DROP_FRAG_NEEDED;
+	metrics_count(length, (__u8)-DROP_FRAG_NEEDED, METRIC_EGRESS);
+	mind_say(ctx, MIND_VERDICT, 0, DROP_FRAG_NEEDED);
+	ctx->mark = MARK_MAGIC_SNAT_DONE;
+	return bpf_redirect(ctx->ifindex, 0);
 }
 
 /* Notes the service address of a packet with the option, for the answers. 1, 0 without one, or a

@@ -427,6 +427,59 @@ def test_dsr_needs_room(uplink, size, fields, reason):
     assert arrive(scene, packet).drop_reason == reason
 
 
+def large(**ip):
+    """A datagram of 1498 bytes, which fits the uplink without the option."""
+    return udp(WORLD, NODE, 2000, PORT, bytes(1470 - len(ip.get("options", b""))), **ip)
+
+
+TOLD = {
+    "one that may not be fragmented": large(flags="DF"),
+    "one that may": large(),
+    "the first fragment of one": large(flags="MF"),
+    "one with options in its header": large(options=b"\x01" * 8),
+    "one with all the options that leave room": large(options=b"\x01" * 32),
+    "a large SYN": frame(
+        WORLD, NODE, TCP(sport=2000, dport=PORT, flags="S") / bytes(1455), flags="DF"
+    ),
+}
+
+
+@pytest.mark.parametrize("packet", TOLD.values(), ids=TOLD.keys())
+def test_dsr_tells_the_client_to_send_less(uplink, packet):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    sent = Ether(packet)
+    service(scene, backends=[(REMOTE, 80)], protocol=sent[IP].proto)
+    result = arrive(scene, packet)
+    error = Ether(result.packet)
+    assert (result.verdict, result.mark & 0xF00) == (REDIRECT, 0x300)
+    assert (error.src, error.dst) == (sent.dst, sent.src)
+    assert (error[IP].src, error[IP].dst) == (NODE, WORLD)
+    assert (error[ICMP].type, error[ICMP].code, error[ICMP].nexthopmtu) == (3, 4, 1492)
+    assert has_right_checksums(result.packet)
+    # the header that it sent, and of the next one what it finds its socket by
+    quote, asked = bytes(error[ICMP].payload), packet[14:]
+    ports = sent[IP].ihl * 4 + 4
+    assert quote[:ports] == asked[:ports]
+    assert len(quote) == ports - 4 + (20 if TCP in sent else 8)
+    assert error[IP].len == len(result.packet) - 14
+
+
+def test_dsr_counts_what_it_sends_back(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    counted = [(m.name, m.packets, m.bytes) for m in arrive(scene, large()).metrics]
+    assert ("DROP_FRAG_NEEDED", 1, len(large())) in counted
+
+
+def test_dsr_tells_nobody_of_a_later_fragment(uplink):
+    scene = uplink(enable_tunnel=False, enable_dsr=True)
+    service(scene, backends=[(REMOTE, 80)], protocol=17)
+    arrive(scene, large(flags="MF", id=7))
+    later = frame(WORLD, NODE, bytes(1478), flags="MF", frag=185, proto=17, id=7)
+    result = arrive(scene, later)
+    assert (result.verdict, result.drop_reason) == (DROP, "DROP_FRAG_NEEDED")
+
+
 @pytest.fixture
 def maglev(uplink):
     """A service whose look-up table says: every flow to the second backend, but for one slot."""

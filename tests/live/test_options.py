@@ -132,6 +132,23 @@ def test_dsr_lets_the_backend_see_its_client_and_snat_the_node():
                 assert [address for address, _ in server.report()["peers"]] == [expected]
 
 
+def test_dsr_clients_learn_that_the_option_needs_room():
+    """Of full-size datagrams, whole or in fragments, the first is lost and the next are shorter."""
+    options = Options(routing="native", nodeport_mode="dsr")
+    port = ServicePort(80, 8080, "UDP", node_port=30080)
+    with Lab(replace(topology, options=options)) as lab:
+        lab.apply(Service(name="s", ports=(port,), backends=("server",), kind="NodePort"))
+        with lab.pod("server").serve_udp(8080):
+            for size in (1464, 4000):
+                node = lab.node("alpha")
+                sent = [
+                    lab.world.send_udp(node, 30080, bytes(size), timeout_s=0.5).ok for _ in range(2)
+                ]
+                route = lab.world.run(["ip", "route", "get", str(node.address)]).stdout
+                assert (sent, "mtu 1492" in route) == ([False, True], True), route
+                lab.world.run(["ip", "route", "flush", "cache"], check=True)
+
+
 SHOWN = {
     "a routed network": Options(native_routing_cidr="203.0.113.0/24"),
     "an exception": Options(masquerade_exceptions=("203.0.113.0/24",)),
