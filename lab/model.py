@@ -497,8 +497,8 @@ class Backend:
         pod: name of a pod of the lab; or ``address`` is given.
         port_name: the port of the service that it serves; empty for every one.
         port: instead of the port's ``target``; 0 for that.
-        ready: takes new connections.
-        terminating: finishes the old ones and takes no new one.
+        ready: takes new connections; of a terminating one: still serves.
+        terminating: finishes the old ones; gets new ones only where no other backend is left.
     """
 
     pod: str = ""

@@ -11,7 +11,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from lab.agent.services import ANY_ADDRESS, BackendFacts, Frontend
+from lab.agent.services import ANY_ADDRESS, BackendFacts, Frontend, for_new_flows
 
 MASQUERADE_MARK = 0x4000
 _EXTERNAL = ("NodePort", "ExternalIP", "LoadBalancer")
@@ -24,7 +24,7 @@ def _digest(prefix: str, *words: object) -> str:
 
 
 def _active(item: Frontend) -> tuple[BackendFacts, ...]:
-    return tuple(backend for backend in item.backends if not backend.terminating)
+    return for_new_flows(item.backends)
 
 
 # 0.0.0.0 is a row of Cilium's tables, and no address that a packet carries

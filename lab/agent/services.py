@@ -40,7 +40,8 @@ class BackendFacts:
     Attributes:
         id: the same on every node.
         node: it runs on, empty when outside the cluster.
-        terminating: keeps its flows, gets no new ones.
+        terminating: keeps its flows, gets new ones only where no other is left.
+        serving: still answers, whether terminating or not.
     """
 
     id: int
@@ -49,6 +50,7 @@ class BackendFacts:
     protocol: str
     node: str
     terminating: bool
+    serving: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,16 @@ class Frontend:
     protocol: str
     node: str
     backends: tuple[BackendFacts, ...]
+
+
+def for_new_flows(backends: Iterable[BackendFacts]) -> tuple[BackendFacts, ...]:
+    """Return who gets new flows: active ones, without any the terminating ones that still serve.
+
+    So do Cilium and Kubernetes (KEP-1669): the last pod of a service ends without a gap.
+    """
+    found = tuple(backends)
+    active = tuple(backend for backend in found if not backend.terminating)
+    return active or tuple(backend for backend in found if backend.serving)
 
 
 class _Free(Generic[T]):
@@ -191,6 +203,7 @@ class Realiser:
                 protocol=port.protocol,
                 node=node,
                 terminating=item.terminating,
+                serving=item.ready,
             )
 
     def _members(self, service: Service) -> Iterator[Backend]:

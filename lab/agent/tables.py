@@ -14,7 +14,13 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from lab.agent import maglev
-from lab.agent.services import ANY_ADDRESS, PROTOCOLS, BackendFacts, Frontend
+from lab.agent.services import (
+    ANY_ADDRESS,
+    PROTOCOLS,
+    BackendFacts,
+    Frontend,
+    for_new_flows,
+)
 from lab.errors import InputError
 from lab.kernel.bpf import wait_for_readers
 from lab.kernel.bpfmap import BpfMap, MapSpec, MapType
@@ -147,11 +153,7 @@ def _scopes(item: Frontend) -> tuple[int, ...]:
 
 def _members(item: Frontend, node: str, scope: int) -> tuple[BackendFacts, ...]:
     keep = _local(item, scope)
-    return tuple(
-        backend
-        for backend in item.backends
-        if not backend.terminating and (not keep or backend.node == node)
-    )
+    return for_new_flows(backend for backend in item.backends if not keep or backend.node == node)
 
 
 def flags_of(item: Frontend) -> ServiceFlag:

@@ -237,7 +237,7 @@ class EndpointAddress:
 
     Attributes:
         address: IPv4.
-        ready: takes new connections.
+        ready: takes new connections; of a terminating one: still serves.
         terminating: finishes the old ones.
         node: where it is, or empty.
     """

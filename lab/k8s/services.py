@@ -150,13 +150,16 @@ def read_endpoint_slice(document: Item) -> tuple[EndpointsObject, ...]:
         flags: dict[str, Item] = {}
         if "conditions" in written:
             flags = written["conditions"].fields("ready", "serving", "terminating")
+        terminating = "terminating" in flags and flags["terminating"].truth()
+        # of a pod that is terminating Kubernetes says `ready: false`, and `serving` what that was
+        answers = "serving" if terminating else "ready"
         for address in written["addresses"].items() if "addresses" in written else ():
             addresses.append(
                 EndpointAddress(
                     address=address.address(),
-                    # EndpointSlice: `ready` counts as true where nobody states it
-                    ready="ready" not in flags or flags["ready"].truth(),
-                    terminating="terminating" in flags and flags["terminating"].truth(),
+                    # EndpointSlice: either counts as true where nobody states it
+                    ready=answers not in flags or flags[answers].truth(),
+                    terminating=terminating,
                     node=written["nodeName"].name() if "nodeName" in written else "",
                 )
             )

@@ -212,7 +212,11 @@ def _endpoints(item: EndpointsObject) -> Tree:
             _without_nothing(
                 {
                     "addresses": [address.address],
-                    "conditions": {"ready": address.ready, "terminating": address.terminating},
+                    "conditions": {
+                        "ready": address.ready and not address.terminating,
+                        "serving": address.ready,
+                        "terminating": address.terminating,
+                    },
                     "nodeName": address.node,
                 }
             )

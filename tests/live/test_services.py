@@ -117,6 +117,13 @@ def test_terminating_backend_keeps_its_flow_and_gets_no_new_one(lab, servers, ap
         assert answers(client, service.address, 80, 8) == {"server": 8}
 
 
+def test_the_last_backend_serves_while_it_is_terminating(lab, servers, applied):
+    service = applied(replace(WEB, backends=(Backend(pod="web", terminating=True),)))
+    assert answers(lab.pod("client"), service.address, 80, 2) == {"web": 2}
+    applied(replace(WEB, backends=(Backend(pod="web", terminating=True, ready=False),)))
+    assert answers(lab.pod("client"), service.address, 80, 1) == {"timeout": 1}
+
+
 def test_affinity_leads_to_no_terminating_backend(lab, servers, applied):
     """Nor does the flow that the client still has there make it forget the other one."""
     sticky = replace(WEB, affinity_s=60, backends=("web",))

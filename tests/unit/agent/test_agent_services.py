@@ -77,6 +77,14 @@ KINDS = {
         replace(WEB, backends=("web", Backend(pod="server", terminating=True))),
         {("10.96.0.10", 80, 0): (1, ServiceFlag(0))},
     ),
+    "the last backend gets new flows while it is terminating": (
+        replace(WEB, backends=(Backend(pod="server", terminating=True),)),
+        {("10.96.0.10", 80, 0): (1, ServiceFlag(0))},
+    ),
+    "but not when it serves no more": (
+        replace(WEB, backends=(Backend(pod="server", ready=False, terminating=True),)),
+        {("10.96.0.10", 80, 0): (0, ServiceFlag(0))},
+    ),
 }
 
 

@@ -37,3 +37,20 @@ def test_backends_of_a_service(selector, expected):
     world = place(read_text(TEXT.replace("SELECTOR", selector)), name="t")
     (service,) = services_of(world, frozenset({"default/web"}))
     assert [(item.pod, item.address, item.port) for item in service.backends] == expected
+
+
+CONDITIONS = {
+    "nothing stated": ("", (True, False)),
+    "not ready": ("ready: false", (False, False)),
+    "ending, and still serving": ("ready: false, serving: true, terminating: true", (True, True)),
+    "ending, serving unstated": ("ready: false, terminating: true", (True, True)),
+    "ending, and no longer serving": ("serving: false, terminating: true", (False, True)),
+}
+
+
+@pytest.mark.parametrize(("written", "expected"), CONDITIONS.values(), ids=CONDITIONS.keys())
+def test_conditions_of_an_endpoint(written, expected):
+    stated = f"[203.0.113.10], conditions: {{{written}}}"
+    text = TEXT.replace("SELECTOR", "").replace("[203.0.113.10]", stated)
+    (service,) = services_of(place(read_text(text), name="t"), frozenset())
+    assert [(item.ready, item.terminating) for item in service.backends] == [expected]
