@@ -358,6 +358,11 @@ class Topology:
             return IPv4Address(node.address)
         return IPv4Network(self.underlay_cidr).network_address + self._number(node)
 
+    @property
+    def gateway(self) -> IPv4Address:
+        """The underlay's last host, which leads to the world; nodes count up from its first."""
+        return IPv4Network(self.underlay_cidr).broadcast_address - 1
+
     def _number(self, node: Node) -> int:
         return self.nodes.index(node) + 1
 
@@ -405,12 +410,18 @@ def _check_networks(topology: Topology) -> None:
                     hint="give each node its own pod_cidr, apart from underlay_cidr",
                 )
     addresses: dict[IPv4Address, str] = {}
+    nobody = (underlay.network_address, underlay.broadcast_address, topology.gateway)
     for node in topology.nodes:
         address = topology.node_address(node)
         if address not in underlay:
             raise TopologyError(
                 f"node {node.name!r}: address {address} is outside underlay_cidr {underlay}",
                 hint="choose an address inside it",
+            )
+        if address in nobody:
+            raise TopologyError(
+                f"node {node.name!r}: address {address} is the network's own or the gateway's",
+                hint=f"choose another address inside {underlay}",
             )
         if address in addresses:
             raise TopologyError(

@@ -286,6 +286,8 @@ class Agent:
             compiled = self._compile(self.state)
             self._note_numbers()
             frontends = self._realise(self.state)
+            # a selector may give every service one backend more
+            self._check_room(frontends)
             for pod in added:
                 self.endpoints.prepare(pod, compiled.endpoints[title(pod)].entries)
                 self.endpoints.attach(pod, compiled.identity_of[title(pod)])

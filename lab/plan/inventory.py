@@ -177,8 +177,7 @@ def inventory(
         identities=dict(table.allocated),
         last_identity=table.last["identities"],
         underlay=underlay,
-        # the last host of the network: nodes count up from its beginning
-        gateway=underlay.broadcast_address - 1,
+        gateway=topology.gateway,
         world_client=WORLD_CLIENT,
     )
 

@@ -80,13 +80,13 @@ def udp_send(
     want_reply: bool = True,
 ) -> dict[str, Any]:
     """Send one datagram on a connected socket and wait for one back."""
-    reply, error, rtt_us = b"", "", 0.0
+    reply, error, rtt_us, local = b"", "", 0.0, 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout_s)
-        sock.bind(("", source_port))
-        local = sock.getsockname()[1]
-        begun = time.monotonic_ns()
         try:
+            sock.bind(("", source_port))
+            local = sock.getsockname()[1]
+            begun = time.monotonic_ns()
             sock.connect((address, port))
             sock.send(bytes.fromhex(payload))
             if want_reply:

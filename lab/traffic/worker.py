@@ -9,8 +9,8 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import InputError, LabError
-from lab.runtime.messages import receive, send
+from lab.errors import InputError, KernelError, LabError
+from lab.runtime.messages import error_message, receive, send
 from lab.traffic.measure import mirror
 from lab.traffic.operations import OPERATIONS
 
@@ -42,8 +42,11 @@ def serve(connection: socket.socket, context: Context) -> None:
                 raise InputError(f"unknown operation {request['call']!r}", hint="see lab.traffic")
             send(connection, {"result": operation(**request["arguments"])})
         except LabError as error:
-            message = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-            send(connection, message)
+            send(connection, error_message(error))
+        except OSError as error:
+            # of one call, a device that is not there, say: the sessions of others go on
+            refused = KernelError(f"{request['call']}: {error}", hint="see `man errno`")
+            send(connection, error_message(refused))
 
 
 def _be_server(connection: socket.socket, protocol: str, port: int, reply: str) -> None:
@@ -57,8 +60,8 @@ def _be_server(connection: socket.socket, protocol: str, port: int, reply: str) 
     try:
         listener.bind(("", port))
     except OSError as error:
-        message = f"port {port}/{protocol}: {error.strerror}"
-        send(connection, {"error": "InputError", "message": message, "hint": "choose another"})
+        taken = InputError(f"port {port}/{protocol}: {error.strerror}", hint="choose another")
+        send(connection, error_message(taken))
         return
     if protocol == "tcp":
         listener.listen(128)

@@ -104,15 +104,17 @@ class Bench:
             InputError: the rules contradict each other.
             UnsupportedError: the medium cannot carry one out.
         """
-        self._script = Script(rules)
-        self._script.check_frame_fits(self.hosts.mtu_bytes)
+        script = Script(rules)
+        script.check_frame_fits(self.hosts.mtu_bytes)
         if self.hosts.medium is Medium.NETEM:
-            self._aside(self._ask_netem)
+            self._aside(lambda: self._ask_netem(script))
         elif self._line is not None:
-            self._line.change(self._script, delay_ms=self.hosts.delay_ms)
+            self._line.change(script, delay_ms=self.hosts.delay_ms)
         else:
             receivers = {Way.TO_SERVER: IFINDEX[SERVER], Way.TO_CLIENT: IFINDEX[CLIENT]}
-            self._programs.change(self._script, receivers)
+            self._programs.change(script, receivers)
+        # only now: what was refused is not in force, and no recording says so
+        self._script = script
 
     def connect(
         self, client: SocketOptions = _DEFAULT, server: SocketOptions = _DEFAULT, port: int = PORT
@@ -429,11 +431,11 @@ class Bench:
             Host(name, ADDRESS[name], IFINDEX[name], space) for name, space in spaces.items()
         )
 
-    def _ask_netem(self) -> None:
+    def _ask_netem(self, script: Script) -> None:
         for way, name in ((Way.TO_SERVER, CLIENT), (Way.TO_CLIENT, SERVER)):
-            wanted = netem.translate(self._script, delay_ms=self.hosts.delay_ms, way=way)
+            wanted = netem.translate(script, delay_ms=self.hosts.delay_ms, way=way)
             netem.attach(self._spaces[name], IFINDEX[name], wanted)
-        self._scripts.append(netem.Since(time.monotonic_ns(), self._script))
+        self._scripts.append(netem.Since(time.monotonic_ns(), script))
 
     def _join_by_veth(self, client: NetworkNamespace, server: NetworkNamespace) -> None:
         # numbered by the kernel in a fresh namespace: the peer is 2, the device itself 3; an end

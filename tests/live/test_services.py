@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab import Backend, Lab, Service, ServicePort
+from lab import Backend, Lab, Pod, Service, ServicePort
 from lab.errors import InputError
 from topologies.two_nodes import topology
 
@@ -194,6 +194,16 @@ def test_more_rows_than_a_map_holds_are_refused_before_any_is_written(lab):
         lab.apply(*many)
     assert tables(lab) == before
     assert lab.agent.services() == ()
+
+
+def test_a_pod_is_refused_whose_services_would_need_more_rows_than_a_map_holds(lab, applied):
+    # a row for each port, and one more for each port and backend
+    applied(Service(name="ports", ports=tuple(range(1, 33_001)), selector={"app": "late"}))
+    before = tables(lab)
+    with pytest.raises(InputError, match="holds 65536 rows, 66000 are needed"):
+        lab.add_pod(Pod("late", node="beta", labels={"app": "late"}))
+    assert tables(lab) == before
+    assert "late" not in {pod.name for pod in lab.topology.pods}
 
 
 def test_the_next_agent_finds_the_tables_as_they_were(lab, servers, applied):

@@ -100,6 +100,14 @@ def test_what_a_veth_pair_cannot_do_is_refused(hosts) -> None:
         hosts()
 
 
+def test_a_refused_script_leaves_the_one_in_force() -> None:
+    first = Drop(data(1))
+    with Bench(TwoHosts(medium=Medium.VETH, rules=(first,))) as lab:
+        with pytest.raises(UnsupportedError, match="ingress"):
+            lab.impair(Rate(way=Way.TO_SERVER, rate_mbit=5))
+        assert lab.recording().script.rules == (first,)
+
+
 def open_with(*rules, medium=Medium.VETH):
     with Bench(TwoHosts(medium=medium, rules=rules)):
         pass

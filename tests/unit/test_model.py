@@ -60,6 +60,16 @@ IMPOSSIBLE = {
         "not free",
         "choose one from",
     ),
+    "a node with the gateway's address": (
+        lambda: Topology(name="t", nodes=(Node("a", address="172.30.0.254"),)),
+        "the gateway's",
+        "another address inside 172.30.0.0/24",
+    ),
+    "a node with the broadcast address": (
+        lambda: Topology(name="t", nodes=(Node("a", address="172.30.0.255"),)),
+        "the network's own",
+        "another address",
+    ),
     "a link to nowhere": (
         lambda: Topology(name="t", nodes=ALPHA, links=(Link("alpha", "bta"),)),
         "'bta' does not exist",
