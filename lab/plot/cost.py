@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8F5A7E")
 MARKERS = ("o", "s", "^", "D")
+LINES = ("-", "-", "--", ":")
 _SUFFIXES = (".png", ".svg")
 
 
@@ -62,8 +63,11 @@ class Slope:
         return told if self.rounds >= FEWEST_ROUNDS else f"{told}, as far as so few rounds tell"
 
     def __str__(self) -> str:
-        between = f"[{self.low_ns:+.2f} to {self.high_ns:+.2f}]"
-        return f"{self.ns_per_1000:+.2f} {between} ns per 1000: {self.verdict}"
+        large = abs(self.ns_per_1000) >= 1000
+        divisor, unit = (1000, "µs") if large else (1, "ns")
+        values = (self.ns_per_1000, self.low_ns, self.high_ns)
+        middle, low, high = (f"{value / divisor:+.2f}" for value in values)
+        return f"{middle} [{low} to {high}] {unit} per 1000: {self.verdict}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +167,22 @@ def write_growth(series: Sequence[Series], heading: str, what: str, target: Path
     if not series or not all(one.rounds for one in series):
         raise InputError("nothing was measured", hint="give at least one series with a round")
     made, axes = figure(6.6)
-    for one, colour, marker in zip(series, COLOURS, MARKERS, strict=False):
+    looks = zip(series, COLOURS, MARKERS, LINES, strict=False)
+    for number, (one, colour, marker, line) in enumerate(looks):
         columns = [one.column(position) for position in range(len(one.sizes))]
         middles = [statistics.median(values) for values in columns]
-        below = [m - min(values) for m, values in zip(middles, columns, strict=True)]
-        above = [max(values) - m for m, values in zip(middles, columns, strict=True)]
+        ends = [interval(values) for values in columns]
+        below = [m - low for m, (low, _) in zip(middles, ends, strict=True)]
+        above = [high - m for m, (_, high) in zip(middles, ends, strict=True)]
         axes.errorbar(
             one.sizes,
             middles,
             yerr=(below, above),
             color=colour,
             marker=marker,
-            markersize=9,
+            # where two lie on each other, both are seen
+            markersize=13 - 3 * number,
+            linestyle=line,
             linewidth=2,
             capsize=5,
             label=f"{one.label}: {one.slope}",
@@ -185,7 +193,7 @@ def write_growth(series: Sequence[Series], heading: str, what: str, target: Path
     axes.set_xticks(series[0].sizes, [f"{size:,}" for size in series[0].sizes], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_xlabel(what, fontsize=TEXT_POINTS, color=INK)
-    axes.set_ylabel("µs (median, least to most)", fontsize=TEXT_POINTS, color=INK)
+    axes.set_ylabel("µs (median and its 95 % interval)", fontsize=TEXT_POINTS, color=INK)
     axes.grid(axis="y", color=PALE, alpha=0.3)
     axes.legend(fontsize=SMALL_POINTS, frameon=False, loc="upper left")
     plain(axes)
@@ -215,21 +223,26 @@ def write_ratios(bars: Sequence[Bar], heading: str, target: Path) -> None:
     """
     if not bars:
         raise InputError("nothing was measured", hint="give at least one path")
-    made, axes = figure(1.6 + 0.62 * len(bars))
+    made, axes = figure(1.8 + 0.62 * len(bars))
     for place, bar in enumerate(reversed(bars)):
-        low, high = min(bar.ratios), max(bar.ratios)
+        low, high = bar.between
         colour = PALE if bar.goal is None else LOST if bar.is_missed else COLOURS[0]
         axes.barh(place, bar.ratio, height=0.62, color=colour, alpha=0.85)
         axes.plot([low, high], [place, place], color=INK, linewidth=2)
         if bar.goal is not None:
             axes.plot([bar.goal] * 2, [place - 0.42, place + 0.42], color=INK, linestyle=":")
         words = f"{bar.ratio:.2f}   {bar.verdict}"
-        axes.text(max(high, bar.goal or 0) + 0.02, place, words, va="center", fontsize=SMALL_POINTS)
+        # right of every mark, the line at 1 with them
+        start = max(high, bar.goal or 0, 1) + 0.02
+        axes.text(start, place, words, va="center", fontsize=SMALL_POINTS)
     axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
     axes.axvline(1, color=PALE, linewidth=1)
-    axes.set_xlim(0, max(max(bar.ratios) for bar in bars) * 1.45)
+    axes.set_xlim(0, max(1, *(bar.between[1] for bar in bars)) * 1.45)
     title(axes, heading)
-    axes.set_xlabel("ratio (bar: median; line: least to most; dots: goal)", fontsize=SMALL_POINTS)
+    better = "more" if any(bar.at_least for bar in bars) else "less"
+    words = f"ratio to “{bars[0].label}”, {better} is better"
+    words += "\nbar: median of the rounds; line: its 95 % interval; dots: goal"
+    axes.set_xlabel(words, fontsize=SMALL_POINTS)
     plain(axes)
     for suffix in _SUFFIXES:
         made.savefig(target.with_suffix(suffix))

@@ -157,7 +157,7 @@ def opening(lab: Lab, server: str, address: str, port: int) -> float:
 def stream(lab: Lab, server: str, address: str) -> float:
     """Return Gbit/s of one stream, both ends on CPU 0: what its bytes cost on their way."""
     with lab.pod(server).mirror(PORT, cpu=0, sink=True):
-        return lab.pod("client").throughput(address, PORT, seconds=0.2, cpu=0)
+        return lab.pod("client").throughput(address, PORT, seconds=0.1, cpu=0)
 
 
 def stream_of_two(lab: Lab, server: str, address: str) -> float:
@@ -168,7 +168,7 @@ def stream_of_two(lab: Lab, server: str, address: str) -> float:
     it. TCP takes that for loss.
     """
     with lab.pod(server).mirror(PORT, cpu=1, sink=True):
-        return lab.pod("client").throughput(address, PORT, seconds=0.3, cpu=0)
+        return lab.pod("client").throughput(address, PORT, seconds=0.2, cpu=0)
 
 
 def bars(
