@@ -14,6 +14,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 
+from lab.errors import KernelError
 from lab.kernel import libbpf, rawbpf
 from lab.kernel.bpf import Program
 from lab.kernel.bpfmap import Owned
@@ -37,8 +38,8 @@ class Direction(IntEnum):
     EGRESS = 2
 
 
-# BPF_TCX_INGRESS and BPF_TCX_EGRESS of enum bpf_attach_type
-_TCX = {Direction.INGRESS: 46, Direction.EGRESS: 47}
+TCX = {Direction.INGRESS: 46, Direction.EGRESS: 47}
+"""``BPF_TCX_INGRESS`` and ``BPF_TCX_EGRESS`` of ``enum bpf_attach_type``."""
 
 
 class XdpMode(IntEnum):
@@ -92,6 +93,12 @@ class Link(Owned):
             KernelError: the program is of another type.
         """
         check(lib().bpf_link_update(self.fd, program.fd, None), f"replacing by {program.name}")
+
+
+def attach_refused(what: str, error: OSError) -> KernelError:
+    """Return the error for a bare bpf(2) call about an attachment that the kernel refused."""
+    hint = "see `lab doctor` for what this kernel can attach"
+    return libbpf.failure(-(error.errno or 0), what, hint=hint, spoken=())
 
 
 def _quiet_create(hook: _Hook, ifindex: int) -> bool:
@@ -172,7 +179,7 @@ def has_tcx(ifindex: int, direction: Direction) -> bool:
     Kernels before 6.6 have no tcx: there the answer is no.
     """
     count = ctypes.c_uint32(0)
-    asked = lib().bpf_prog_query(ifindex, _TCX[direction], 0, None, None, ctypes.byref(count))
+    asked = lib().bpf_prog_query(ifindex, TCX[direction], 0, None, None, ctypes.byref(count))
     if asked:
         libbpf.said()
     return not asked and count.value > 0

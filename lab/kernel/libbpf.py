@@ -330,14 +330,17 @@ def failure(
     """
     number = abs(code)
     name = errno_names.errorcode.get(number, str(number))
+    meaning = os.strerror(number) if number != _ENOTSUPP else "not supported"
     lines = said() if spoken is None else spoken
     words = "; ".join(line.removeprefix("libbpf: ") for line in lines)
-    message = f"{what}: {os.strerror(number)} ({name})" + (f": {words}" if words else "")
+    message = f"{what}: {meaning} ({name})" + (f": {words}" if words else "")
     return KernelError(
         message, hint=hint or _HINTS.get(number, "see dmesg for the kernel's reason")
     )
 
 
+# the kernel's own number, not in errno.h
+_ENOTSUPP = 524
 _HINTS = {
     errno_names.EPERM: "loading and attaching BPF needs root: sudo",
     errno_names.ENOENT: "the object is gone; was the lab taken down meanwhile?",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntFlag
 
 from lab.errors import KernelError
+from lab.kernel import netlink
+from lab.kernel.netlink import attributes
 
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
@@ -25,14 +26,9 @@ _GROUP_RULES = 7
 _GROUPS = (1, 2, 3, 9)
 """Connections that are new, changed, gone; nftables' trace."""
 
-_HEAD = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
-_NESTED_MASK = 0x3FFF
 _CT_NEW, _CT_DELETE, _NFT_TRACE = 0x100, 0x102, 0xA11
 _GET_TABLES = 0xA01
-_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _CREATED = 0x400  # NLM_F_CREATE: the entry is new
-_DONE, _ERROR = 3, 2
 _FAMILIES = {0: "", 1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat", 5: "stop",
              -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"}  # fmt: skip
@@ -182,55 +178,31 @@ def tables() -> tuple[tuple[str, str], ...]:
                 socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             )
             sock.settimeout(1.0)
-            sock.send(_HEAD.pack(20, _GET_TABLES, _DUMP, 1, 0) + b"\0\0\0\0")
+            sock.send(netlink.request(_GET_TABLES, bytes(4)))
             return tuple(_tables(sock))
         except OSError:
             return ()  # a kernel without nftables has no tables
 
 
 def _tables(sock: socket.socket) -> Iterator[tuple[str, str]]:
-    # netlink answers in several datagrams; only NLMSG_DONE (or an error) ends a dump
+    # a dump comes in several datagrams
     while True:
-        for kind, _, body in _messages(sock.recv(1 << 16)):
-            if kind in (_DONE, _ERROR):
+        for kind, _, body in netlink.messages(sock.recv(1 << 16)):
+            if kind in netlink.END:
                 return
-            yield _FAMILIES.get(body[0], str(body[0])), _text(_attributes(body[4:]).get(1, b""))
+            yield _FAMILIES.get(body[0], str(body[0])), _text(attributes(body[4:]).get(1, b""))
 
 
 def parse(data: bytes) -> Iterator[RuleMet | Connection]:
     """Yield what a datagram of :meth:`NetfilterEvents.take` tells; other messages are skipped."""
-    for kind, flags, body in _messages(data):
+    for kind, flags, body in netlink.messages(data):
         # each message begins with struct nfgenmsg: family, version, resource
-        attributes = _attributes(body[4:])
+        told = attributes(body[4:])
         if kind == _NFT_TRACE:
-            yield _rule(body[0], attributes)
+            yield _rule(body[0], told)
         elif kind in (_CT_NEW, _CT_DELETE) and body[0] == socket.AF_INET:
             new = "new" if flags & _CREATED else "update"
-            yield _connection("destroy" if kind == _CT_DELETE else new, attributes)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    at = 0
-    while at + _HEAD.size <= len(data):
-        length, kind, flags, _, _ = _HEAD.unpack_from(data, at)
-        if length < _HEAD.size:
-            return
-        yield kind, flags, data[at + _HEAD.size : at + length]
-        # headers and attributes are padded to four bytes, their lengths do not count the padding
-        at += (length + 3) & ~3
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
-            break
-        # the two upper bits of an attribute's type are flags (nested, network byte order)
-        found[kind & _NESTED_MASK] = data[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3
-    return found
+            yield _connection("destroy" if kind == _CT_DELETE else new, told)
 
 
 def _text(data: bytes) -> str:
@@ -242,7 +214,7 @@ def _number(data: bytes | None) -> int:
 
 
 def _rule(family: int, told: dict[int, bytes]) -> RuleMet:
-    verdict = _attributes(told.get(5, b""))
+    verdict = attributes(told.get(5, b""))
     # the end of a base chain has no verdict of its own: its policy is told in another attribute
     policy = told.get(16)
     code = verdict.get(1) or policy or b""
@@ -263,7 +235,7 @@ def _rule(family: int, told: dict[int, bytes]) -> RuleMet:
 
 
 def _connection(what: str, told: dict[int, bytes]) -> Connection:
-    tcp = _attributes(_attributes(told.get(4, b"")).get(1, b""))
+    tcp = attributes(attributes(told.get(4, b"")).get(1, b""))
     state = _number(tcp.get(1)) if 1 in tcp else -1
     return Connection(
         what=what,
@@ -280,8 +252,8 @@ _KNOWN_STATUS = sum(Tracked)
 
 
 def _tuple(data: bytes) -> tuple[int, bytes, bytes, int, int]:
-    told = _attributes(data)
-    address, protocol = _attributes(told.get(1, b"")), _attributes(told.get(2, b""))
+    told = attributes(data)
+    address, protocol = attributes(told.get(1, b"")), attributes(told.get(2, b""))
     ends = (_number(protocol.get(2)), _number(protocol.get(3)))
     if 4 in protocol:
         ends = (_number(protocol[4]), _number(protocol[4]))

@@ -1,4 +1,4 @@
-"""bpf(2) itself, for asking a kernel what it can do: no compiler, no object files.
+"""Bare bpf(2) calls, for asking a kernel what it can do: no compiler, no object files.
 
 libbpf of Debian 12 does not know the newest program and link types; the system call needs only
 their numbers. Errors are OSError with the kernel's errno, which is the answer being looked for.
@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from lab.kernel.libbpf import lib
+from lab.kernel.syscalls import bpf
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
@@ -25,12 +26,11 @@ BTF_ENUM, BTF_TYPEDEF, BTF_FUNC = 6, 8, 12
 MAP_SOCKMAP = 15
 
 _MAP_CREATE, _PROG_LOAD, _PROG_ATTACH, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 8, 17, 28
-_SYS_BPF, _SYS_PERF_EVENT_OPEN = 321, 298
+_SYS_PERF_EVENT_OPEN = 298
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_ATTR_BYTES = 120
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
 _LICENSE = b"GPL\0"
-_ATTR_BYTES = 128
 _PSEUDO_KFUNC_CALL = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,16 +51,6 @@ def returning(value: int) -> bytes:
 def calling_kfunc(type_id: int) -> bytes:
     """Return a program that hands its context to a kernel function and returns 0."""
     return instruction(0x85, source=_PSEUDO_KFUNC_CALL, value=type_id) + returning(0)
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    # the kernel takes a longer attribute than it knows only if the rest is zero
-    buffer = ctypes.create_string_buffer(attributes.ljust(_ATTR_BYTES, b"\0"), _ATTR_BYTES)
-    result: int = _libc.syscall(_SYS_BPF, command, buffer, _ATTR_BYTES)
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
 
 
 @contextmanager
@@ -85,7 +75,7 @@ def loaded(
         *(kind, len(code) // 8, ctypes.addressof(code_buffer), ctypes.addressof(license_buffer)),
         *(0, 0, 0, 0, 0, b"lab_probe", 0, expected_attach, 0, 0, 0, 0, 0, 0, 0, kernel_type, 0, 0),
     )
-    fd = _bpf(_PROG_LOAD, attributes)
+    fd, _ = bpf(_PROG_LOAD, attributes)
     try:
         yield fd
     finally:
@@ -104,7 +94,8 @@ def link(program: int, target: int, attach: int, extra: bytes = b"") -> None:
     Raises:
         OSError: the kernel refused it.
     """
-    os.close(_bpf(_LINK_CREATE, struct.pack("<IIII", program, target, attach, 0) + extra))
+    made, _ = bpf(_LINK_CREATE, struct.pack("<IIII", program, target, attach, 0) + extra)
+    os.close(made)
 
 
 def trace(program: int) -> None:
@@ -113,7 +104,8 @@ def trace(program: int) -> None:
     Raises:
         OSError: the kernel refused it.
     """
-    os.close(_bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program)))
+    made, _ = bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program))
+    os.close(made)
 
 
 def attach_to_sockmap(program: int, attach: int) -> None:
@@ -122,9 +114,9 @@ def attach_to_sockmap(program: int, attach: int) -> None:
     Raises:
         OSError: the kernel refused it.
     """
-    sockets = _bpf(_MAP_CREATE, struct.pack("<IIIII", MAP_SOCKMAP, 4, 4, 1, 0))
+    sockets, _ = bpf(_MAP_CREATE, struct.pack("<IIIII", MAP_SOCKMAP, 4, 4, 1, 0))
     try:
-        _bpf(_PROG_ATTACH, struct.pack("<IIII", sockets, program, attach, 0))
+        bpf(_PROG_ATTACH, struct.pack("<IIII", sockets, program, attach, 0))
     finally:
         os.close(sockets)
 

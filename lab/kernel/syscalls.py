@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 does not offer: namespaces and mounts."""
+"""System calls that Python 3.11 does not offer: namespaces, mounts and bpf(2) itself."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ MNT_DETACH = 2
 
 PR_SET_NAME = 15
 
+_SYS_BPF = 321  # x86-64's number
+_BPF_ATTR_BYTES = 128
 _BUILT_BY = {"bpf": "CONFIG_BPF_SYSCALL", "cgroup2": "CONFIG_CGROUPS"}
 """Kernel options without which mount(2) does not know a file system."""
 
@@ -96,6 +98,23 @@ def unmount(target: str) -> None:
         KernelError: with target and errno.
     """
     _check(_libc.umount2(target.encode(), MNT_DETACH), f"unmount {target}")
+
+
+def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """Return the result of ``bpf(2)`` and the attributes as the kernel left them.
+
+    For what libbpf 1.1 does not know; whatever the attributes point at is the caller's to keep.
+
+    Raises:
+        OSError: the kernel refused; its number is the answer where an ability is asked for.
+    """
+    # the kernel takes a longer attribute than it knows only if the rest is zero
+    buffer = ctypes.create_string_buffer(attributes, _BPF_ATTR_BYTES)
+    result: int = _libc.syscall(_SYS_BPF, command, buffer, _BPF_ATTR_BYTES)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result, buffer.raw
 
 
 def raise_file_limit() -> None:

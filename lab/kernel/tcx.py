@@ -1,7 +1,7 @@
 """The newer tc hook: programs in an array of the device, with no qdisc and no classifier between.
 
 Like a filter of clsact, a program attached here stays with its interface and is exchanged
-atomically. libbpf 1.1 does not know the hook, so the system calls are made here (x86-64's number).
+atomically. libbpf 1.1 does not know the hook, so the system calls are made here.
 Everything about interfaces happens in the network namespace of the calling thread.
 """
 
@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import struct
 
-from lab.errors import KernelError
 from lab.kernel.bpf import Program
-from lab.kernel.bpfattach import Direction
+from lab.kernel.bpfattach import TCX, Direction, attach_refused
+from lab.kernel.syscalls import bpf
 
-_SYS_BPF = 321
 _PROG_ATTACH, _PROG_QUERY = 8, 16
-_ATTACH_TYPES = {Direction.INGRESS: 46, Direction.EGRESS: 47}
 _REPLACE = 1 << 2
 _MOST = 16
-_ATTR_BYTES = 128
 # too old for the hook: the attach type is unknown
 _UNKNOWN = (errno.EINVAL, errno.EOPNOTSUPP)
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    """Return 0, or the error's number."""
-    if _libc.syscall(_SYS_BPF, command, attributes, _ATTR_BYTES) < 0:
-        return ctypes.get_errno()
-    return 0
 
 
 def _attached(ifindex: int, direction: Direction) -> list[int] | None:
@@ -39,27 +27,21 @@ def _attached(ifindex: int, direction: Direction) -> list[int] | None:
     programs, links = (ctypes.c_uint32 * _MOST)(), (ctypes.c_uint32 * _MOST)()
     packed = struct.pack(
         "<IIIIQIIQQQQ",
-        *(ifindex, _ATTACH_TYPES[direction], 0, 0),
+        *(ifindex, TCX[direction], 0, 0),
         *(ctypes.addressof(programs), _MOST, 0, 0),
         *(ctypes.addressof(links), 0, 0),
     )
-    attributes = ctypes.create_string_buffer(packed, _ATTR_BYTES)
-    error = _bpf(_PROG_QUERY, attributes)
-    if error == errno.ENOENT:
-        return []
-    if error in _UNKNOWN:
-        return None
-    _check(error, f"asking for the tc programs of interface {ifindex}")
-    (count,) = struct.unpack_from("<I", attributes.raw, 24)
+    try:
+        _, told = bpf(_PROG_QUERY, packed)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        if error.errno in _UNKNOWN:
+            return None
+        what = f"asking for the tc programs of interface {ifindex}"
+        raise attach_refused(what, error) from error
+    (count,) = struct.unpack_from("<I", told, 24)
     return [programs[place] for place in range(count) if not links[place]]
-
-
-def _check(error: int, what: str) -> None:
-    if error:
-        raise KernelError(
-            f"{what}: {os.strerror(error)} ({errno.errorcode.get(error, error)})",
-            hint="see `lab doctor` for what this kernel can attach",
-        )
 
 
 def attach(program: Program, ifindex: int, direction: Direction) -> bool:
@@ -81,14 +63,16 @@ def attach(program: Program, ifindex: int, direction: Direction) -> bool:
     try:
         packed = struct.pack(
             "<IIIIIIQ",
-            *(ifindex, program.fd, _ATTACH_TYPES[direction]),
+            *(ifindex, program.fd, TCX[direction]),
             *(_REPLACE if old else 0, old.fd if old else 0, 0, 0),
         )
-        error = _bpf(_PROG_ATTACH, ctypes.create_string_buffer(packed, _ATTR_BYTES))
+        bpf(_PROG_ATTACH, packed)
+    except OSError as error:
+        where = f"interface {ifindex} {direction.name.lower()}"
+        raise attach_refused(f"attaching {program.name} to {where}", error) from error
     finally:
         if old is not None:
             old.close()
-    _check(error, f"attaching {program.name} to interface {ifindex} {direction.name.lower()}")
     return True
 
 

@@ -19,24 +19,21 @@ from pathlib import Path
 
 from lab.errors import KernelError, UnsupportedError
 from lab.kernel.bpf import Program
-from lab.kernel.bpfattach import Direction, Link
+from lab.kernel.bpfattach import TCX, Direction, Link, attach_refused
 from lab.kernel.bpfmap import BpfMap
 from lab.kernel.btf import Btf
+from lab.kernel.syscalls import bpf
 
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 KALLSYMS = Path("/proc/kallsyms")
 
-# libbpf 1.1 has no wrapper for these links, so the system call is made here (x86-64's number)
-_SYS_BPF = 321
+# libbpf 1.1 has no wrapper for these links, so the system call is made here
 _BPF_LINK_CREATE = 28
 _ATTACH_NETFILTER = 45
-_ATTACH_TCX = {Direction.INGRESS: 46, Direction.EGRESS: 47}
 _ATTACH_SK_LOOKUP = 36
 _BEFORE = 1 << 3
 _PF_INET = 2
 _INT_MIN = -(1 << 31)
-# the kernel's own number, not in errno.h
-_ENOTSUPP = 524
 
 
 class NetfilterHook(IntEnum):
@@ -112,18 +109,12 @@ def functions() -> frozenset[str]:
 def _link_create(program: Program, target: int, kind: int, what: str, rest: bytes) -> Link:
     # union bpf_attr, link_create: program, target, attach type, then flags and the type's own
     attributes = struct.pack("<III", program.fd, target, kind) + rest
-    buffer = ctypes.create_string_buffer(attributes.ljust(64, b"\0"), 64)
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(_SYS_BPF, _BPF_LINK_CREATE, buffer, len(buffer))
-    if fd < 0:
-        number = ctypes.get_errno()
-        if number == errno.EBUSY:
-            raise _TakenError
-        text = os.strerror(number) if number != _ENOTSUPP else "not supported"
-        raise KernelError(
-            f"attaching {program.name} to {what}: {text} ({errno.errorcode.get(number, number)})",
-            hint="see `lab doctor` for what this kernel can attach",
-        )
+    try:
+        fd, _ = bpf(_BPF_LINK_CREATE, attributes)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _TakenError from error
+        raise attach_refused(f"attaching {program.name} to {what}", error) from error
     return Link(fd)
 
 
@@ -163,7 +154,7 @@ def attach_tcx(program: Program, ifindex: int, direction: Direction) -> Link:
     """
     what = f"tc {direction.name.lower()} of interface {ifindex}"
     rest = struct.pack("<I", _BEFORE)
-    return _link_create(program, ifindex, _ATTACH_TCX[direction], what, rest)
+    return _link_create(program, ifindex, TCX[direction], what, rest)
 
 
 def attach_sk_lookup(program: Program) -> Link:
