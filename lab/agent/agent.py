@@ -16,6 +16,7 @@ from lab.errors import InputError
 from lab.kernel.bpf import wait_for_readers
 from lab.kernel.netns import NetworkNamespace
 from lab.model import Namespace, Service, Topology
+from lab.names import did_you_mean
 from lab.plan.inventory import Inventory, NodeFacts, PodFacts, cluster, renewed
 from lab.policy.compiler import Compiled, Compiler
 from lab.policy.identities import RANGES, IdentityTable
@@ -144,7 +145,10 @@ class Agent:
             elif name in following.policies:
                 del following.policies[name]
             else:
-                raise InputError(f"there is no {name!r}", hint="see `lab get`")
+                known = [f"service/{title}" for title in following.services]
+                known += [f"namespace/{title}" for title in following.namespaces]
+                hint = did_you_mean(name, [*known, *following.policies])
+                raise InputError(f"there is no {name!r}", hint=hint)
         self._move_to(following)
         # after the maps let go of them: a number or address that is free may be given to the next
         # at once

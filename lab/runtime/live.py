@@ -306,13 +306,14 @@ class Lab(Control):
         self._progress = progress
         self._fault = fault
         self._keeper: KeeperProcess | None = None
+        self._guest = False
         self._facts: Inventory = inventory(topology)
         self._places: dict[str, Place] = {}
         self.probes: list[OwnProbe] = []
 
     @classmethod
     def attach(cls, name: str) -> Lab:
-        """Return a lab that ``lab up`` started; closing it leaves the lab up.
+        """Return a lab that ``lab up`` started; closing it leaves it up, as its ``with`` does.
 
         Raises:
             InputError: no lab of that name is up.
@@ -322,7 +323,7 @@ class Lab(Control):
         # the topology as it is now: pods may have come and gone since `lab up`
         facts = from_json(answer)
         lab = cls(facts.topology, name=name, engine=keeper.record.engine)
-        lab._keeper, lab._facts = keeper, facts
+        lab._keeper, lab._facts, lab._guest = keeper, facts, True
         return lab
 
     def start(self, *, attached: bool = True) -> Lab:
@@ -338,7 +339,7 @@ class Lab(Control):
         return self
 
     def __enter__(self) -> Lab:
-        return self.start()
+        return self if self._keeper is not None else self.start()
 
     def __exit__(
         self,
@@ -346,7 +347,10 @@ class Lab(Control):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        if self._guest:
+            self.close()
+        else:
+            self.stop()
 
     @property
     def keeper(self) -> KeeperProcess:

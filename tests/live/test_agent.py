@@ -206,6 +206,13 @@ def test_who_comes_later_knows_the_same_numbers():
             assert {pod.name: pod.identity for pod in one.facts.pods} == numbers(lab)
 
 
+def test_a_lab_of_somebody_else_stays_up_after_a_with_block():
+    with Lab(topology) as lab:
+        with Lab.attach(lab.name) as guest:
+            assert reaches(guest.pod("client"), guest.pod("server"))
+        assert reaches(lab.pod("client"), lab.pod("server"))
+
+
 def test_without_agent_a_pod_is_refused_and_nothing_is_left():
     with Lab(topology) as lab:
         lab.agent.kill()

@@ -214,6 +214,13 @@ def test_the_next_agent_finds_the_tables_as_they_were(lab, servers, applied):
     assert tables(lab) == before
 
 
+def test_what_is_not_there_is_not_deleted_and_the_nearest_is_named(lab, applied):
+    applied(WEB)
+    with pytest.raises(InputError) as refused:
+        lab.delete("service/web")
+    assert "'service/default/web'" in refused.value.hint
+
+
 def test_deleting_leaves_no_row(lab):
     lab.apply(replace(WEB, kind="LoadBalancer", affinity_s=10, source_ranges=("10.0.0.0/8",)))
     assert any(tables(lab).values())
