@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,6 +28,7 @@ from lab.plan import steps
 from lab.plan.build import pod_steps
 from lab.plan.inventory import Inventory, from_json, renewed, settled
 from lab.policy.objects import Policy
+from lab.runtime import registry
 from lab.runtime.messages import Closed, receive, send
 from lab.runtime.start import KeeperProcess, raise_error
 from lab.runtime.supervisor import Life
@@ -256,23 +258,21 @@ class Control:
             TopologyError: the pod is impossible; nothing has changed.
             LabError: the agent could not attach it; the pod's namespace is taken back.
         """
-        self._look_again()
-        # those that were given without address keep theirs when the list of pods changes
-        kept = settled(self._facts)
-        following = replace(kept, pods=(*kept.pods, pod))
-        facts = renewed(self._facts, following)
-        added = facts.pod(pod.full_name)
-        self._tell_keeper(following)
-        todo = pod_steps(facts, facts.node(pod.node), added)
-        self.keeper.ask(op="run", steps=[steps.to_json(step) for step in todo])
-        try:
-            self.agent.ask("pods", _NOTHING, topology=following.to_json())
-        except BaseException:
-            # the keeper made it before the agent was asked: it would be a pod that nothing knows of
-            self.keeper.ask(op="remove", netns=added.netns)
-            self._tell_keeper(kept)
-            raise
-        self._take_over(facts)
+        with self._pods_alone() as kept:
+            following = replace(kept, pods=(*kept.pods, pod))
+            facts = renewed(self._facts, following)
+            added = facts.pod(pod.full_name)
+            self._tell_keeper(following)
+            todo = pod_steps(facts, facts.node(pod.node), added)
+            self.keeper.ask(op="run", steps=[steps.to_json(step) for step in todo])
+            try:
+                self.agent.ask("pods", _NOTHING, topology=following.to_json())
+            except BaseException:
+                # the keeper made it before the agent was asked: nothing would know of this pod
+                self.keeper.ask(op="remove", netns=added.netns)
+                self._tell_keeper(kept)
+                raise
+            self._take_over(facts)
 
     def change_pod(self, pod: Pod) -> None:
         """Give a running pod other labels; its identity moves without a gap.
@@ -281,19 +281,18 @@ class Control:
             TopologyError: there is no such pod, or it is described on another node.
             LabError: the agent could not change it.
         """
-        self._look_again()
-        kept = settled(self._facts)
-        old = kept.pod(f"{pod.namespace}/{pod.name}")
-        if pod.node != old.node:
-            raise TopologyError(
-                f"pod {pod.full_name!r} runs on {old.node!r}", hint="remove it and add it again"
-            )
-        pods = tuple(replace(p, labels=pod.labels) if p == old else p for p in kept.pods)
-        following = replace(kept, pods=pods)
-        data = following.to_json()
-        self.agent.ask("pods", _NOTHING, topology=data)
-        self.keeper.ask(op="topology", topology=data)
-        self._take_over(renewed(self._facts, following))
+        with self._pods_alone() as kept:
+            old = kept.pod(f"{pod.namespace}/{pod.name}")
+            if pod.node != old.node:
+                raise TopologyError(
+                    f"pod {pod.full_name!r} runs on {old.node!r}", hint="remove it and add it again"
+                )
+            pods = tuple(replace(p, labels=pod.labels) if p == old else p for p in kept.pods)
+            following = replace(kept, pods=pods)
+            data = following.to_json()
+            self.agent.ask("pods", _NOTHING, topology=data)
+            self.keeper.ask(op="topology", topology=data)
+            self._take_over(renewed(self._facts, following))
 
     def remove_pod(self, name: str) -> None:
         """Detach a pod: its endpoint first, then its link and namespace.
@@ -301,28 +300,34 @@ class Control:
         Raises:
             TopologyError: there is no such pod, or no longer; the hint names what is near.
         """
-        self._look_again()
-        gone = self._facts.pod(name)
-        kept = settled(self._facts)
-        pods = tuple(pod for pod in kept.pods if pod.full_name != gone.name)
-        following = replace(kept, pods=pods)
-        # its worker holds the namespace, and would answer for a pod that is gone
-        self._let_go(gone.name)
-        self.agent.ask("pods", _NOTHING, topology=following.to_json())
-        self.keeper.ask(op="remove", netns=gone.netns)
-        self._tell_keeper(following)
-        self._take_over(renewed(self._facts, following))
+        with self._pods_alone() as kept:
+            gone = self._facts.pod(name)
+            pods = tuple(pod for pod in kept.pods if pod.full_name != gone.name)
+            following = replace(kept, pods=pods)
+            # its worker holds the namespace, and would answer for a pod that is gone
+            self._let_go(gone.name)
+            self.agent.ask("pods", _NOTHING, topology=following.to_json())
+            self.keeper.ask(op="remove", netns=gone.netns)
+            self._tell_keeper(following)
+            self._take_over(renewed(self._facts, following))
 
     def place(self, name: str) -> Place:
         """Return a pod, a node, ``world`` or ``underlay`` by name."""
         raise NotImplementedError
 
-    def _look_again(self) -> None:
-        """See which pods there are now: others may hold the same lab, and have changed them."""
-        answer, _ = self.keeper.ask(op="describe")
-        now = from_json(answer)
-        if now != self._facts:
-            self._take_over(now)
+    @contextmanager
+    def _pods_alone(self) -> Iterator[Topology]:
+        """Let nobody else change the pods meanwhile; the topology as others have left it."""
+        with registry.alone(self.keeper.record.name):
+            answer, _ = self.keeper.ask(op="describe")
+            now = from_json(answer)
+            if now != self._facts:
+                self._take_over(now)
+            # those that were given without address keep theirs when the list of pods changes
+            yield settled(self._facts)
+            record = replace(self.keeper.record, pods=tuple(pod.name for pod in self._facts.pods))
+            registry.write(record)
+            self.keeper.record = record
 
     def _tell_keeper(self, topology: Topology) -> None:
         self.keeper.ask(op="topology", topology=topology.to_json())

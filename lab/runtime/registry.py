@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -116,6 +118,22 @@ def labs() -> tuple[Record, ...]:
         return ()
     records = (read(folder) for folder in sorted(run_dir().iterdir()) if folder.name[0] != ".")
     return tuple(record for record in records if record and record.alive)
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Wait for whoever else is in such a block of this lab, in any process; then have it alone."""
+    try:
+        lock = os.open(run_dir() / name, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        # the lab is gone, as its keeper will say when asked
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def find(name: str) -> Record:

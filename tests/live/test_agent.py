@@ -8,6 +8,7 @@ import pytest
 from lab import Lab, Pod
 from lab.errors import InputError, KernelError, LabError, TopologyError
 from lab.policy.objects import IPBlock, NetworkPolicy, NetworkRule, Peer, Selector
+from lab.runtime import registry
 from lab.waiting import eventually
 from topologies.two_nodes import topology
 
@@ -204,6 +205,22 @@ def test_who_comes_later_knows_the_same_numbers():
         lab.add_pod(Pod("next", node="beta", labels={"app": "next"}))
         for one in (lab, Lab.attach(lab.name)):
             assert {pod.name: pod.identity for pod in one.facts.pods} == numbers(lab)
+
+
+def test_pods_that_several_add_at_once_have_addresses_of_their_own():
+    def add(turn):
+        with Lab.attach(lab.name) as guest:
+            guest.add_pod(Pod(f"late{turn}", node=("alpha", "beta")[turn % 2]))
+
+    with Lab(topology) as lab:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add, range(4)))
+        with Lab.attach(lab.name) as guest:
+            added = [pod for pod in guest.facts.pods if pod.name.startswith("late")]
+            assert len({pod.address for pod in added}) == 4
+            assert all(reaches(guest.pod("client"), guest.pod(pod.name)) for pod in added)
+        [record] = [record for record in registry.labs() if record.name == lab.name]
+        assert {pod.name for pod in added} < set(record.pods)
 
 
 def test_a_lab_of_somebody_else_stays_up_after_a_with_block():
