@@ -398,6 +398,7 @@ def _check_networks(topology: Topology) -> None:
             f"underlay_cidr {underlay} is too small for {len(topology.nodes)} nodes",
             hint="use a shorter prefix",
         )
+    # a node's number is the third octet of its own pod network
     if len(topology.nodes) > 250:
         raise TopologyError("more than 250 nodes", hint="give fewer nodes more pods")
     networks = [("underlay_cidr", underlay)]
@@ -450,6 +451,7 @@ def _check_pod_addresses(topology: Topology) -> None:
             )
         seen[address] = pod.full_name
     for node in topology.nodes:
+        # 1: the broadcast address
         room = topology.pod_cidr(node).num_addresses - FIRST_POD_OFFSET - 1
         count = sum(pod.node == node.name for pod in topology.pods)
         if count > room:
@@ -569,6 +571,7 @@ class Service:
                 _address(address, f"service {self.name!r}")
         for network in self.source_ranges:
             _network(network, f"service {self.name!r}: source_ranges")
+        # Kubernetes' bounds of sessionAffinityConfig.clientIP.timeoutSeconds
         if not 0 <= self.affinity_s <= 86400:
             raise InputError(
                 f"service {self.name!r}: affinity_s {self.affinity_s}", hint="use 0 to 86400 s"

@@ -30,6 +30,9 @@ RESERVED_IDENTITIES = {
 }
 """Cilium's reserved security identities (facts: ``pkg/identity``)."""
 
+MAIN_TABLE, LOCAL_TABLE = 254, 255
+"""The kernel's routing tables: where routes go by default, and its own addresses."""
+
 # Linux's default from before IANA assigned 4789, and Cilium's
 VXLAN_PORT = 8472
 """UDP port of the tunnel between nodes."""

@@ -329,6 +329,7 @@ class Agent:
 
     def idle(self) -> float:
         """Do what is due; return the seconds until something is."""
+        # one at a time, so that a client waits for one at most
         if self.endpoints.write_one_state():
             return 0.0
         now = time.monotonic()

@@ -43,6 +43,7 @@ class Endpoints:
         self.agent = agent
         self._of = agent.facts
         self._cache: dict[str, dict[str, programs.Recipe]] = {}
+        # written in idle time: a lab is up before its state directories are
         self._without_state = [(node.name, node.host_endpoint_id) for node in agent.facts.nodes]
         self._without_state += [(pod.node, pod.endpoint_id) for pod in agent.facts.pods]
 

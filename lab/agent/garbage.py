@@ -22,11 +22,11 @@ from lab.plan.steps import globals_dir
 FIRST_INTERVAL_S = 300.0
 # Cilium's bounds for the interval: ten seconds and twelve hours
 SHORTEST_S, LONGEST_S = 10.0, 12 * 3600.0
+# shares of the entries that were deleted, and what a longer interval grows by: Cilium's, too
 MUCH, LITTLE = 0.25, 0.05
 GROWTH = 1.5
 CT_MAPS = ("cilium_ct4_global", "cilium_ct_any4_global")
 NAT_MAP = "cilium_snat_v4_external"
-TCP = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,7 @@ def collect_nat(node: str, now_s: float) -> Sweep:
     fd = get_pinned(Path(globals_dir(node), NAT_MAP))
     if fd is None:
         return Sweep()
+    # before the NAT entries: a flow that begins in between has an entry too young to be an orphan
     flows = _live_flows(node)
     with BpfMap(fd, name=NAT_MAP) as table, ExitStack() as stack:
         tracked = _conntrack(node, stack)

@@ -57,6 +57,7 @@ def iptables(frontends: Iterable[Frontend]) -> str:
         service = _digest("KUBE-SVC", item.service.title, item.protocol, _backend_names(item))
         if not _active(item):
             continue
+        # answers must come back through this node, which alone knows the translation
         if item.kind in _EXTERNAL:
             rules.append(f"-A KUBE-SERVICES {match} -j KUBE-MARK-MASQ")
         rules.append(f"-A KUBE-SERVICES {match} -j {service}")

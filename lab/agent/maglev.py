@@ -19,6 +19,7 @@ def table(backends: Mapping[str, int], size: int) -> tuple[int, ...]:
         backends: name of a backend, the same on every node -> its id; at least one.
         size: a prime, larger than the number of backends.
     """
+    # the same table on every node, in whatever order backends came
     names = sorted(backends)
     offsets, skips = [], []
     for name in names:

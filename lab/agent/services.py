@@ -219,6 +219,7 @@ class Realiser:
     def _where(self, service: Service, item: Backend) -> tuple[IPv4Address, str]:
         if item.pod:
             pods = {pod.name: pod for pod in self.facts.pods}
+            # pods of the default namespace go by their bare name
             pod = pods.get(item.pod.removeprefix("default/"))
             if pod is None:
                 raise InputError(

@@ -224,6 +224,7 @@ def reconcile(node: str, wanted: Tables) -> int:
             changed += maps.write(name, have[name], wanted.rows[name])
         changed += _write_maglev(maps, wanted.maglev)
         services, present = wanted.rows[SERVICES], have[SERVICES]
+        # a master says how many slots there are: they have to be there before it does
         slots = {key: value for key, value in services.items() if not is_master(key)}
         masters = {key: value for key, value in services.items() if is_master(key)}
         changed += maps.write(SERVICES, present, slots)
@@ -318,6 +319,7 @@ def prefilter(node: str, networks: Iterable[str]) -> int:
     with _Node(node) as maps:
         for name, wanted in listed.items():
             have = set(maps.open(name).keys())
+            # listed before others are taken off: a source that stays is turned away all the while
             maps.write(name, {}, {key: Flag(value=1).pack() for key in wanted - have})
             maps.delete(name, have - wanted)
     return sum(map(len, listed.values()))

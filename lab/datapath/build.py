@@ -25,6 +25,7 @@ SOURCES = (Path(__file__).resolve().parents[1] / "_bpf").resolve()
 """The datapath's sources: ``bpf/`` of a clone, or the copy in an installed package."""
 
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
+# without -Wextra and -Werror
 FOREIGN_FLAGS = FLAGS[:-2]
 """For programs that are not the lab's: their authors choose their own warnings."""
 _KEPT_BUILDS = 8

@@ -342,6 +342,7 @@ def source_ranges(entries: Iterable[tuple[flows.SourceRangeKey, core.Flag]]) -> 
     """List the clients that services with source ranges let in."""
     kept = tuple(sorted(entries, key=lambda item: (item[0].rev_nat_id, item[0].addr)))
     rows = tuple(
+        # the prefix counts the 32 bits of the service's number in front of the address, too
         (str(key.rev_nat_id), str(ipaddress.ip_network((key.addr, key.prefixlen - 32))))
         for key, _ in kept
     )

@@ -84,6 +84,7 @@ def _slot(word: str, config: Mapping[str, ConfigValue], path: Path) -> int:
     return value
 
 
+# the stamp is part of the key: a file that was built anew is read anew
 @lru_cache(maxsize=64)
 def _declared(path: Path, _stamp: int) -> dict[str, MapSpec]:
     return declared_maps(path)
@@ -334,9 +335,11 @@ def load(
             {name: bpf_map.id for name, bpf_map in loaded.maps.items()},
         )
         done._fill(own=True)
+        # the private map keeps what is called through it; `publish` has to fill the node's slots
         inner = {call.program for call in calls if call.map in pins}
         filled = {call.map for call in calls}
         loaded.keep(loaded.programs.keys() - inner, pins.keys() | filled)
+    # KeyError: a tag names a map that the object does not have
     except (KernelError, KeyError):
         loaded.close()
         raise
@@ -379,6 +382,7 @@ def export(path: Path, config: Mapping[str, ConfigValue], target: Path) -> None:
     for symbol, value in config_patches(elf, config):
         start = elf.place(symbol.section)[0] + symbol.offset
         content[start : start + len(value)] = value
+    # renamed into place: whoever reads the old file meanwhile has all of it
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         staged.write_bytes(content)

@@ -235,6 +235,7 @@ class Datapath:
     def _share(self, loaded: Loaded) -> None:
         """Make the maps that a node's objects share known to the objects loaded later."""
         for name, bpf_map in loaded.maps.items():
+            # each instance has global data of its own: its constants are in it
             if name not in PRIVATE and not name.endswith((".rodata", ".bss", ".data")):
                 self._maps.setdefault(name, bpf_map)
 
@@ -273,6 +274,7 @@ class Datapath:
             if wanted in (point.hook.value, point.program):
                 return self._instance(instance or point.object).loaded.programs[point.program]
         if hook is Hook.HANDLE_POLICY:
+            # attached nowhere: other endpoints reach it through a slot of the node's tail-call map
             made = self._instance(instance or "bpf_lxc")
             wanted = next(call.program for call in made.calls if call.map == CALL_POLICY)
         for name in [instance] if instance else ["bpf_lxc", *self._instances]:
@@ -318,6 +320,7 @@ class Datapath:
         changes = _changes(before, self._counters())
         verdicts = _XDP_VERDICTS if xdp else _TC_VERDICTS
         verdict = verdicts.get(raw.return_code, Verdict.OTHER)
+        # an XDP run gives no context back
         skb = raw.context if len(raw.context) == _SKB_BYTES else bytes(_SKB_BYTES)
         return Result(
             verdict=verdict,

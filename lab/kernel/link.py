@@ -6,6 +6,7 @@ import socket
 from ipaddress import IPv4Network
 
 from lab.kernel.netns import NetworkNamespace
+from lab.names import LOCAL_TABLE, MAIN_TABLE
 
 RTN_LOCAL = 2
 SCOPES = {"global": 0, "link": 253, "host": 254, "": None}
@@ -116,7 +117,7 @@ def add_route(
     source: str = "",
     scope: str = "",
     mtu: int = 0,
-    table: int = 254,
+    table: int = MAIN_TABLE,
     kind: str = "unicast",
 ) -> None:
     """Add an IPv4 route through a device.
@@ -157,7 +158,7 @@ def add_rule(
 
 def delete_rule(here: NetworkNamespace, priority: int) -> None:
     """Remove the rule of that priority."""
-    here.request("rule", "del", priority=priority, family=socket.AF_INET, table=255)
+    here.request("rule", "del", priority=priority, family=socket.AF_INET, table=LOCAL_TABLE)
 
 
 def limit_rate(here: NetworkNamespace, index: int, rate_mbit: float) -> None:

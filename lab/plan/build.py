@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lab.errors import UnsupportedError
 from lab.model import LOAD_BALANCER_NETWORK, Topology
-from lab.names import VXLAN_PORT, mac_address
+from lab.names import LOCAL_TABLE, VXLAN_PORT, mac_address
 from lab.plan.datapath import datapath_steps
 from lab.plan.inventory import (
     BRIDGE,
@@ -59,6 +59,8 @@ HOST_SYSCTLS = (
 )
 """What Cilium's ``init.sh`` sets on a node's devices (seed 004, 2.2)."""
 
+# Cilium's tables for what a proxy is to get, and for what one sends
+_TO_PROXY, _FROM_PROXY = 2004, 2005
 POD_SYSCTLS = (("ipv4.tcp_congestion_control", "reno"),)
 """A namespace inherits the machine's congestion control; a lab must not depend on it."""
 
@@ -229,6 +231,7 @@ def _node_routes(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
                 via=router,
                 device="cilium_host",
                 source=router,
+                # what stays on the node is never encapsulated: it may have the device's full size
                 mtu=0 if other is node else pod_mtu(facts),
             )
         else:
@@ -244,16 +247,25 @@ def _node_rules(node: NodeFacts) -> Iterator[Step]:
     """Proxy routing as ``init.sh`` sets it up: the local table moves behind pref 9 and 10."""
     where, router = node.name, str(node.router)
     # added before the one at 0 goes: without either the node would not know its own addresses
-    yield AddRule(where=where, priority=100, table=255)
+    yield AddRule(where=where, priority=100, table=LOCAL_TABLE)
     yield DeleteRule(where=where, priority=0)
     # MARK_MAGIC_TO_PROXY: delivered here, whatever the destination; hence before the local table
-    yield AddRule(where=where, priority=9, table=2004, fwmark=0x200, fwmask=0xF00)
-    yield AddRule(where=where, priority=10, table=2005, fwmark=0xA00, fwmask=0xF00)
+    yield AddRule(where=where, priority=9, table=_TO_PROXY, fwmark=0x200, fwmask=0xF00)
+    yield AddRule(where=where, priority=10, table=_FROM_PROXY, fwmark=0xA00, fwmask=0xF00)
     yield AddRoute(
-        where=where, destination="0.0.0.0/0", device="lo", kind="local", table=2004, scope="host"
+        where=where,
+        destination="0.0.0.0/0",
+        device="lo",
+        kind="local",
+        table=_TO_PROXY,
+        scope="host",
     )
-    yield AddRoute(where=where, destination=router, device="cilium_host", scope="link", table=2005)
-    yield AddRoute(where=where, destination="default", via=router, device="cilium_host", table=2005)
+    yield AddRoute(
+        where=where, destination=router, device="cilium_host", scope="link", table=_FROM_PROXY
+    )
+    yield AddRoute(
+        where=where, destination="default", via=router, device="cilium_host", table=_FROM_PROXY
+    )
 
 
 def _netfilter_masquerade(facts: Inventory, node: NodeFacts) -> Iterator[Step]:

@@ -11,6 +11,8 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lab.names import MAIN_TABLE
+
 NODES_DIR = "/run/nodes"
 """Where a lab's private mounts hold one directory per node: ``bpf`` and ``cilium``."""
 
@@ -87,6 +89,7 @@ class SetSysctl(Step):
 
     def commands(self) -> tuple[str, ...]:
         """Return ``sysctl -qw`` inside the namespace."""
+        # -e: a key that the kernel does not have is no error
         options = "-qew" if self.if_there else "-qw"
         setting = f"net.{self.key}={self.value}"
         return (shlex.join(["ip", "netns", "exec", self.where, "sysctl", options, setting]),)
@@ -196,7 +199,7 @@ class AddRoute(Step):
     source: str = ""
     scope: str = ""
     mtu: int = 0
-    table: int = 254
+    table: int = MAIN_TABLE
     kind: str = "unicast"
 
     def commands(self) -> tuple[str, ...]:
@@ -209,7 +212,7 @@ class AddRoute(Step):
         words += ["src", self.source] if self.source else []
         words += ["scope", self.scope] if self.scope else []
         words += ["mtu", self.mtu] if self.mtu else []
-        words += ["table", self.table] if self.table != 254 else []
+        words += ["table", self.table] if self.table != MAIN_TABLE else []
         # what pyroute2 writes into every route; ip's own default would be `boot`
         words += ["proto", "static"]
         return (self._ip(*words),)

@@ -170,6 +170,7 @@ def frame_lesson(lab: Stage, sender: str, frame: bytes, key: Ends, *, device: st
     # ending early or not, it is one of those with its cookie
     cookie = cookie_of(frame) or 0
     mine = [trace for trace in recording.packets if trace.packet.cookie == f"{cookie:016x}"]
+    # nobody waited for an answer: the examiner takes it for a packet that got none
     recording.packets, recording.error = tuple(mine), "timeout"
     answer = Examiner(lab, recording, diagnose(recording, sender), sender).examine()
     _state(lab, recording.packets, answer, key)

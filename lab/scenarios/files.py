@@ -62,6 +62,7 @@ def load_scenarios(paths: Iterable[Path | str]) -> tuple[Scenario, ...]:
 
 
 def _find(path: Path, folder: str) -> Path:
+    # where the user is, then where the lab's own files lie
     candidates = [path, Path(folder, f"{path}.py"), HERE / path, HERE / folder / f"{path}.py"]
     for candidate in candidates:
         if candidate.exists():
@@ -76,6 +77,7 @@ def _load(path: Path) -> ModuleType:
     # Scenario files import their topology as `topologies.NAME`, from the tree they live in.
     for root in (HERE, path.parent, path.parent.parent):
         if str(root) not in sys.path:
+            # behind the others: a user's file named like a module of Python hides nothing
             sys.path.append(str(root))
     spec = importlib.util.spec_from_file_location(f"lab_file_{path.stem}", path)
     assert spec is not None

@@ -59,6 +59,7 @@ def associate(lab: Lab, ends: Ends, mode: str, place: str, *, key: str = KEY) ->
     for end, other in (ends, ends[::-1]):
         state = (
             f"ip xfrm state add src {end.address} dst {other.address} proto esp "
+            # the 128 at the end: bits of the authentication tag
             f"spi 0x{end.spi:x} mode {mode} replay-window 32 {_CIPHER} {key} 128"
         )
         lab.place(place).run(state.split(), check=True)

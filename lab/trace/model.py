@@ -314,6 +314,7 @@ class Trace:
         reached: Step | None = None
         for hop in self.hops:
             same = runs and (runs[-1][0].place, runs[-1][0].side) == (hop.place, hop.side)
+            # a step back at the same place: the packet, or its clone, arrived there once more
             if not same or (hop.step and reached and hop.step < reached):
                 runs.append([])
                 reached = None

@@ -17,10 +17,12 @@ from lab.kernel.messages import send
 RESET = struct.pack("ii", 1, 0)
 """``SO_LINGER`` of zero seconds: closing resets, and leaves no TIME_WAIT behind."""
 
+# share of the tries that is not counted: the first ones also wait for ARP and fill caches
 WARM_UP = 0.1
 WAITING = 4096
 """Connections that may wait to be accepted: more than one measurement opens on the CPU it shares
 with the server, which gets to accept them later. A full queue costs the next one a second."""
+# a lab's pods have reno, whatever the machine has: what is compared uses the same
 CUBIC = b"cubic"
 
 

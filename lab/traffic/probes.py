@@ -221,6 +221,7 @@ def _ip_header(address: str, size: int) -> bytes:
 def _init(port: int) -> bytes:
     """An SCTP INIT without options (RFC 9260); the checksum is CRC32c over all of it."""
     source = 40000 + os.getpid() % 20000
+    # "LAB!" is the initiate tag, which must not be 0; a window of 64 KiB, one stream each way
     chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x4C414221, 65536, 1, 1, 1)
     packet = struct.pack("!HHII", source, port, 0, 0) + chunk
     return packet[:8] + struct.pack("<I", _crc32c(packet)) + packet[12:]

@@ -39,6 +39,7 @@ IFINDEX = {CLIENT: 2, SERVER: 3}
 DEVICE = "eth0"
 PORT = 5000
 _LOOPBACK = 1
+# NUD_PERMANENT: no ARP, whose packets would be counted
 _PERMANENT = 0x80
 _TUN_INDEX = 4
 _APPLICATION_PRIORITY = 5  # below the wire itself

@@ -107,6 +107,7 @@ class TcpInfo:
 def read_info(raw: socket.socket) -> TcpInfo:
     """Return what the kernel says about a connection now."""
     data = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512)
+    # struct tcp_info (linux/tcp.h): eight bytes, then words up to tcpi_total_retrans
     word = struct.unpack_from("<24I", data, 8)
     busy_us, rwnd_limited_us = struct.unpack_from("<2Q", data, 168)
     (snd_wnd,) = struct.unpack_from("<I", data, 228)

@@ -27,6 +27,7 @@ from lab.wire.rules import (
     describe,
 )
 
+# far more than an experiment has on its way: netem drops what goes beyond
 _LIMIT_PACKETS = 10_000
 
 

@@ -14,6 +14,7 @@ from lab.wire.rules import Kind, Way
 
 CLIENT, SERVER = "client", "server"
 _ENDS = {Way.TO_SERVER: (CLIENT, SERVER), Way.TO_CLIENT: (SERVER, CLIENT)}
+# by the numbers of impair.c; a copy (3) is an arrival of the packet before it
 _INGRESS_FATES = (Fate.DELIVERED, Fate.DROPPED, Fate.DUPLICATED, Fate.DELIVERED)
 _COPY = 3
 

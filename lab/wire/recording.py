@@ -242,6 +242,7 @@ class Recording:
                 continue
             while answers and answers[0][0] < sent.time_ns:
                 acked = max(acked, answers.pop(0)[1])
+            # 2e6: nanoseconds of a round trip, the delay being one way
             silent = sent.time_ns - before_ns > _TIMER_ROUNDS * 2e6 * self.delay_ms
             if not counts or acked > first or silent:
                 counts.append(0)

@@ -44,6 +44,7 @@ class Sampler:
         while not self._stop.is_set():
             try:
                 self._taken.append(self._endpoint.info())
+            # closed: the experiment is over
             except OSError:
                 return
             self._stop.wait(self._every_s)
