@@ -231,6 +231,9 @@ lb4_lookup_service(struct __sk_buff *ctx, struct lb4_key *key, bool internal)
 		key->scope = SVC_SCOPE_INTERNAL;
 		svc = bpf_map_lookup_elem(&cilium_lb4_services_v2, key);
 	}
+	/* The row of any address is for sockets of a node: on the wire that address is forged. */
+	if (svc && unlikely(!key->address))
+		svc = NULL;
 	if (mind_armed(ctx)) {
 		__u32 index = svc ? bpf_ntohs(svc->rev_nat_index) : 0;
 		struct mind_note note = MIND_NOTE(MIND_SERVICE, 0, index);

@@ -172,6 +172,14 @@ def test_what_is_not_for_a_service_is_the_stacks(uplink, packet):
     assert (result.verdict, result.packet) == (PASS, packet)
 
 
+def test_the_row_of_any_address_is_for_nobody_outside(uplink):
+    scene = uplink()
+    scene.service("0.0.0.0", PORT, [(CLIENT, 80)], 1, flags=NODEPORT)
+    packet = tcp(WORLD, "0.0.0.0", 2000, PORT)
+    result = arrive(scene, packet)
+    assert (result.verdict, result.packet) == (PASS, packet)
+
+
 def test_a_service_address_of_its_own_is_served_like_a_nodes(uplink):
     scene = uplink()
     flags = ServiceFlag.LOADBALANCER | ServiceFlag.ROUTABLE

@@ -90,6 +90,12 @@ def test_what_is_not_the_services_is_left_alone(scene, packet):
     assert (result.verdict, Ether(result.packet)[IP].dst) == (Verdict.PASS, VIP)
 
 
+def test_the_row_of_any_address_is_for_no_packet(scene):
+    scene.service("0.0.0.0", 30080, [(REMOTE, 8080)], 1)
+    result = send(scene, tcp(CLIENT, "0.0.0.0", dport=30080))
+    assert (result.verdict, Ether(result.packet)[IP].dst) == (Verdict.PASS, "0.0.0.0")
+
+
 def test_sctp_to_the_same_port_is_translated(scene):
     scene.service(VIP, 80, [(REMOTE, 80)], 1, protocol=132)
     assert Ether(send(scene, sctp(80)).packet)[IP].dst == REMOTE
