@@ -79,6 +79,10 @@ _BY_FUNCTION = {
     "xfrm_output_resume": Drop(None, SendHook.XFRM_OUT.value),
     "dst_discard_out": Drop(None, SendHook.XFRM_OUT.value),
 }
+REDIRECTED = "skb_do_redirect"
+"""What sends on a packet that a classifier redirected, and frees it if there is no device."""
+KEPT = ("__netif_receive_skb_core", "sch_handle_ingress", "__dev_queue_xmit", "sch_handle_egress")
+"""Here a buffer ends in peace for one reason only: a classifier said that it is its own now."""
 # step 15 checks only protocols without no_policy; UDP, TCP and ICMP check for themselves later
 _XFRM = {
     "ip_local_deliver_finish": Drop(Step.XFRM_POLICY, "xfrm_policy"),
@@ -105,6 +109,9 @@ def classify(location: str, reason: str, *, side: Side, entered: str) -> Drop | 
         return _XFRM.get(location, Drop(Step.XFRM_POLICY_L4, "xfrm_policy_l4"))
     if reason == "NETFILTER_DROP":
         return _netfilter(side, entered)
+    if location == REDIRECTED:
+        receiving = side is Side.RECEIVE
+        return _BY_REASON["TC_INGRESS" if receiving else "TC_EGRESS"]
     if location == "do_xdp_generic":
         return _BY_FUNCTION[location]  # with the same reason as the driver's
     known = _BY_REASON.get(reason) or _BY_FUNCTION.get(location)

@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from lab.errors import LabError
 from lab.observe.addressed import outside, redirecting
-from lab.observe.misled import TUNNEL, Misled
+from lab.observe.bridged import Bridged
+from lab.observe.misled import TUNNEL
 from lab.observe.why import Diagnosis, change_of
 from lab.plan.inventory import WORLD
 from lab.trace import Hop, Step
@@ -23,7 +24,7 @@ _FRAME_BYTES = 14
 _IDENTITY = re.compile(r"^ingress identity (\d+) ")
 
 
-class Examiner(Misled):
+class Examiner(Bridged):
     """Rules about one lost packet.
 
     Args:
@@ -36,6 +37,7 @@ class Examiner(Misled):
     def examine(self) -> Diagnosis:
         """Return a better answer, or the same."""
         rules: tuple[Callable[[], Diagnosis | None], ...] = (
+            self.wrong_port,
             self._flooded,
             self._not_attached,
             self._device,

@@ -113,7 +113,8 @@ _CHAINS: dict[tuple[int, int], tuple[str, Step | None, Side]] = {
     (_IPV4, 4): (SendHook.NF_POSTROUTING.value, None, Side.SEND),
 }
 # TC_ACT_* (linux/pkt_cls.h) and enum xdp_action (linux/bpf.h)
-_TC = {-1: "pass", 0: "pass", 1: "pass", 2: "drop", 3: "pass", 4: "stolen", 7: "redirect"}
+_TC = {-1: "pass", 0: "pass", 1: "pass", 2: "drop", 3: "pass", 4: "stolen", 5: "stolen",
+       7: "redirect", 8: "stolen"}  # fmt: skip
 _XDP = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
 _ABOVE_DEVICE = frozenset({LOCAL_OUT, OUTPUT, "socket_queue", "data_ready"})
 """Where the buffer's device is none, or not the one that matters."""

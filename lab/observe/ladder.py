@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from lab.observe.arrival import ARP, ARRIVALS
-from lab.observe.drops import chain_of, classify
+from lab.observe.drops import KEPT, REDIRECTED, chain_of, classify
 from lab.observe.headers import icmp_words
 from lab.observe.identify import Journey
 from lab.observe.ipsec import LINES, told
@@ -340,6 +340,8 @@ class Ladder(StandIn):
         # a line of the datapath is called after its program's hook
         if index is None and drop.step is Step.TC_INGRESS:
             index = next((i for i, hop in enumerate(walk.hops) if hop.step is drop.step), None)
+        if index is None and location == REDIRECTED and walk.hops and walk.hops[-1].program:
+            index = len(walk.hops) - 1
         # IPsec has named the reason; the free behind it has none
         if index is not None and told(walk.hops[index]):
             return
@@ -364,6 +366,8 @@ class Ladder(StandIn):
         stack = self.names.own_frames(record.stack)
         if location == XDP_COPY or (not location and self._copied_in_driver(record, stack)):
             self._copied_for_xdp(record, stack, location or Step.XDP_DRIVER.function)
+        elif self._kept(record, walk, location or self._ended_by(record)):
+            pass
         elif walk.side is Side.SEND:
             self._cut(record, walk, location)
         elif not walk.taken(Step.DATA_READY):
@@ -371,6 +375,25 @@ class Ladder(StandIn):
                 self._deliver_by_stack(record, walk, stack)
             else:
                 self._used_up(record, walk, location, stack)
+
+    def _ended_by(self, record: Record) -> str:
+        """Who called consume_skb(), where the kernel does not say (Linux 6.1)."""
+        frames = self.names.frames(record.stack)
+        return next((name for name in frames if name != "consume_skb"), "")
+
+    def _kept(self, record: Record, walk: Walk, location: str) -> bool:
+        """The packet ended in peace where a device's classifiers are asked: one took it."""
+        if location not in KEPT:
+            return False
+        if not walk.hops or not walk.hops[-1].program:
+            # in front of the programs that tell of themselves
+            receiving = walk.side is Side.RECEIVE
+            hook, step = ("tc_ingress", Step.TC_INGRESS) if receiving else ("tc_egress", None)
+            self.add(record, walk, hook, "on_consume", step=step)
+        hop = walk.hops[-1]
+        reason = "; ".join(filter(None, (hop.reason, f"used up in {location}")))
+        walk.hops[-1] = replace(hop, verdict="stolen", reason=reason)
+        return True
 
     def _answer(self, record: Record) -> None:
         walk = self.walks[-1] if self.walks else self.walk(record, Side.RECEIVE)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lab.observe.addressed import answers
 from lab.observe.causes import DATAPATH, ERRNO, KERNEL, XDP, XDP_NOT_TAKEN, Cause
 from lab.observe.checksum import spoiled
+from lab.observe.drops import REDIRECTED
 from lab.observe.recording import Recording, Shot, follow
 from lab.observe.xdp import NOT_TAKEN
 from lab.trace import Hop, Met, Side, Step, Trace
@@ -99,6 +100,8 @@ def diagnose(recording: Recording, sender: str) -> Diagnosis:
                 return _of_answer(recording, _dropped(trace, drops[0]))
             if (reset := _answered(trace, "tcp_send_reset")) is not None:
                 return _nobody(trace, reset)
+            if (kept := _kept(trace)) is not None:
+                return _of_answer(recording, kept)
     if not recording.packets:
         return _never_left(recording, sender)
     first = recording.packets[0]
@@ -127,6 +130,7 @@ def _where(hop: Hop) -> str:
 def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
     # from the most particular word to the most general: the kernel's reason comes last
     cause = DATAPATH.get(hop.drop_reason) if hop.program.startswith("cil_") else None
+    cause = cause or _redirected(hop)
     cause = cause or (_by_xdp(hop) if hop.hook in ("xdp", "generic_xdp") else None)
     cause = cause or (spoiled(trace, hop) if hop.drop_reason.endswith("_CSUM") else None)
     cause = cause or _unencrypted(trace, hop)
@@ -154,6 +158,38 @@ def _dropped(trace: Trace, hop: Hop) -> Diagnosis:
         reason=hop.drop_reason,
         hop=hop,
         trace=trace,
+    )
+
+
+def _kept(trace: Trace) -> Diagnosis | None:
+    """A classifier took the packet out of the stack: that is no drop to the kernel."""
+    hop = trace.taken[-1] if trace.taken else None
+    classified = hop is not None and (hop.program or hop.hook in ("tc_ingress", "tc_egress"))
+    if hop is None or hop.verdict != "stolen" or not classified:
+        return None
+    side = "ingress" if hop.side is Side.RECEIVE else "egress"
+    return Diagnosis(
+        where=_where(hop),
+        cause=f"{hop.program or 'a classifier'} kept the packet (TC_ACT_STOLEN, TC_ACT_QUEUED or "
+        "TC_ACT_TRAP), and it was not seen again",
+        entry=hop.reason,
+        change=f"Look at the program: tc filter show dev {hop.device} {side}; bpftool net.",
+        hop=hop,
+        trace=trace,
+    )
+
+
+def _redirected(hop: Hop) -> Cause | None:
+    """A program named a device that the kernel did not find."""
+    if not hop.reason.endswith(REDIRECTED):
+        return None
+    program = hop.program or "a classifier"
+    return Cause(
+        f"{program} redirected it to an interface index that no device here has (or, by "
+        "bpf_redirect_peer, to one whose other end takes nothing)",
+        "Correct the map entry that names the index: lab bpf endpoint list; ip link."
+        if program.startswith("cil_")
+        else "Correct the program, or take it away: tc filter show dev DEVICE; ip link.",
     )
 
 

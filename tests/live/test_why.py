@@ -30,9 +30,13 @@ pytestmark = pytest.mark.live
 DROP = 'char l[] __attribute__((section("license"), used)) = "GPL";'
 SOURCE = f"""
 struct ctx;
+static long (*redirect)(unsigned int ifindex, unsigned long flags) = (void *)23;
 __attribute__((section("xdp"), used)) int xdp_drop(struct ctx *ctx) {{ return 1; }}
 __attribute__((section("back"), used)) int xdp_back(struct ctx *ctx) {{ return 3; }}
 __attribute__((section("shot"), used)) int tc_drop(struct ctx *ctx) {{ return 2; }}
+__attribute__((section("keep"), used)) int tc_keep(struct ctx *ctx) {{ return 4; }}
+__attribute__((section("trap"), used)) int tc_trap(struct ctx *ctx) {{ return 8; }}
+__attribute__((section("lead"), used)) int tc_lead(struct ctx *ctx) {{ return redirect(4242, 0); }}
 {DROP}
 """
 INGRESS = NetworkPolicy(name="p", pod_selector=Selector.of(app="server"))
@@ -261,6 +265,56 @@ FAULTS = {
         ["ip xfrm policy add dir out src 0.0.0.0/0 dst 0.0.0.0/0 tmpl proto esp mode transport"],
         ["ip xfrm policy flush"], UDP, "client", "", "ip xfrm state",
     ),
+    "a classifier keeps it in the server": (
+        "server",
+        ["tc qdisc add dev eth0 clsact",
+         "tc filter add dev eth0 ingress bpf da obj {object} sec keep"],
+        ["tc qdisc del dev eth0 clsact"], UDP, "server/eth0, step 8 tc_ingress", "",
+        "tc filter show dev eth0 ingress",
+    ),
+    "a classifier keeps it on the cable to the server": (
+        "beta", ["tc filter add dev lxcserver egress prio 5 bpf da obj {object} sec trap"],
+        ["tc filter del dev lxcserver egress prio 5"], UDP, "sending at beta/lxcserver, tc_egress",
+        "", "tc filter show dev lxcserver egress",
+    ),
+    "a classifier keeps it in front of the datapath": (
+        "beta", ["tc filter add dev eth0 ingress prio 1 handle 2 bpf da obj {object} sec keep"],
+        ["tc filter del dev eth0 ingress prio 1 handle 2 bpf"], UDP,
+        "beta/eth0, step 8 tc_ingress", "", "tc filter show dev eth0 ingress",
+    ),
+    "a classifier redirects it to no device": (
+        "server",
+        ["tc qdisc add dev eth0 clsact",
+         "tc filter add dev eth0 ingress bpf da obj {object} sec lead"],
+        ["tc qdisc del dev eth0 clsact"], UDP, "server/eth0, step 8 tc_ingress", "",
+        "Correct the program, or take it away: tc filter show dev eth0",
+    ),
+    "a classifier redirects it to no device on its way out": (
+        "client",
+        ["tc qdisc add dev eth0 clsact",
+         "tc filter add dev eth0 egress bpf da obj {object} sec lead"],
+        ["tc qdisc del dev eth0 clsact"], TCP, "sending at alpha/client/eth0, tc_egress", "",
+        "Correct the program, or take it away: tc filter show dev eth0",
+    ),
+    "the bridge believes the node behind the sender's port": (
+        "underlay", ["bridge fdb replace {beta_mac} dev alpha master static"],
+        ["bridge fdb del {beta_mac} dev alpha master"], UDP,
+        "on the way to beta, in underlay/br0", "NOT_SPECIFIED",
+        "bridge fdb replace {beta_mac} dev beta",
+    ),
+    "the bridge believes the node behind the world's port": (
+        "underlay", ["bridge fdb replace {beta_mac} dev world master static"],
+        ["bridge fdb del {beta_mac} dev world master"], ICMP,
+        "on the way to beta, in underlay/br0", "OTHERHOST",
+        "bridge fdb replace {beta_mac} dev beta",
+    ),
+    "the bridge believes the sender behind another port": (
+        # else the bridge learns from the request, static entries or not
+        "underlay", ["bridge fdb replace {alpha_mac} dev world master static sticky"],
+        ["bridge fdb del {alpha_mac} dev world master"], ICMP,
+        "the answer was lost, on the way to alpha", "OTHERHOST",
+        "bridge fdb replace {alpha_mac} dev alpha",
+    ),
     "an XDP program sends it back": (
         "server", ["ip link set dev eth0 xdpdrv obj {object} sec back"],
         ["ip link set dev eth0 xdpdrv off"], UDP, "server/eth0, step 2 xdp", "ENXIO", "gro on",
@@ -287,6 +341,8 @@ def values(lab, tmp_path_factory):
         "server": lab.pod("server").address,
         "router": lab.pod("client").node.facts.router,
         "server_router": lab.pod("server").node.facts.router,
+        "alpha_mac": lab.facts.node("alpha").mac,
+        "beta_mac": lab.facts.node("beta").mac,
         "server_mac": lab.pod("server").facts.mac,
     }
 

@@ -20,7 +20,8 @@ SYMBOLS = {
     104: "ip_local_deliver_finish", 105: "udp_unicast_rcv_skb", 106: "sock_def_readable",
     110: "udp_queue_rcv_one_skb", 111: "__udp4_lib_rcv", 112: "ip_rcv_core",
     113: "ip_local_deliver", 114: "tcp_v4_rcv", 115: "tcp_v4_do_rcv", 116: "tcp_rcv_state_process",
-    117: "tcp_conn_request", 118: "ping_rcv",
+    117: "tcp_conn_request", 118: "ping_rcv", 119: "__netif_receive_skb_core",
+    120: "consume_skb",
 }  # fmt: skip
 NAMES = Names(
     devices={
@@ -531,3 +532,20 @@ def test_losses_are_told():
 def test_a_record_has_the_size_that_the_probes_write():
     with pytest.raises(struct.error):
         parse_record(bytes(10))
+
+
+KEPT = {
+    "where the kernel says who ended it": ({"location": 119}, "stolen"),
+    "where only the stack does": ({"stack": (120, 119, 100)}, "stolen"),
+    "not where others on the stack did": ({"stack": (120, 110, 119)}, "pass"),
+}
+
+
+@pytest.mark.parametrize(("change", "verdict"), KEPT.values(), ids=KEPT.keys())
+def test_a_packet_that_a_classifier_keeps_ends_there(change, verdict):
+    names = replace(NAMES, hooks={(POD, ETH0, "ingress"): Attached(34, "tc_keep")})
+    asked = replace(BLANK, ns=12, kind=Kind.TC_INGRESS)
+    ended = replace(BLANK, ns=14, kind=Kind.CONSUME, **change)
+    (trace,) = assemble([RECEIVED, asked, ended], (), names)
+    [hop] = [hop for hop in trace.taken if hop.program == "tc_keep"]
+    assert hop.verdict == verdict
