@@ -27,6 +27,8 @@ LOGS = Path("/run/containers")
 
 _MAX_REQUEST = 65536
 _IPPROTO_SCTP = 132
+_ANSWER_S = 2.0
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def serve(connection: socket.socket, context: Context) -> None:
@@ -120,7 +122,8 @@ class _Server:
 
     def _accept(self, listener: socket.socket, answer: object, mode: str) -> None:
         client, _ = listener.accept()
-        client.setblocking(False)
+        # an answer may find the send buffer full: it waits for its reader, and others with it
+        client.settimeout(_ANSWER_S)
         self.selector.register(client, selectors.EVENT_READ, (self._stream, answer, mode))
 
     def _datagram(
@@ -150,7 +153,10 @@ class _Server:
         words = data.split(b" ", 2)
         if len(words) < 3 or words[0] not in (b"GET", b"HEAD", b"POST", b"PUT"):
             return data  # no HTTP: a probe that wants its bytes back
-        url = urlsplit(words[1].decode("latin-1"))
+        try:
+            url = urlsplit(words[1].decode("latin-1"))
+        except ValueError:
+            return _BAD_REQUEST
         content = {
             "/hostname": self.pod.rpartition("/")[2].encode(),
             "/clientip": f"{peer[0]}:{peer[1]}".encode(),

@@ -144,6 +144,21 @@ def _option(words: tuple[str, ...], name: str) -> str | None:
     return None
 
 
+def _port(words: tuple[str, ...], name: str, default: int) -> int:
+    """Return the port that an option names, -1 for none; ``HOST:PORT`` names one, too."""
+    given = _option(words, name)
+    if not given or given == "-1":
+        return -1 if given else default
+    return _number(f"--{name}", given.rpartition(":")[2])
+
+
+def _number(what: str, word: str) -> int:
+    # bounded here: bind() would raise an OverflowError, and end all of the pod's containers
+    if not word.isdecimal() or int(word) >= 1 << 16:
+        raise InputError(f"{what}={word}: no port", hint="write a number up to 65535")
+    return int(word)
+
+
 def _agnhost(words: tuple[str, ...], container: Container) -> list[Listener]:
     """Mimic the sub-commands that network tests use.
 
@@ -154,18 +169,18 @@ def _agnhost(words: tuple[str, ...], container: Container) -> list[Listener]:
     )
     if verb == "netexec":
         # agnhost's own defaults; SCTP is off
-        found = [Listener(protocol="tcp", port=int(_option(words, "http-port") or 8080))]
-        udp = int(_option(words, "udp-port") or 8081)
+        found = [Listener(protocol="tcp", port=_port(words, "http-port", 8080))]
+        udp = _port(words, "udp-port", 8081)
         if udp > 0:
             found.append(Listener(protocol="udp", port=udp, mode="echo"))
-        sctp = int(_option(words, "sctp-port") or -1)
+        sctp = _port(words, "sctp-port", -1)
         if sctp > 0:
             found.append(Listener(protocol="sctp", port=sctp, mode="echo"))
         return found
     if verb == "serve-hostname":
         found = []
         if "--http=false" not in words:
-            found.append(Listener(protocol="tcp", port=int(_option(words, "port") or 9376)))
+            found.append(Listener(protocol="tcp", port=_port(words, "port", 9376)))
         if "--udp" in words:
             found.append(Listener(protocol="udp", port=9376, mode="echo"))
         return found
@@ -182,23 +197,21 @@ def _porter(container: Container) -> list[Listener]:
         if match:
             protocol = {"SCTP": "sctp", "UDP": "udp"}.get(match[1] or "", "tcp")
             mode = "http" if protocol == "tcp" else "echo"
-            found.append(
-                Listener(protocol=protocol, port=int(match[2]), mode=mode, body=value + "\n")
-            )
+            port = _number(name, match[2])
+            found.append(Listener(protocol=protocol, port=port, mode=mode, body=value + "\n"))
     return found or _declared(container, "http")
 
 
 def _http_echo(words: tuple[str, ...]) -> list[Listener]:
-    listen = _option(words, "listen") or ":5678"
     text = _option(words, "text") or "hello"
-    return [Listener(protocol="tcp", port=int(listen.rpartition(":")[2]), body=text + "\n")]
+    return [Listener(protocol="tcp", port=_port(words, "listen", 5678), body=text + "\n")]
 
 
 def listeners_of(pod: PodObject) -> tuple[Listener, ...]:
     """Return everything a pod serves.
 
     Raises:
-        InputError: two of its containers serve one port.
+        InputError: two of its containers serve one port, or an option names none.
     """
     found: dict[tuple[str, int], Listener] = {}
     for container in pod.spec.containers:

@@ -49,7 +49,7 @@ NOT_APPLICABLE = {
     "no-ipsec-xfrm-errors": _CRYPT,
     "local-redirect-policy": "CiliumLocalRedirectPolicy is not read",
     "local-redirect-policy-with-node-dns": "CiliumLocalRedirectPolicy is not read",
-    "health": "the health endpoint is a part of its own (lab health)",
+    "health": "a lab has no health endpoints",
     "multicast": "multicast delivery is not part of the datapath yet",
     "bgp-control-plane-v1": "a lab has no BGP speaker",
     "bgp-control-plane-v2": "a lab has no BGP speaker",

@@ -1,6 +1,7 @@
 """What a pod's process answers: HTTP, names, echoes."""
 
 import json
+import select
 import signal
 import socket
 import struct
@@ -57,6 +58,25 @@ def test_head_has_no_body(server):
 
 def test_echo(server):
     assert ask(server["echo/tcp"], b"PING\r\n") == b"PING\r\n"
+
+
+def test_a_reader_that_comes_late_still_gets_everything(server):
+    sent = bytes(range(256)) * (1 << 16)
+    with socket.create_connection(("127.0.0.1", server["echo/tcp"]), 5) as sock:
+        writer = threading.Thread(target=sock.sendall, args=(sent,))
+        writer.start()
+        # not joined first: the server waits for us to read, and we for it
+        eventually(lambda: not select.select([], [sock], [], 0.1)[1], within_s=5, what="no room")
+        came = b""
+        while len(came) < len(sent) and (part := sock.recv(1 << 20)):
+            came += part
+        writer.join()
+    assert came == sent
+
+
+def test_a_target_that_is_no_url_is_refused_and_the_next_one_answered(server):
+    assert ask(server["http/tcp"], b"GET //[ HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert ask(server["http/tcp"], b"GET /healthz HTTP/1.1\r\n\r\n").endswith(b"OK")
 
 
 def test_udp_echo(server):

@@ -80,3 +80,23 @@ def test_two_containers_cannot_share_a_port():
     )
     with pytest.raises(InputError, match="serve port 80/tcp"):
         listeners_of(PodObject(Meta(name="p"), spec))
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        Container(name="c", image="agnhost", args=("netexec", "--http-port=http")),
+        Container(name="c", image="agnhost", args=("netexec", "--udp-port=99999")),
+        Container(name="c", image="agnhost", args=("porter",), env=(("SERVE_PORT_70000", "x"),)),
+        Container(name="c", image="http-echo", args=("-listen=:web",)),
+    ],
+    ids=["a word", "a number too large", "a variable's number", "an address without one"],
+)
+def test_an_option_that_names_no_port_is_refused(container):
+    with pytest.raises(InputError, match="no port"):
+        server_of(container)
+
+
+def test_an_option_can_switch_a_port_off():
+    args = ("netexec", "--udp-port=-1")
+    assert ports(Container(name="c", image="agnhost", args=args)) == {("tcp", 8080)}
