@@ -138,17 +138,24 @@ class Bar:
     @property
     def is_missed(self) -> bool:
         """Whether the median's whole interval is on the wrong side of the goal."""
-        low, high = self.between
-        return self.goal is not None and (high < self.goal if self.at_least else low > self.goal)
+        return not any(map(self._reaches, self.between))
+
+    def _reaches(self, ratio: float) -> bool:
+        if self.goal is None:
+            return True
+        return ratio >= self.goal if self.at_least else ratio <= self.goal
 
     @property
     def verdict(self) -> str:
-        """The goal in words, and whether it was met; empty without a goal."""
+        """The goal in words, whether it was met and how surely; empty without a goal."""
         if self.goal is None:
             return ""
-        met = self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
         sign = "≥" if self.at_least else "≤"
-        told = "met" if met else "missed" if self.is_missed else "too close to tell"
+        told = "met" if self._reaches(self.ratio) else "missed"
+        if len(self.ratios) < FEWEST_ROUNDS:
+            told += ", as far as so few rounds tell"
+        elif len(set(map(self._reaches, self.between))) == 2:
+            told += " by less than rounds differ"
         return f"goal {sign} {self.goal:.2f}: {told}"
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 Measure = Callable[[], float]
+TRUSTED_S = 10.0
+"""Seconds of parts that are over after which their pace counts as much as what was expected."""
 EVERY_S = 5.0
 """Seconds between two lines of progress where no line can be overwritten."""
 
@@ -53,7 +55,8 @@ class Progress:
         Args:
             of_this_s: seconds that this part still takes, if that is known better.
         """
-        pace = self._spent / self._finished if self._finished else 1.0
+        # a short first part says little about the rest
+        pace = (self._spent + TRUSTED_S) / (self._finished + TRUSTED_S)
         if of_this_s is None:
             of_this_s = max(pace * self._expected - (self._clock() - self._begun), 0.0)
         return of_this_s + pace * sum(self._waiting.values())

@@ -12,48 +12,24 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import Options, Service, ServicePort
 from lab.cli.output import Format, print_json
 from lab.plot.cost import Bar, Series, Slope, write_growth, write_ratios
 from tests.bench import _growth
-from tests.bench._measure import (
-    PLAIN,
-    PORT,
-    ROUNDS,
-    add_bare_veth,
-    add_floor,
-    add_kernel_overlay,
-    add_tunnel_floor,
-    bars,
-    lab_with,
-    series,
-    spread,
-    stream,
-    stream_of_two,
-    trips,
-)
-from tests.bench._turns import Measure, Progress, in_turns
+from tests.bench._measure import ROUNDS, bars, series, spread
+from tests.bench._paths import EXPECTED_S, Contest, contests
+from tests.bench._turns import Progress, in_turns
 from tests.bench.programs import TITLES, Program, Table, programs, tables
 
 PLOTS = os.environ.get("LAB_BENCH_PLOT", "")
 OUTPUT = Format(os.environ.get("LAB_BENCH_OUTPUT", "table"))
-SAME_MTU_STREAM, SAME_MTU_TUNNEL = 0.9, 1.0
-SET_UP, PROGRAMS = "Setting up labs", "One packet through the programs"
-HERE, THERE = "One node: round trip on one CPU", "Two nodes: round trip on one CPU"
-STREAM_HERE, STREAM_THERE = "One node: a stream at MTU 1500", "Two nodes: a stream at MTU 1450"
-ON_ONE, ON_TWO = "{} on one CPU", "{} on two CPUs"
-STREAMS = {ON_ONE: stream, ON_TWO: stream_of_two}
-SERVICE = "A service: round trip on one CPU"
+PROGRAMS = "One packet through the programs"
 POLICY = "A round trip by number of policy entries"
 CONNTRACK = "A round trip by number of other flows"
 SERVICES = "Opening a connection by number of services"
 Found = dict[str, list[float]]
-FAST = Options(host_routing="bpf", tcx=True, inline_tail_calls=True)
-"""The way that carries the goals; legacy routing stands beside its floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +58,7 @@ class Report:
     """All that was measured.
 
     Attributes:
-        rounds: asked for; parts that scatter more measure a multiple of it.
+        rounds: asked for: sets of labs for paths; sizes of tables are measured a multiple of it.
         complete: whether nothing asked for is missing.
     """
 
@@ -94,34 +70,39 @@ class Report:
     growths: list[Growth] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    _round: int = 0
+    _contests: dict[str, Contest] = field(default_factory=dict)
+    _gathered: dict[str, Found] = field(default_factory=dict)
 
-    def beside(
-        self,
-        title: str,
-        unit: str,
-        paths: dict[str, Measure],
-        goals: dict[str, float],
-        *,
-        at_least: bool = False,
-        rounds: int = ROUNDS,
-    ) -> None:
-        """Measure paths in turns; tell each and its ratio to the first, round by round."""
-        found: Found = {}
-        try:
-            in_turns(paths, rounds, found, title=title, progress=self._progress)
-        finally:
-            self._progress.clear()
-            if any(found.values()):
-                self._compare(title, unit, found, bars(found, goals, at_least=at_least))
+    def begin_round(self) -> None:
+        """Tell that another set of labs comes up."""
+        self._round += 1
+        self._progress.part(f"Round {self._round} of {self.rounds}: setting up labs")
 
-    def _compare(self, title: str, unit: str, found: Found, made: tuple[Bar, ...]) -> None:
-        values = tuple(tuple(found[bar.label]) for bar in made)
-        self.comparisons.append(Comparison(title, unit, values, made))
-        say(f"\n{title}, {unit}")
-        for bar in made:
-            low, high = bar.between
-            ratio = f"ratio {bar.ratio:.3f} [{low:.3f} to {high:.3f}]"
-            say(f"  {bar.label:<32}{spread(found[bar.label]):<26} {ratio}  {bar.verdict}")
+    def compare(self, contests: list[Contest]) -> None:
+        """Measure each contest's paths in turns, and keep one value of each path for this round."""
+        for contest in contests:
+            found: Found = {}
+            title = f"Round {self._round} of {self.rounds}: {contest.title}"
+            in_turns(contest.paths, contest.turns, found, title=title, progress=self._progress)
+            gathered = self._gathered.setdefault(contest.title, {})
+            for label, values in found.items():
+                gathered.setdefault(label, []).append(contest.value(values))
+            self._contests[contest.title] = contest
+
+    def tell_contests(self) -> None:
+        """Tell each path of each contest, and its ratio to the first, round by round."""
+        self._progress.clear()
+        for title, contest in self._contests.items():
+            found, unit = self._gathered[title], "Gbit/s" if contest.is_stream else "us"
+            made = bars(found, contest.goals, at_least=contest.is_stream)
+            values = tuple(tuple(found[bar.label]) for bar in made)
+            self.comparisons.append(Comparison(title, unit, values, made))
+            say(f"\n{title}, {unit}")
+            for bar in made:
+                low, high = bar.between
+                ratio = f"ratio {bar.ratio:.3f} [{low:.3f} to {high:.3f}]"
+                say(f"  {bar.label:<32}{spread(found[bar.label]):<26} {ratio}  {bar.verdict}")
 
     def grow(
         self,
@@ -173,98 +154,19 @@ def tell_growth(title: str, all_series: tuple[Series, ...]) -> None:
 
 
 def compare_paths(report: Report) -> None:
-    """Pod to pod on one node and across nodes, beside what the kernel alone does."""
-    port = ServicePort(80, PORT)
-    report._progress.part(SET_UP)
-    with (
-        lab_with(Options()) as ours,
-        lab_with(Options(routing="native")) as native,
-        lab_with(FAST) as tunnel,
-        lab_with(replace(FAST, routing="native")) as short,
-        lab_with(PLAIN) as plain,
-        lab_with(PLAIN) as kube,
-        lab_with(PLAIN) as floor,
-        lab_with(PLAIN) as peer_floor,
-        lab_with(PLAIN) as tunnel_floor,
-    ):
-        bare, overlay = add_bare_veth(plain), add_kernel_overlay(plain)
-        add_kernel_overlay(kube, netfilter=True)
-        add_floor(floor, "veth")
-        add_floor(peer_floor, "peer")
-        add_tunnel_floor(tunnel_floor)
-        ours.apply(Service(name="one", ports=(port,), backends=("web",)))
-        service = ours.service("one").address
-        web, server = str(ours.pod("web").address), str(ours.pod("server").address)
-        report.beside(
-            HERE,
-            "us",
-            {
-                "bare veth pair": lambda: trips(plain, "web", bare),
-                "routed, no datapath": lambda: trips(plain, "web", web),
-                "floor of legacy routing": lambda: trips(floor, "web", web),
-                "pod to pod": lambda: trips(ours, "web", web),
-                "floor of host routing": lambda: trips(peer_floor, "web", web),
-                "pod to pod, host routing": lambda: trips(short, "web", web),
-            },
-            {"pod to pod, host routing": 1.1},
-            rounds=2 * ROUNDS,
-        )
-        report.beside(
-            SERVICE,
-            "us",
-            {
-                "direct": lambda: trips(ours, "web", web),
-                "ClusterIP": lambda: trips(ours, "web", service, 80),
-            },
-            {"ClusterIP": 1.05},
-        )
-        report.beside(
-            THERE,
-            "us",
-            {
-                "kernel bridge and VXLAN": lambda: trips(plain, "server", overlay),
-                "kernel, bridge with netfilter": lambda: trips(kube, "server", overlay),
-                "floor of the tunnel": lambda: trips(tunnel_floor, "server", server),
-                "pod to pod, tunnel": lambda: trips(ours, "server", server),
-                "pod to pod, tunnel, host routing": lambda: trips(tunnel, "server", server),
-                "pod to pod, native": lambda: trips(native, "server", server),
-                "pod to pod, native, host routing": lambda: trips(short, "server", server),
-            },
-            {"pod to pod, tunnel, host routing": 1.0},
-            rounds=2 * ROUNDS,
-        )
-        for title, one in STREAMS.items():
-            compare_streams(
-                report,
-                title.format(STREAM_HERE),
-                {
-                    "bare veth pair": partial(one, plain, "web", bare),
-                    "floor of legacy routing": partial(one, floor, "web", web),
-                    "floor of host routing": partial(one, peer_floor, "web", web),
-                    "pod to pod": partial(one, native, "web", web),
-                    "pod to pod, host routing": partial(one, short, "web", web),
-                },
-                {"pod to pod, host routing": SAME_MTU_STREAM},
-            )
-            compare_streams(
-                report,
-                title.format(STREAM_THERE),
-                {
-                    "kernel bridge and VXLAN": partial(one, plain, "server", overlay),
-                    "kernel, bridge with netfilter": partial(one, kube, "server", overlay),
-                    "floor of the tunnel": partial(one, tunnel_floor, "server", server),
-                    "pod to pod, tunnel": partial(one, ours, "server", server),
-                    "pod to pod, tunnel, host routing": partial(one, tunnel, "server", server),
-                },
-                {"pod to pod, tunnel, host routing": SAME_MTU_TUNNEL},
-            )
+    """Pod to pod on one node and across nodes, beside what the kernel alone does.
 
-
-def compare_streams(
-    report: Report, title: str, paths: dict[str, Measure], goals: dict[str, float]
-) -> None:
-    """Streams scatter more than round trips: more rounds, and short ones."""
-    report.beside(title, "Gbit/s", paths, goals, at_least=True, rounds=4 * ROUNDS)
+    Each round has labs of its own: two labs of the same description differ by more (where their
+    tables lie in memory) than two measurements in one, and rounds that share a lab would not show
+    it.
+    """
+    try:
+        for _ in range(report.rounds):
+            report.begin_round()
+            with contests() as all_contests:
+                report.compare(all_contests)
+    finally:
+        report.tell_contests()
 
 
 def measure_programs(report: Report) -> None:
@@ -317,15 +219,9 @@ PARTS = {
     "paths": Part(
         compare_paths,
         {
-            SET_UP: (5, 0),
-            HERE: (0.4, 0.8),
-            SERVICE: (0.2, 0.2),
-            THERE: (0.4, 0.8),
-            **{
-                title.format(what): (1, 4)
-                for title in STREAMS
-                for what in (STREAM_HERE, STREAM_THERE)
-            },
+            f"Round {number} of {ROUNDS}: {title}": (seconds, 0)
+            for number in range(1, ROUNDS + 1)
+            for title, seconds in {"setting up labs": 4.5, **EXPECTED_S}.items()
         },
     ),
     "programs": Part(measure_programs, {PROGRAMS: (1.5, 0), **dict.fromkeys(TITLES, (0.5, 0.5))}),

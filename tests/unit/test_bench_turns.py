@@ -72,10 +72,10 @@ def test_what_is_left_follows_the_pace_of_what_is_over():
     progress = Progress({"a": 10, "b": 10, "c": 20}, io.StringIO(), clock)
     progress.part("a")
     assert progress.left_s() == 40
-    clock.now = 20.0
-    progress.part("b")
-    assert progress.left_s() == 60, "twice as slow as expected"
     clock.now = 30.0
+    progress.part("b")
+    assert progress.left_s() == 60, "three times as slow, of which half is believed"
+    clock.now = 40.0
     assert progress.left_s() == 50
     assert progress.left_s(3) == 43, "this part knows better"
 

@@ -69,18 +69,19 @@ def test_what_the_largest_size_costs_more_shows_a_cost_that_rises_early_and_stay
 
 
 VERDICTS = {
-    "at most, met": (Bar("x", (1.0, 1.1, 1.05), 1.1), "goal ≤ 1.10: met"),
-    "at most, missed": (Bar("x", (1.2, 1.3, 1.25), 1.1), "goal ≤ 1.10: missed"),
-    "at least, met": (Bar("x", (0.95,), 0.9, at_least=True), "goal ≥ 0.90: met"),
-    "at least, missed": (Bar("x", (0.85,), 0.9, at_least=True), "goal ≥ 0.90: missed"),
-    "at most, beyond it by less than the rounds differ": (
-        Bar("x", (1.0, 1.12, 1.3), 1.1),
-        "goal ≤ 1.10: too close to tell",
+    "at most, met": (Bar("x", (1.0, 1.1, 1.05) * 3, 1.1), "goal ≤ 1.10: met"),
+    "at most, missed": (Bar("x", (1.2, 1.3, 1.25) * 3, 1.1), "goal ≤ 1.10: missed"),
+    "at least, met": (Bar("x", (0.95,) * 9, 0.9, at_least=True), "goal ≥ 0.90: met"),
+    "at least, missed": (Bar("x", (0.85,) * 9, 0.9, at_least=True), "goal ≥ 0.90: missed"),
+    "at most, beyond it by less than rounds differ": (
+        Bar("x", (1.0, 1.12, 1.3) * 3, 1.1),
+        "goal ≤ 1.10: missed by less than rounds differ",
     ),
-    "at least, short of it by less than the rounds differ": (
-        Bar("x", (0.8, 0.89, 1.0), 0.9, at_least=True),
-        "goal ≥ 0.90: too close to tell",
+    "at least, beyond it by less than rounds differ": (
+        Bar("x", (0.8, 0.91, 1.0) * 3, 0.9, at_least=True),
+        "goal ≥ 0.90: met by less than rounds differ",
     ),
+    "one round": (Bar("x", (1.2,), 1.1), "goal ≤ 1.10: missed, as far as so few rounds tell"),
     "nothing asked": (Bar("x", (1.0,)), ""),
 }
 
