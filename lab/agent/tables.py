@@ -37,7 +37,6 @@ AFFINITY = "cilium_lb_affinity_match"
 MAGLEV = "cilium_lb4_maglev"
 ACTIVE, TERMINATING = 0, 1
 EXTERNAL, INTERNAL = 0, 1
-SOURCE_RANGE_STATIC = 32
 
 IN_ORDER = (
     BACKENDS,
@@ -116,13 +115,7 @@ def _refer(item: Frontend, rows: dict[str, Rows]) -> None:
         rows["cilium_lb4_reverse_nat"][key.pack()] = value.pack()
     listed = Flag(value=1).pack()
     for network in _ranges(item):
-        # the prefix counts from the key's first data byte: 32 bits of frontend number come before
-        # it
-        lpm = flows.SourceRangeKey(
-            prefixlen=SOURCE_RANGE_STATIC + network.prefixlen,
-            rev_nat_id=item.id,
-            addr=network.network_address,
-        )
+        lpm = flows.SourceRangeKey.of(item.id, network)
         rows["cilium_lb4_source_range"][lpm.pack()] = listed
 
 

@@ -7,7 +7,6 @@ map keeps them in.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -341,11 +340,7 @@ def reverse_nat(entries: Iterable[tuple[flows.RevNatKey, flows.ReverseNat]]) -> 
 def source_ranges(entries: Iterable[tuple[flows.SourceRangeKey, core.Flag]]) -> Listing:
     """List the clients that services with source ranges let in."""
     kept = tuple(sorted(entries, key=lambda item: (item[0].rev_nat_id, item[0].addr)))
-    rows = tuple(
-        # the prefix counts the 32 bits of the service's number in front of the address, too
-        (str(key.rev_nat_id), str(ipaddress.ip_network((key.addr, key.prefixlen - 32))))
-        for key, _ in kept
-    )
+    rows = tuple((str(key.rev_nat_id), str(key.network)) for key, _ in kept)
     return Listing(("REVNAT_ID", "SOURCE RANGE"), rows, kept)
 
 

@@ -200,18 +200,20 @@ def _services(lab: Lab, world: World, _: Kind) -> _Table:
             for front in (status.frontends if status else ())
             if front.kind in ("ExternalIP", "LoadBalancer")
         ]
-        node_ports = (
-            {front.port: front.port for front in status.frontends if front.kind == "NodePort"}
-            if status
-            else {}
+        # chosen by the lab: those in the manifest stand beside their ports below; a node port has a
+        # frontend for each address of each node
+        given = {port.node_port for port in service.ports}
+        chosen = dict.fromkeys(
+            front.port
+            for front in (status.frontends if status else ())
+            if front.kind == "NodePort" and front.port not in given
         )
         ports = ",".join(
             f"{port.port}" + (f":{port.node_port}" if port.node_port else "") + f"/{port.protocol}"
             for port in service.ports
         )
-        # chosen by the lab: not in the manifest, so not in the ports above
-        if node_ports and not any(port.node_port for port in service.ports):
-            ports += " (" + ",".join(map(str, node_ports)) + ")"
+        if chosen:
+            ports += " (" + ",".join(map(str, chosen)) + ")"
         selector = ",".join(f"{key}={value}" for key, value in service.selector or ())
         cells = (
             service.meta.namespace,

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import ClassVar
 
 from lab.layouts.records import Record, be16, ipv4, mac_address, padding, u8, u16, u32, u64
 
 MAGLEV_SIZE = 1021
 """Backend ids in a Maglev table, a prime (``MAGLEV_TABLE_SIZE`` in ``bpf/lib/lb.h``)."""
+
+_RANGE_STATIC = 32
 
 
 class TupleFlag(IntFlag):
@@ -271,10 +273,21 @@ class SourceRangeKey(Record):
 
     C_NAME: ClassVar[str] = "lb4_src_range_key"
     # rev_nat_id and its padding count as 32 bits of prefix: services do not share ranges
-    prefixlen: int = u32(64)
+    prefixlen: int = u32(_RANGE_STATIC + 32)
     rev_nat_id: int = be16()
     pad: bytes = padding(2)
     addr: IPv4Address = ipv4()
+
+    @classmethod
+    def of(cls, number: int, network: IPv4Network) -> SourceRangeKey:
+        """Return the key that lets a network in to the service with this number."""
+        prefix = _RANGE_STATIC + network.prefixlen
+        return cls(prefixlen=prefix, rev_nat_id=number, addr=network.network_address)
+
+    @property
+    def network(self) -> IPv4Network:
+        """The clients it is about."""
+        return IPv4Network((self.addr, self.prefixlen - _RANGE_STATIC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,9 @@
 import pytest
 
 from lab.k8s import live
+from lab.k8s.listing import find_kind, listing
 from lab.k8s.read import read_text
+from lab.k8s.state import load
 
 pytestmark = pytest.mark.live
 
@@ -42,6 +44,18 @@ SERVICES = "".join(
         "local": "type: NodePort, externalTrafficPolicy: Local",
     }.items()
 )
+MIXED = """\
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mixed}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports:
+    - {name: given, port: 81, targetPort: http, nodePort: 31000}
+    - {name: chosen, port: 82, targetPort: http}
+"""
 BY_HAND = """\
 ---
 apiVersion: v1
@@ -60,7 +74,9 @@ ports: [{port: 80, protocol: TCP}]
 
 @pytest.fixture(scope="module")
 def lab():
-    made, _ = live.up(read_text(TEXT + SERVICES + BY_HAND), name="services-test", attached=True)
+    made, _ = live.up(
+        read_text(TEXT + SERVICES + MIXED + BY_HAND), name="services-test", attached=True
+    )
     yield made
     made.stop()
 
@@ -97,3 +113,11 @@ def test_local_traffic_stays_on_the_node_it_reached(lab):
 
 def test_endpoints_given_by_hand_are_served(lab):
     assert names(lab.pod("client"), lab.service("byhand").address, times=3) == {b"web-1"}
+
+
+def test_get_shows_node_ports_that_were_given_and_chosen(lab):
+    services = listing(lab, load(lab), find_kind("services"), names=["mixed"])
+    ports = dict(zip(services.headings, services.rows[0], strict=True))["ports"]
+    chosen = {item.port for item in lab.service("mixed").frontends if item.kind == "NodePort"}
+    (other,) = chosen - {31000}
+    assert ports == f"81:31000/TCP,82/TCP ({other})"
