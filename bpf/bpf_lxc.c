@@ -10,7 +10,8 @@
  *                     (entered by tail call, on the hook of whoever delivers)
  *   to-container   ─► 27 conntrack ─► 13 policy ─► the pod      (only with a route per endpoint)
  *
- * With inline_tail_calls 29, handle_policy and to-container do themselves what comes after them.
+ * With inline_tail_calls from-container calls 7 for services alone, and 29, handle_policy and
+ * to-container do themselves what comes after them.
  */
 #define THIS_FILE FILE_BPF_LXC
 
@@ -241,19 +242,19 @@ static __always_inline bool is_pod_beside(__be32 addr)
 	return !((addr ^ router_ipv4) & pod_cidr_mask) && addr != router_ipv4;
 }
 
-/* Most packets are for no service: a look at address and port tells. Of a traced one the long way
- * tells that nothing was found. 0 or a DROP_*. */
-static __always_inline int service_from_lxc(struct __sk_buff *ctx, const struct iphdr *ip4)
+/* Most packets are for no service: a look at address and port tells. */
+static __always_inline bool may_be_for_service(struct __sk_buff *ctx, const struct iphdr *ip4)
 {
 	struct lb4_key key;
 
 	/* Only what has ports can be meant for a service; conntrack judges the rest. */
-	if (ip4->protocol == IPPROTO_ICMP || is_pod_beside(ip4->daddr))
-		return 0;
-	if (likely(lb4_key_peek(ctx, ip4, &key)) && likely(!mind_armed(ctx)) &&
-	    likely(!bpf_map_lookup_elem(&cilium_lb4_services_v2, &key)))
-		return 0;
-	return translate_from_lxc(ctx);
+	if (!enable_services || ip4->protocol == IPPROTO_ICMP || is_pod_beside(ip4->daddr))
+		return false;
+	if (unlikely(!lb4_key_peek(ctx, ip4, &key)) ||
+	    unlikely(bpf_map_lookup_elem(&cilium_lb4_services_v2, &key)))
+		return true;
+	lb4_tell(ctx, &key, NULL);
+	return false;
 }
 
 /*
@@ -393,6 +394,29 @@ static __always_inline int leave_lxc(struct __sk_buff *ctx, struct drop_info *dr
 	return custom_call(ctx, CUSTOM_IPV4_EGRESS, ret, drop->dst_label);
 }
 
+/* Conntrack, and what follows it. A verdict or a DROP_*. */
+static __always_inline int track_and_leave_lxc(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	int ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
+
+	return unlikely(ret < 0) ? ret : leave_lxc(ctx, drop);
+}
+
+/* All of it in from-container itself, but for what may have to be translated: that goes the long
+ * way from here. A verdict or a DROP_*. */
+static __always_inline int handle_ipv4_at_once(struct __sk_buff *ctx, struct drop_info *drop)
+{
+	struct iphdr *ip4 = ipv4_header(ctx);
+	int ret = check_from_lxc(ctx, ip4);
+
+	if (unlikely(ret || !ip4))
+		return ret;
+	if (unlikely(may_be_for_service(ctx, ip4)))
+		return tail_call(ctx, CALL_IPV4, &drop->ext_err);
+	cb_set(ctx, CB_LB_STATE, 0);
+	return track_and_leave_lxc(ctx, drop);
+}
+
 /* Is it the pod's, is it for a service? Then on to conntrack. */
 TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 {
@@ -403,8 +427,8 @@ TAIL_CALL("cilium_calls/7") int tail_handle_ipv4(struct __sk_buff *ctx)
 	mind_enter(ctx, MIND_PROGRAM_HANDLE_IPV4);
 	ret = check_from_lxc(ctx, ip4);
 	cb_set(ctx, CB_LB_STATE, 0);
-	if (likely(!ret && ip4) && enable_services)
-		ret = service_from_lxc(ctx, ip4);
+	if (likely(!ret && ip4) && unlikely(may_be_for_service(ctx, ip4)))
+		ret = translate_from_lxc(ctx);
 	if (likely(!ret))
 		ret = tail_call(ctx, CALL_CT_EGRESS, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);
@@ -416,10 +440,13 @@ TAIL_CALL("cilium_calls/29") int tail_ipv4_ct_egress(struct __sk_buff *ctx)
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_CT_EGRESS);
-	ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
-	if (likely(!ret))
-		ret = inline_tail_calls ? leave_lxc(ctx, &drop) :
-					  tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
+	if (inline_tail_calls) {
+		ret = track_and_leave_lxc(ctx, &drop);
+	} else {
+		ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
+		if (likely(!ret))
+			ret = tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
+	}
 	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }
 
@@ -655,10 +682,11 @@ SEC("from-container") int cil_from_container(struct __sk_buff *ctx)
 	if (unlikely(eth_has_vlan(ctx)))
 		ret = DROP_VLAN_FILTERED;
 	else if (likely(ctx->protocol == bpf_htons(ETH_P_IP)))
-		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
+		ret = inline_tail_calls ? handle_ipv4_at_once(ctx, &drop) :
+					  tail_call(ctx, CALL_IPV4, &drop.ext_err);
 	else if (ctx->protocol == bpf_htons(ETH_P_ARP))
 		ret = tail_call(ctx, CALL_ARP, &drop.ext_err);
 	else
 		ret = DROP_UNKNOWN_L3;
-	return drop_notify(ctx, ret, &drop);
+	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }

@@ -168,8 +168,8 @@ class Options:
         custom_calls: a program of the user's may run after a pod's own, see `lab endpoint custom`.
         tcx: tc programs are attached without clsact, as newer versions of Cilium do, and `tc filter
             show` does not list them; by clsact all the same where the kernel (before 6.6) cannot.
-        inline_tail_calls: a pod's programs do conntrack and policy in one go, as Cilium's do where
-            they need not be kept small (IPv4 alone); without it each is a tail call of its own.
+        inline_tail_calls: a pod's programs do in two what else is a tail call for each step; see
+            the differences from Cilium in ``bpf/README.md``.
         mtu: of every device, in bytes.
         ct_tcp_max: flows of TCP that a node remembers; a full table forgets the least used.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.

@@ -221,6 +221,18 @@ static __always_inline bool lb4_key_peek(struct __sk_buff *ctx, const struct iph
 	return true;
 }
 
+static __always_inline void lb4_tell(struct __sk_buff *ctx, const struct lb4_key *key,
+				     const struct lb4_service *svc)
+{
+	if (mind_armed(ctx)) {
+		__u32 index = svc ? bpf_ntohs(svc->rev_nat_index) : 0;
+		struct mind_note note = MIND_NOTE(MIND_SERVICE, 0, index);
+
+		mind_fill(&note, key, sizeof(*key), svc, sizeof(*svc));
+		mind_write(ctx, &note);
+	}
+}
+
 static __always_inline const struct lb4_service *
 lb4_lookup_service(struct __sk_buff *ctx, struct lb4_key *key, bool internal)
 {
@@ -234,13 +246,7 @@ lb4_lookup_service(struct __sk_buff *ctx, struct lb4_key *key, bool internal)
 	/* The row of any address is for sockets of a node: on the wire that address is forged. */
 	if (svc && unlikely(!key->address))
 		svc = NULL;
-	if (mind_armed(ctx)) {
-		__u32 index = svc ? bpf_ntohs(svc->rev_nat_index) : 0;
-		struct mind_note note = MIND_NOTE(MIND_SERVICE, 0, index);
-
-		mind_fill(&note, key, sizeof(*key), svc, sizeof(*svc));
-		mind_write(ctx, &note);
-	}
+	lb4_tell(ctx, key, svc);
 	return svc;
 }
 
