@@ -114,6 +114,9 @@ static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving 
 	ep = endpoint_lookup4(ctx, out->daddr);
 	if (ep && !(ep->flags & ENDPOINT_F_HOST) && !enable_endpoint_routes) {
 		metrics_count(ctx->len, REASON_FORWARDED, METRIC_EGRESS);
+		/* An error's tuple is that of the packet it quotes, whichever way round. */
+		if (out->ct->status != CT_RELATED)
+			from.flags |= DELIVERY_TRACKED;
 		return deliver_local4(ctx, ep, &from);
 	}
 
@@ -397,7 +400,7 @@ static __always_inline int leave_lxc(struct __sk_buff *ctx, struct drop_info *dr
 /* Conntrack, and what follows it. A verdict or a DROP_*. */
 static __always_inline int track_and_leave_lxc(struct __sk_buff *ctx, struct drop_info *drop)
 {
-	int ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
+	int ret = ct_lookup_into_buffer(ctx, CT_EGRESS, false);
 
 	return unlikely(ret < 0) ? ret : leave_lxc(ctx, drop);
 }
@@ -443,7 +446,7 @@ TAIL_CALL("cilium_calls/29") int tail_ipv4_ct_egress(struct __sk_buff *ctx)
 	if (inline_tail_calls) {
 		ret = track_and_leave_lxc(ctx, &drop);
 	} else {
-		ret = ct_lookup_into_buffer(ctx, CT_EGRESS);
+		ret = ct_lookup_into_buffer(ctx, CT_EGRESS, false);
 		if (likely(!ret))
 			ret = tail_call(ctx, CALL_IPV4_CONT, &drop.ext_err);
 	}
@@ -556,7 +559,8 @@ static __always_inline int enter_lxc(struct __sk_buff *ctx, const enum lxc_door 
 /* Conntrack and policy in one go, where the programs between are left out. */
 static __always_inline int track_and_enter_lxc(struct __sk_buff *ctx, const enum lxc_door door)
 {
-	int ret = ct_lookup_into_buffer(ctx, CT_INGRESS);
+	bool again = door == DOOR_POLICY && cb_get(ctx, CB_DELIVERY) & DELIVERY_TRACKED;
+	int ret = ct_lookup_into_buffer(ctx, CT_INGRESS, again);
 
 	return unlikely(ret < 0) ? ret : enter_lxc(ctx, door);
 }
@@ -582,7 +586,7 @@ TAIL_CALL("cilium_calls/28") int tail_ipv4_ct_ingress_policy_only(struct __sk_bu
 
 	mind_enter(ctx, MIND_PROGRAM_CT_INGRESS_POLICY);
 	/* With a route per endpoint nobody comes this way: policy waits in to-container. */
-	ret = enable_endpoint_routes ? DROP_EP_NOT_READY : ct_lookup_into_buffer(ctx, CT_INGRESS);
+	ret = enable_endpoint_routes ? DROP_EP_NOT_READY : ct_lookup_into_buffer(ctx, CT_INGRESS, false);
 	if (likely(!ret))
 		ret = tail_call(ctx, CALL_IPV4_POLICY, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);
@@ -604,7 +608,7 @@ TAIL_CALL("cilium_calls/27") int tail_ipv4_ct_ingress(struct __sk_buff *ctx)
 	int ret;
 
 	mind_enter(ctx, MIND_PROGRAM_CT_INGRESS);
-	ret = enable_endpoint_routes ? ct_lookup_into_buffer(ctx, CT_INGRESS) : DROP_EP_NOT_READY;
+	ret = enable_endpoint_routes ? ct_lookup_into_buffer(ctx, CT_INGRESS, false) : DROP_EP_NOT_READY;
 	if (!ret)
 		ret = tail_call(ctx, CALL_IPV4_TO_ENDPOINT, &drop.ext_err);
 	return drop_notify(ctx, ret, &drop);

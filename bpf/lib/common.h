@@ -69,6 +69,7 @@ enum cb_slot {
 enum delivery_flag {
 	DELIVERY_HAIRPIN = 1, /* the pod's own answer, back from its service */
 	DELIVERY_PEER = 2, /* bpf_redirect_peer() works from this hook */
+	DELIVERY_TRACKED = 4, /* conntrack's buffer holds the flow of this packet */
 };
 
 /*

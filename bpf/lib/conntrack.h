@@ -103,7 +103,8 @@ struct ct_buffer4 {
 	struct ct_state state;
 	__s32 status; /* enum ct_status or a DROP_* */
 	__u8 monitor; /* something new: worth telling in spite of aggregation */
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 now_s; /* monotonic clock when the flow was read */
 };
 
 _Static_assert(sizeof(struct ct_buffer4) == 48, "cilium_tail_call_buffer4 value");
@@ -177,11 +178,11 @@ static __always_inline __u32 ct_lifetime(const struct ct_entry *entry, bool tcp,
 
 /* Prolongs the entry; true when the flow has news: a flag not seen before, or a long silence. */
 static __always_inline bool ct_touch(struct ct_entry *entry, const struct flow4 *flow,
-				     enum ct_dir dir)
+				     enum ct_dir dir, __u32 now)
 {
 	bool tcp = flow->tuple.nexthdr == IPPROTO_TCP;
-	__u32 now = now_s(), *report;
 	__u8 *seen, flags;
+	__u32 *report;
 
 	seen = dir == CT_INGRESS ? &entry->rx_flags_seen : &entry->tx_flags_seen;
 	report = dir == CT_INGRESS ? &entry->last_rx_report : &entry->last_tx_report;
@@ -278,7 +279,7 @@ static __always_inline int ct_hit(struct __sk_buff *ctx, struct ct_entry *entry,
 	if (unlikely(flow->related))
 		return CT_RELATED;
 	reopened = ct_advance(entry, flow, dir, answer);
-	result->monitor = ct_touch(entry, flow, dir) || reopened;
+	result->monitor = ct_touch(entry, flow, dir, result->now_s) || reopened;
 	ct_account(entry, ctx->len, dir);
 	if (unlikely(reopened))
 		return CT_REOPENED;
@@ -324,7 +325,7 @@ static __always_inline bool ct_may_answer(const struct flow4 *flow)
 	return bpf_ntohs(flow->tuple.dport) <= bpf_ntohs(flow->tuple.sport) || ct_opens(flow);
 }
 
-/* An enum ct_status; `flow->tuple` and `result` are filled for what follows. */
+/* An enum ct_status; `flow->tuple` and `result`, whose clock is set, are filled for what follows. */
 static __always_inline int ct_look(struct __sk_buff *ctx, struct flow4 *flow, enum ct_dir dir,
 				   struct ct_buffer4 *result)
 {
@@ -362,6 +363,7 @@ VERIFIED_ONCE int ct_lookup4(struct __sk_buff *ctx, struct flow4 *flow, enum ct_
 {
 	if (!flow || !result)
 		return DROP_INVALID_TC_BUFFER;
+	result->now_s = now_s();
 	return ct_look(ctx, flow, dir, result);
 }
 
@@ -392,7 +394,7 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 	entry.src_sec_id = state->src_sec_id;
 	if (dir == CT_SERVICE)
 		entry.backend_id = state->backend_id;
-	ct_touch(&entry, flow, dir);
+	ct_touch(&entry, flow, dir, now_s());
 	ct_account(&entry, ctx->len, dir);
 	ret = ct_write(&key, &entry, BPF_NOEXIST);
 	if (!ret)
@@ -407,19 +409,27 @@ VERIFIED_ONCE int ct_create4(struct __sk_buff *ctx, const struct flow4 *flow, en
 }
 
 /*
- * The conntrack tail calls' common body: the flow of the packet, its status, and both in the
- * buffer for the program at `next`. Returns a DROP_* or does not return.
+ * The flow of the packet, its status, and both in the buffer for what follows. `again`: the other
+ * side of a packet whose sender's side has just been looked up, on this CPU and with nothing of the
+ * flow changed since (DELIVERY_TRACKED): what was read then, and the time, still hold. 0 or a DROP_*.
  */
-static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_dir dir)
+static __always_inline int ct_lookup_into_buffer(struct __sk_buff *ctx, enum ct_dir dir, bool again)
 {
 	struct ct_buffer4 *buffer = ct_buffer();
 	int ret;
 
 	if (!buffer)
 		return DROP_INVALID_TC_BUFFER;
-	ret = flow4_read(ctx, &buffer->flow);
-	if (unlikely(ret < 0))
-		return ret;
+	if (again) {
+		/* As it was read: the look-up may have turned it. */
+		if (buffer->status != CT_REPLY)
+			tuple_turn(&buffer->flow.tuple);
+	} else {
+		ret = flow4_read(ctx, &buffer->flow);
+		if (unlikely(ret < 0))
+			return ret;
+		buffer->now_s = now_s();
+	}
 	buffer->status = ct_look(ctx, &buffer->flow, dir, buffer);
 	return 0;
 }
