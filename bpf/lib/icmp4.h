@@ -89,16 +89,20 @@ VERIFIED_ONCE int icmp4_frag_needed(struct __sk_buff *ctx, __u32 mtu)
 {
 	__u8 rest[ICMP4_REST_BYTES] = {};
 	struct icmp4_error error = {};
-	__u32 length;
+	__u64 length;
 
 	if (bpf_skb_load_bytes(ctx, IPV4_OFF, &error.quoted, sizeof(error.quoted)))
 		return DROP_INVALID;
 	length = error.quoted.ihl * 4u - sizeof(error.quoted);
 	length += error.quoted.protocol == IPPROTO_TCP ? ICMP4_QUOTED_TCP_BYTES :
 							 ICMP4_QUOTED_BYTES;
-	/* The compiler knows how long a header can be, the verifier does not: keep the test below. */
+	/* The compiler knows how long a header can be, the verifier does not: keep both tests below,
+	 * and apart, for Linux 6.1 does not see through their difference. */
 	asm volatile("" : "+r"(length));
-	if (length < ICMP4_QUOTED_BYTES || length > sizeof(rest))
+	if (length < ICMP4_QUOTED_BYTES)
+		return DROP_INVALID;
+	asm volatile("" : "+r"(length));
+	if (length > sizeof(rest))
 		return DROP_INVALID;
 	if (bpf_skb_load_bytes(ctx, IPV4_OFF + sizeof(error.quoted), rest, length))
 		return DROP_INVALID;
