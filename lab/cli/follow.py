@@ -39,6 +39,7 @@ def wanted(lab: Lab, words: dict[str, str], where: str) -> str:
 
 
 def _end(lab: Lab, field: str, value: str) -> str:
+    # an address need be nobody's in the lab
     if value.replace(".", "").isdecimal():
         return f"{'src' if field == 'from' else 'dst'} == {value}"
     return f"{field} == {lab.place(value).name}"
@@ -71,6 +72,7 @@ def follow(
                 if keep:
                     kept.append(trace)
         except KeyboardInterrupt:
+            # the terminal has shown ^C: what follows begins on a line of its own
             typer.echo("", err=True)
     typer.echo(_summary(seen), err=True)
     if keep and not kept:

@@ -133,6 +133,7 @@ def _hops(trace: Trace, drawing: Scene) -> list[dict[str, Any]]:
     shown = [line for passage in passages(trace) for line in lines(passage)]
     for line, place in zip(shown, drawing.along(line.hop.place for line in shown), strict=True):
         hop = line.hop
+        # a clone is compared with its own last sight, not with that of the packet beside it
         sight = earlier.get(hop.packet)
         found.append({**_hop(hop, sight), **_named(line), **_stand(drawing, place)})
         if hop.taken and hop.before is not None:

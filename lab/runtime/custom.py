@@ -55,6 +55,7 @@ def _put(calls: BpfMap, slot: bytes, source: Path, program: str) -> str:
     from lab.kernel.bpf import ProgramType, load_object
 
     path = build([source], root=SOURCES)[0] if source.suffix == ".c" else source
+    # its slot keeps the program when the block lets go of it
     with load_object(path, default_type=ProgramType.SCHED_CLS) as loaded:
         known = sorted(loaded.programs)
         name = program or (known[0] if len(known) == 1 else "")
