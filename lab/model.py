@@ -170,6 +170,9 @@ class Options:
             show` does not list them; by clsact all the same where the kernel (before 6.6) cannot.
         inline_tail_calls: a pod's programs do in two what else is a tail call for each step; see
             the differences from Cilium in ``bpf/README.md``.
+        proxy_rules: routing rules for packets to and from an HTTP proxy, as ``init.sh`` adds them
+            without asking for one; every packet that the kernel routes is compared with them. Newer
+            versions of Cilium add them only where a proxy is enabled (the lab has none).
         mtu: of every device, in bytes.
         ct_tcp_max: flows of TCP that a node remembers; a full table forgets the least used.
         datapath: attach the eBPF datapath; without it only namespaces, links and routes exist.
@@ -188,6 +191,7 @@ class Options:
     custom_calls: bool = False
     tcx: bool = False
     inline_tail_calls: bool = False
+    proxy_rules: bool = True
     mtu: int = 1500
     ct_tcp_max: int = 32768
     datapath: bool = True

@@ -30,6 +30,7 @@ _FLAGS: dict[str, tuple[str, Mapping[str, str]]] = {
     "policy-audit-mode": ("policy_audit", _TRUTH),
     "enable-custom-calls": ("custom_calls", _TRUTH),
     "enable-tcx": ("tcx", _TRUTH),
+    "enable-l7-proxy": ("proxy_rules", _TRUTH),
     "mtu": ("mtu", {}),
     "bpf-ct-global-tcp-max": ("ct_tcp_max", {}),
 }

@@ -201,7 +201,7 @@ def _node(facts: Inventory, node: NodeFacts) -> Iterator[Step]:
         yield SetUp(where=where, device="cilium_vxlan")
     yield from _node_routes(facts, node)
     # without programs nothing marks packets, and rules cost every packet that is routed
-    if facts.topology.options.datapath:
+    if facts.topology.options.datapath and facts.topology.options.proxy_rules:
         yield from _node_rules(node)
     if facts.topology.options.masquerade == "iptables":
         yield from _netfilter_masquerade(facts, node)

@@ -24,7 +24,7 @@ from tests.bench._measure import (
 from tests.bench._turns import Measure
 
 SAME_MTU_STREAM, SAME_MTU_TUNNEL = 0.9, 1.0
-FAST = Options(host_routing="bpf", tcx=True, inline_tail_calls=True)
+FAST = Options(host_routing="bpf", tcx=True, inline_tail_calls=True, proxy_rules=False)
 """The way that carries the goals; legacy routing stands beside its floor."""
 HERE, THERE = "One node: round trip on one CPU", "Two nodes: round trip on one CPU"
 SERVICE = "A service: round trip on one CPU"

@@ -27,6 +27,7 @@ OPTIONS = {
     "maglev": (Options(lb_algorithm="maglev"), NODE),
     "direct server return": (Options(routing="native", nodeport_mode="dsr"), NODE),
     "host routing without clsact": (Options(host_routing="bpf", tcx=True), NODE),
+    "no rules for a proxy": (Options(proxy_rules=False), NODE),
     "fewer tail calls": (Options(inline_tail_calls=True), NODE),
     "fewer tail calls, one route per pod": (
         Options(inline_tail_calls=True, endpoint_routes=True),
