@@ -29,6 +29,7 @@ _MAP = re.compile(r'^\}\s*(?P<name>\w+)\s+SEC\("\.maps"\)')
 _DROP = re.compile(r"^\s*DROP_(?P<name>\w+)\s*=\s*-(?P<number>\d+),\s*/\*\s*(?P<words>.*?)\s*\*/")
 _USE = re.compile(r"\bDROP_(\w+)")
 _POINT = re.compile(r"^\s*TRACE_(?P<name>(?:TO|FROM)_\w+)\s*=\s*(?P<number>\d+)")
+# what a pin's name ends with where each endpoint or device has a map of its own
 _PER_OBJECT = re.compile(r"_(hostns_|netdev_|overlay_|xdp_)?\d{1,5}$")
 _USES_SHOWN = 6
 

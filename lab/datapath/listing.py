@@ -185,7 +185,7 @@ def endpoints(entries: Iterable[tuple[core.EndpointKey, core.EndpointInfo]]) -> 
 def tunnels(entries: Iterable[tuple[core.TunnelKey, core.TunnelValue]]) -> Listing:
     """List which node each pod CIDR is behind."""
     kept = tuple(sorted(entries, key=lambda item: item[0].ip4))
-    rows = tuple((f"{key.ip4}:{key.cluster_id}", f"{value.ip4}:0") for key, value in kept)
+    rows = tuple((f"{key.ip4}:{key.cluster_id}", f"{value.ip4}:{value.key}") for key, value in kept)
     return Listing(("TUNNEL", "VALUE"), rows, kept)
 
 

@@ -107,6 +107,7 @@ def explain(
         if not isinstance(pod, Workload) or start == end:
             continue
         identity = compiled.identity_of.get(other, _WORLD)
+        # somebody outside is known by the narrowest network that a policy names, if one does
         if other in OUTSIDE:
             identity = _network_identity(compiled.networks, OUTSIDE[other])
         endpoint = compiled.endpoints[own]

@@ -28,6 +28,7 @@ from lab.k8s.objects import (
 from lab.k8s.tree import Item, words
 from lab.policy.objects import Operator, Selector
 
+# every field of the API, whether the lab reads it or not: any other word is a mistake
 _POD_SPEC = words(
     "containers initContainers ephemeralContainers volumes restartPolicy nodeName nodeSelector "
     "terminationGracePeriodSeconds activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName "

@@ -20,6 +20,9 @@ CHIP_WIDTH, CHIP_HEIGHT = 176, 50
 GAP = 24
 NODE_MIN_WIDTH = 3 * CHIP_WIDTH + 4 * GAP
 _HEADER = 52
+# of a row of devices: room for a wire below it, and for two chips one above the other
+_WIRE, _BETWEEN = 34, 12
+_STACK_HEIGHT = 2 * CHIP_HEIGHT + _BETWEEN
 UNDERLAY_HEIGHT = 64
 
 
@@ -156,6 +159,7 @@ def scene(topology: Topology | None = None, trace: Trace | None = None) -> Scene
     for place in sorted(places):
         _met(nodes, place)
     if trace and facts and len(facts.pods) > _ALL_PODS:
+        # both ends stay, also where the packet did not get so far
         ends = {trace.packet.sender, trace.packet.receiver}
         goals = {(pod.node, pod.netns) for pod in facts.pods if pod.name in ends}
         _leave_out(nodes, goals | {place[:2] for place in places})
@@ -240,9 +244,9 @@ def _layout(nodes: list[_Node], facts: Inventory | None, *, world: bool) -> Scen
 
 def _node(drawing: Scene, node: _Node, x: float, width: float) -> tuple[Box, float]:
     """Draw one node with its left edge at x; return its uplink and its lower edge."""
-    lxc_y = GAP + _HEADER + POD_HEIGHT + 34
-    middle_y = lxc_y + CHIP_HEIGHT + 34
-    uplink_y = middle_y + 2 * CHIP_HEIGHT + 12 + 34
+    lxc_y = GAP + _HEADER + POD_HEIGHT + _WIRE
+    middle_y = lxc_y + CHIP_HEIGHT + _WIRE
+    uplink_y = middle_y + _STACK_HEIGHT + _WIRE
     bottom = uplink_y + CHIP_HEIGHT + 20
     drawing.put(Box("node", x, GAP, width, bottom - GAP, node.name, node.notes))
     centre = x + width / 2
@@ -276,6 +280,7 @@ def _pod(drawing: Scene, node: str, netns: str, pod: _Pod, at: tuple[float, floa
         (node, node, pod.lxc),
     )
     drawing.wire(eth0, lxc)
+    # a hop may name the pod as manifests do (NAMESPACE/POD) or as its network namespace is called
     if pod.name != netns:
         for device in ("", "eth0"):
             drawing.anchors[node, pod.name, device] = drawing.anchors[node, netns, device]
@@ -285,17 +290,17 @@ def _pod(drawing: Scene, node: str, netns: str, pod: _Pod, at: tuple[float, floa
 def _middle(drawing: Scene, node: _Node, left: float, right: float, y: float) -> None:
     name = node.name
     host = drawing.put(_chip(node, "cilium_host", left, y), (name, name, "cilium_host"))
-    net = _chip(node, "cilium_net", left, y + CHIP_HEIGHT + 12)
+    net = _chip(node, "cilium_net", left, y + CHIP_HEIGHT + _BETWEEN)
     drawing.wire(host, drawing.put(net, (name, name, "cilium_net")))
     stack_left = left + CHIP_WIDTH + GAP
     stack_width = right - left - 2 * (CHIP_WIDTH + GAP)
     drawing.put(
-        Box("stack", stack_left, y, stack_width, 2 * CHIP_HEIGHT + 12, "IP stack",
+        Box("stack", stack_left, y, stack_width, _STACK_HEIGHT, "IP stack",
             ("routing, netfilter,", "sockets")),
         (name, name, ""), (name, name, "lo"),
     )  # fmt: skip
     if node.tunnel:
-        tunnel = _chip(node, "cilium_vxlan", right - CHIP_WIDTH, y + (CHIP_HEIGHT + 12) / 2)
+        tunnel = _chip(node, "cilium_vxlan", right - CHIP_WIDTH, y + (CHIP_HEIGHT + _BETWEEN) / 2)
         drawing.put(tunnel, (name, name, "cilium_vxlan"))
 
 

@@ -58,6 +58,7 @@ TO_SA = "toEndpoints: [{matchLabels: {io.cilium.k8s.policy.serviceaccount: echo-
 ECHO_EXPRESSION = "[{matchExpressions: [{key: kind, operator: In, values: [echo]}]}]"
 FROM_OTHER = "fromEndpoints: [{matchLabels: {other: client}}]"
 PING = "icmps: [{fields: [{type: 8, family: IPv4}]}]"
+# beside deny rules, which isolate what they select: all that they spare is to pass
 ALLOW_ALL = "ingress: [{fromEntities: [all]}], egress: [{toEntities: [all]}]"
 
 # 133 and 181: DROP_POLICY, no entry allows it, and DROP_POLICY_DENY, an entry forbids it
