@@ -30,7 +30,8 @@ def bench_command(
 ) -> int:
     """Run benchmarks one after the other; run them alone on the machine.
 
-    Without a name, all of them.
+    Without a name, all of them. While `datapath` runs, standard error tells what is measured and
+    how long the rest takes; Ctrl-C ends it with what whole rounds have told.
     """
     known = {path.stem: path for path in sorted((ROOT / "tests" / "bench").glob("[a-z]*.py"))}
     for name in names or ():
