@@ -131,13 +131,13 @@ static __always_inline int nodeport_from_netdev(struct __sk_buff *ctx, struct dr
 	if (is_tunnel_packet(&flow))
 		return TC_ACT_OK;
 	if (enable_nodeport) {
-		if (enable_dsr) {
-			ret = dsr_learn(ctx, &flow);
-			if (ret > 0)
-				ret = nodeport_track(ctx, 0, CT_F_DSR);
-			if (ret < 0)
-				return ret;
-		}
+		ret = enable_dsr ? dsr_learn(ctx, &flow) : 0;
+		if (ret > 0)
+			ret = nodeport_track(ctx, 0, CT_F_DSR);
+		else if (!ret)
+			nodeport_forget(&flow);
+		if (ret < 0)
+			return ret;
 		ret = nodeport_lb4(ctx, &request);
 		if (ret < 0)
 			return ret;

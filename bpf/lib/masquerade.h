@@ -57,11 +57,12 @@ static __always_inline __be32 masquerade_address(struct __sk_buff *ctx, const st
 	const struct endpoint_info *ep;
 	__u16 port = bpf_ntohs(flow4_sport(flow));
 
-	if (!enable_masquerade || (daddr & native_routing_cidr_mask) == native_routing_cidr)
-		return 0;
-	/* The node's own packets pass, but their ports are taken: a pod must not get the same. */
+	/* The node's own packets pass, but their ports are taken: a pod, or a client of a NodePort,
+	 * must not get the same. */
 	if (saddr == node_ipv4)
 		return port >= snat_port_min && port <= snat_port_max ? node_ipv4 : 0;
+	if (!enable_masquerade || (daddr & native_routing_cidr_mask) == native_routing_cidr)
+		return 0;
 	ep = endpoint_lookup4(ctx, saddr);
 	if (!ep || ep->flags & ENDPOINT_F_HOST)
 		return 0;

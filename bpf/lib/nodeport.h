@@ -58,6 +58,26 @@ static __always_inline int nodeport_track(struct __sk_buff *ctx, __be16 rev_nat_
 	return ret;
 }
 
+/* A flow that opens to a backend directly may have the ports of one that came by a service: the
+ * backend's answers to it are its own. */
+static __always_inline void nodeport_forget(const struct flow4 *flow)
+{
+	struct ipv4_ct_tuple tuple IN_WORDS;
+	const struct ct_entry *entry;
+
+	if (likely(!ct_opens(flow)))
+		return;
+	tuple_copy(&tuple, &flow->tuple);
+	tuple_turn(&tuple);
+	tuple_set_flags(&tuple, TUPLE_F_OUT);
+	entry = ct_find(&tuple);
+	if (likely(!entry || !(entry->flags & (CT_F_NODE_PORT | CT_F_DSR))))
+		return;
+	ct_forget(&tuple);
+	tuple_set_flags(&tuple, TUPLE_F_IN);
+	ct_forget(&tuple);
+}
+
 /* Is the packet for a service that may be used from outside? Then it is translated: an enum
  * nodeport_next, or a DROP_*. `request` must name the packet's flow. */
 static __always_inline int nodeport_lb4(struct __sk_buff *ctx, struct lb4_request *request)
@@ -180,7 +200,7 @@ TAIL_CALL("cilium_calls/36") int tail_nodeport_nat_ingress_ipv4(struct __sk_buff
 	ret = flow4_read(ctx, &flow);
 	if (!ret)
 		ret = snat_ingress(ctx, &flow);
-	if (ret == 1 && enable_masquerade)
+	if (ret == 1)
 		ret = track_node_answer(ctx);
 	if (ret == 1 && enable_nodeport)
 		ret = tail_call(ctx, CALL_NODEPORT_REVNAT, &drop.ext_err);

@@ -204,6 +204,26 @@ def test_the_nodes_own_backend_answers_from_the_service(uplink):
     assert (back.verdict, answer[IP].src, answer[TCP].sport) == (PASS, NODE, PORT)
 
 
+def test_a_backend_that_is_then_reached_directly_answers_for_itself(uplink):
+    scene = uplink()
+    service(scene)
+    for wanted in (NODE, PORT), (CLIENT, 80):
+        arrive(scene, tcp(WORLD, wanted[0], 2000, wanted[1]))
+        scene.run(Hook.FROM_HOST, tcp(WORLD, CLIENT, 2000, 80), ingress_ifindex=1)
+        result = scene.run(Hook.FROM_CONTAINER, tcp(CLIENT, WORLD, 80, 2000, "SA"))
+        answer = Ether(result.packet)
+        assert (answer[IP].src, answer[TCP].sport) == wanted
+
+
+def test_a_clients_port_that_the_node_itself_uses_is_another_there(uplink):
+    scene = uplink(enable_tunnel=False, enable_masquerade=False)
+    service(scene, backends=[(REMOTE, 80)])
+    own = scene.run(Hook.TO_NETDEV, tcp(NODE, REMOTE, 40001, 80))
+    assert Ether(own.packet)[IP].sport == 40001
+    sent = Ether(arrive(scene, tcp(WORLD, NODE, 40001, PORT)).packet)
+    assert (sent[IP].src, sent[IP].sport) == (NODE, 40002)
+
+
 EARLIER = {
     "by another service": lambda scene: arrive(scene, tcp(WORLD, NODE, 2000, PORT)),
     "directly": lambda scene: None,
