@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8F5A7E")
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "-", "--", ":")
+LETTER = 0.0125
+"""Part of an axis that a letter beside a bar takes at most."""
 _SUFFIXES = (".png", ".svg")
 
 
@@ -60,7 +62,7 @@ class Slope:
     def verdict(self) -> str:
         """What a reader wants to know."""
         told = "grows" if self.low_ns > 0 else "does not grow"
-        return told if self.rounds >= FEWEST_ROUNDS else f"{told}, as far as so few rounds tell"
+        return told if self.rounds >= FEWEST_ROUNDS else f"{told} (few rounds)"
 
     def __str__(self) -> str:
         large = abs(self.ns_per_1000) >= 1000
@@ -153,9 +155,9 @@ class Bar:
         sign = "≥" if self.at_least else "≤"
         told = "met" if self._reaches(self.ratio) else "missed"
         if len(self.ratios) < FEWEST_ROUNDS:
-            told += ", as far as so few rounds tell"
+            told += " (few rounds)"
         elif len(set(map(self._reaches, self.between))) == 2:
-            told += " by less than rounds differ"
+            told += ", not surely"
         return f"goal {sign} {self.goal:.2f}: {told}"
 
 
@@ -231,6 +233,7 @@ def write_ratios(bars: Sequence[Bar], heading: str, target: Path) -> None:
     if not bars:
         raise InputError("nothing was measured", hint="give at least one path")
     made, axes = figure(1.8 + 0.62 * len(bars))
+    right = 1.0
     for place, bar in enumerate(reversed(bars)):
         low, high = bar.between
         colour = PALE if bar.goal is None else LOST if bar.is_missed else COLOURS[0]
@@ -241,10 +244,11 @@ def write_ratios(bars: Sequence[Bar], heading: str, target: Path) -> None:
         words = f"{bar.ratio:.2f}   {bar.verdict}"
         # right of every mark, the line at 1 with them
         start = max(high, bar.goal or 0, 1) + 0.02
+        right = max(right, start / (1 - LETTER * len(words)))
         axes.text(start, place, words, va="center", fontsize=SMALL_POINTS)
     axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
     axes.axvline(1, color=PALE, linewidth=1)
-    axes.set_xlim(0, max(1, *(bar.between[1] for bar in bars)) * 1.45)
+    axes.set_xlim(0, right)
     title(axes, heading)
     better = "more" if any(bar.at_least for bar in bars) else "less"
     words = f"ratio to “{bars[0].label}”, {better} is better"

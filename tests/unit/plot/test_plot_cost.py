@@ -53,7 +53,7 @@ TOLD = {
     "a steady growth": (STEADY * 3, "grows"),
     "one spoilt round among level ones": (((5.0, 5.0, 5.0),) * 8 + ((5.0, 7.0, 9.0),), "does not"),
     "less and less": (tuple(values[::-1] for values in STEADY * 3), "does not grow"),
-    "few rounds": (STEADY, "grows, as far as so few rounds tell"),
+    "few rounds": (STEADY, "grows (few rounds)"),
 }
 
 
@@ -75,13 +75,13 @@ VERDICTS = {
     "at least, missed": (Bar("x", (0.85,) * 9, 0.9, at_least=True), "goal ≥ 0.90: missed"),
     "at most, beyond it by less than rounds differ": (
         Bar("x", (1.0, 1.12, 1.3) * 3, 1.1),
-        "goal ≤ 1.10: missed by less than rounds differ",
+        "goal ≤ 1.10: missed, not surely",
     ),
     "at least, beyond it by less than rounds differ": (
         Bar("x", (0.8, 0.91, 1.0) * 3, 0.9, at_least=True),
-        "goal ≥ 0.90: met by less than rounds differ",
+        "goal ≥ 0.90: met, not surely",
     ),
-    "one round": (Bar("x", (1.2,), 1.1), "goal ≤ 1.10: missed, as far as so few rounds tell"),
+    "one round": (Bar("x", (1.2,), 1.1), "goal ≤ 1.10: missed (few rounds)"),
     "nothing asked": (Bar("x", (1.0,)), ""),
 }
 
