@@ -189,7 +189,8 @@ static __always_inline struct drop_info drop_from_cb(const struct __sk_buff *ctx
 
 static __always_inline int trace_to_network(struct __sk_buff *ctx, __u32 label)
 {
-	struct trace_info trace = { .src_label = label, .ifindex = interface_ifindex };
+	/* No conntrack of this hook's says that it is new: told only without aggregation. */
+	struct trace_info trace = { .src_label = label, .to_wire = true, .quiet = true };
 
 	trace_notify(ctx, TRACE_TO_NETWORK, &trace);
 	return TC_ACT_OK;
@@ -347,7 +348,7 @@ SEC("to-netdev") int cil_to_netdev(struct __sk_buff *ctx)
 SEC("from-netdev") int cil_from_netdev(struct __sk_buff *ctx)
 {
 	struct drop_info drop = { .src_label = IDENTITY_WORLD, .dir = METRIC_INGRESS };
-	struct trace_info trace = { .ifindex = interface_ifindex };
+	struct trace_info trace = { .to_wire = true };
 	int ret;
 
 	/* 1. Nothing of the other end may speak for this packet. */

@@ -99,6 +99,12 @@ static __always_inline int route_past_stack(struct __sk_buff *ctx, const struct 
 	return ret;
 }
 
+/* Only such addresses can be in cilium_lxc: its own pods', the router's among them, and the node's. */
+static __always_inline bool is_here(__be32 addr)
+{
+	return !((addr ^ router_ipv4) & pod_cidr_mask) || addr == node_ipv4;
+}
+
 /* Where a packet the pod may send goes next. A verdict or a DROP_*. */
 static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving *out,
 					  struct drop_info *drop)
@@ -111,7 +117,7 @@ static __always_inline int route_from_lxc(struct __sk_buff *ctx, struct leaving 
 	__be32 node;
 
 	/* 1. A pod of this node: its own policy program decides. */
-	ep = endpoint_lookup4(ctx, out->daddr);
+	ep = is_here(out->daddr) ? endpoint_lookup4(ctx, out->daddr) : NULL;
 	if (ep && !(ep->flags & ENDPOINT_F_HOST) && !enable_endpoint_routes) {
 		metrics_count(ctx->len, REASON_FORWARDED, METRIC_EGRESS);
 		/* An error's tuple is that of the packet it quotes, whichever way round. */

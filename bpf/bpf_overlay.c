@@ -133,9 +133,11 @@ SEC("from-overlay") int cil_from_overlay(struct __sk_buff *ctx)
 
 	/* 3. Which protocol? */
 	cb_set(ctx, CB_SRC_LABEL, drop.src_label);
-	if (likely(ctx->protocol == bpf_htons(ETH_P_IP)))
-		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
-	else
+	if (unlikely(ctx->protocol != bpf_htons(ETH_P_IP)))
 		ret = DROP_UNKNOWN_L3;
-	return drop_notify(ctx, ret, &drop);
+	else if (inline_tail_calls && likely(!may_be_nodeport(ctx)))
+		ret = deliver_from_overlay(ctx, drop.src_label);
+	else
+		ret = tail_call(ctx, CALL_IPV4, &drop.ext_err);
+	return unlikely(ret < 0) ? drop_notify(ctx, ret, &drop) : ret;
 }

@@ -73,6 +73,7 @@ struct trace_info {
 	bool quiet; /* conntrack saw nothing new: told only without aggregation */
 	bool from_self; /* the sender is this endpoint, whatever src_label says */
 	bool to_self; /* the receiver is, by the interface we sit on */
+	bool to_wire; /* nobody's yet, on the interface we sit on */
 };
 
 static __always_inline __u32 trace_sender(const struct trace_info *info)
@@ -123,7 +124,7 @@ trace_notify(struct __sk_buff *ctx, enum trace_point point, const struct trace_i
 		.dst_label = info->to_self ? security_identity : info->dst_label,
 		.dst_id = info->to_self ? endpoint_id : info->dst_id,
 		.reason = info->reason,
-		.ifindex = info->to_self ? interface_ifindex : info->ifindex,
+		.ifindex = info->to_self || info->to_wire ? interface_ifindex : info->ifindex,
 		.orig_ip4 = info->orig_ip4,
 	};
 	event_emit(ctx, &record, sizeof(record), record.common.cap_len);

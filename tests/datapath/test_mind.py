@@ -71,7 +71,6 @@ def test_a_packets_thoughts_in_order(scene, words):
         "TAIL_CALL",
         "ENTER HANDLE_IPV4_CONT",
         "LOOKUP IPCACHE",
-        "LOOKUP LXC",
     ]
     assert [r.arg for r in records if words["mind_kind"][r.kind] == "TAIL_CALL"] == [7, 29, 25]
 
