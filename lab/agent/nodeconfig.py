@@ -43,6 +43,10 @@ def parameters(facts: Inventory, node: NodeFacts) -> tuple[Parameter, ...]:
         ("MCPU", "v3", "BPF instruction set"),
         ("NR_CPUS", str(os.cpu_count() or 1), "CPUs that per-CPU maps have room for"),
         ("ENDPOINT_ROUTES", str(options.endpoint_routes).lower(), "one route per pod"),
-        ("PROXY_RULE", "true", "rules 9 and 10 for marks 0x200 and 0xa00"),
+        (
+            "PROXY_RULE",
+            str(options.proxy_rules).lower(),
+            "rules 9 and 10 for marks 0x200 and 0xa00",
+        ),
     )
     return tuple(Parameter(name=name, value=value, meaning=text) for name, value, text in rows)

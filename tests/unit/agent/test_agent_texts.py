@@ -61,6 +61,8 @@ def test_every_device_of_a_node_has_a_recipe():
         (Options(endpoint_routes=True), "ENDPOINT_ROUTES", "true"),
         (Options(prefilter=True), "XDP_DEV", "eth0"),
         (Options(mtu=9000), "MTU", "9000"),
+        (Options(), "PROXY_RULE", "true"),
+        (Options(proxy_rules=False), "PROXY_RULE", "false"),
         (Options(), "NODE_PORT_IPV4_ADDRS", "eth0=0x1001eac"),
     ],
 )
