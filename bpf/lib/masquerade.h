@@ -57,11 +57,14 @@ static __always_inline __be32 masquerade_address(struct __sk_buff *ctx, const st
 	const struct endpoint_info *ep;
 	__u16 port = bpf_ntohs(flow4_sport(flow));
 
+	/* Without it the node's address is netfilter's to give: what has it may be a pod's. */
+	if (!enable_masquerade)
+		return 0;
 	/* The node's own packets pass, but their ports are taken: a pod, or a client of a NodePort,
 	 * must not get the same. */
 	if (saddr == node_ipv4)
 		return port >= snat_port_min && port <= snat_port_max ? node_ipv4 : 0;
-	if (!enable_masquerade || (daddr & native_routing_cidr_mask) == native_routing_cidr)
+	if ((daddr & native_routing_cidr_mask) == native_routing_cidr)
 		return 0;
 	ep = endpoint_lookup4(ctx, saddr);
 	if (!ep || ep->flags & ENDPOINT_F_HOST)

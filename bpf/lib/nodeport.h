@@ -200,7 +200,7 @@ TAIL_CALL("cilium_calls/36") int tail_nodeport_nat_ingress_ipv4(struct __sk_buff
 	ret = flow4_read(ctx, &flow);
 	if (!ret)
 		ret = snat_ingress(ctx, &flow);
-	if (ret == 1)
+	if (ret == 1 && enable_masquerade)
 		ret = track_node_answer(ctx);
 	if (ret == 1 && enable_nodeport)
 		ret = tail_call(ctx, CALL_NODEPORT_REVNAT, &drop.ext_err);

@@ -216,7 +216,9 @@ def test_a_backend_that_is_then_reached_directly_answers_for_itself(uplink):
 
 
 def test_a_clients_port_that_the_node_itself_uses_is_another_there(uplink):
-    scene = uplink(enable_tunnel=False, enable_masquerade=False)
+    cidr = {"native_routing_cidr": IPv4Address("10.0.0.0")}
+    mask = {"native_routing_cidr_mask": IPv4Address("255.0.0.0")}
+    scene = uplink(enable_tunnel=False, enable_masquerade=True, **cidr, **mask)
     service(scene, backends=[(REMOTE, 80)])
     own = scene.run(Hook.TO_NETDEV, tcp(NODE, REMOTE, 40001, 80))
     assert Ether(own.packet)[IP].sport == 40001
