@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
@@ -188,6 +188,11 @@ class Place(Flows):
             raise_error(answer)
             yield Server(connection, answer["port"])
         finally:
+            # its port is free again once its end is closed; whoever served may be gone with the lab
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1):
+                    pass
             connection.close()
 
     def close(self) -> None:
