@@ -244,11 +244,11 @@ VERIFIED_ONCE int translate_from_lxc(struct __sk_buff *ctx)
 	return hairpin_source(ctx, &flow);
 }
 
-/* A pod of this node: no service has such an address, but those that listen on the node's own, of
- * which the router's lies among the pods'. */
-static __always_inline bool is_pod_beside(__be32 addr)
+/* A pod: no service has such an address, but those that listen on the node's own, of which the
+ * router's lies among the pods'. */
+static __always_inline bool is_pod(__be32 addr)
 {
-	return !((addr ^ router_ipv4) & pod_cidr_mask) && addr != router_ipv4;
+	return !((addr ^ router_ipv4) & pods_mask) && addr != router_ipv4;
 }
 
 /* Most packets are for no service: a look at address and port tells. */
@@ -257,7 +257,7 @@ static __always_inline bool may_be_for_service(struct __sk_buff *ctx, const stru
 	struct lb4_key key;
 
 	/* Only what has ports can be meant for a service; conntrack judges the rest. */
-	if (!enable_services || ip4->protocol == IPPROTO_ICMP || is_pod_beside(ip4->daddr))
+	if (!enable_services || ip4->protocol == IPPROTO_ICMP || is_pod(ip4->daddr))
 		return false;
 	if (unlikely(!lb4_key_peek(ctx, ip4, &key)) ||
 	    unlikely(bpf_map_lookup_elem(&cilium_lb4_services_v2, &key)))

@@ -27,6 +27,9 @@ const volatile __be32 router_ipv4 = 0;
 /* Network mask of a node's pod CIDR (255.255.255.0 = 0x00ffffff): key of cilium_tunnel_map. */
 const volatile __be32 pod_cidr_mask = bpf_htonl(0xffffff00);
 
+/* Network mask of all nodes' pods, or of ours: what no service, node or stranger has an address in. */
+const volatile __be32 pods_mask = bpf_htonl(0xffffff00);
+
 /* Life of an entry without packets, s; Cilium 1.13's defaults. */
 const volatile __u32 ct_timeout_tcp_s = 21600;
 const volatile __u32 ct_timeout_tcp_syn_s = 60;

@@ -174,13 +174,13 @@ class Realiser:
             yield "NodePort", ANY_ADDRESS, number, ""
 
     def _no_pods(self, service: Service, what: str, address: IPv4Address) -> IPv4Address:
-        # from-container does not ask the services about a pod of its node
+        # from-container asks no service about a pod
         for node in self.facts.nodes:
-            if address in node.pod_cidr and address != node.router:
+            if address in (network := self.facts.pods_network(node)):
                 raise InputError(
-                    f"service {service.title!r}: {what}: {address} lies in the pod CIDR of "
-                    f"{node.name}, {node.pod_cidr}",
-                    hint="choose an address outside the pods' networks",
+                    f"service {service.title!r}: {what}: {address} lies in the pods' network, "
+                    f"{network}",
+                    hint="choose an address outside of it",
                 )
         return address
 

@@ -265,6 +265,7 @@ def node_config(facts: Inventory, node: NodeFacts) -> dict[str, str | int | bool
         "tunnel_ifindex": CILIUM_VXLAN_INDEX,
         "native_ifindex": ETH0_INDEX,
         "pod_cidr_mask": str(node.pod_cidr.netmask),
+        "pods_mask": str(facts.pods_network(node).netmask),
         "enable_tunnel": options.routing == "vxlan",
         "enable_endpoint_routes": options.endpoint_routes,
         "enable_host_routing": options.host_routing == "bpf",

@@ -8,7 +8,15 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
 from lab.errors import TopologyError
-from lab.model import FIRST_POD_OFFSET, WORLD_CLIENT, Node, Pod, Topology
+from lab.model import (
+    CLUSTER_NETWORK,
+    FIRST_POD_OFFSET,
+    LOAD_BALANCER_NETWORK,
+    WORLD_CLIENT,
+    Node,
+    Pod,
+    Topology,
+)
 from lab.names import (
     RESERVED_IDENTITIES,
     did_you_mean,
@@ -108,6 +116,16 @@ class Inventory:
     def pods(self) -> tuple[PodFacts, ...]:
         """All pods, node by node."""
         return tuple(pod for node in self.nodes for pod in node.pods)
+
+    def pods_network(self, node: NodeFacts) -> IPv4Network:
+        """Return a network with the pods of a node and, where nothing else lies in it, of all."""
+        cidrs = [other.pod_cidr for other in self.nodes]
+        found = node.pod_cidr
+        while not all(cidr.subnet_of(found) for cidr in cidrs):
+            found = found.supernet()
+        others = (self.underlay, CLUSTER_NETWORK, LOAD_BALANCER_NETWORK)
+        apart = not any(found.overlaps(other) for other in others)
+        return found if apart and self.world_client not in found else node.pod_cidr
 
     def node(self, name: str) -> NodeFacts:
         """Return the facts of a node.

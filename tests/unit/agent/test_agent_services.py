@@ -183,10 +183,14 @@ IMPOSSIBLE = {
     "an unknown kind": ({"kind": "ClusterIp"}, "kind 'ClusterIp' is unknown"),
     "a backend pod that does not exist": ({"backends": ("sever",)}, "'sever' does not exist"),
     "a backend outside the lab": ({"backends": (Backend(address="8.8.8.8"),)}, "no address of"),
-    "an external IP among the pods": ({"external_ips": ("10.0.1.77",)}, "in the pod CIDR of alpha"),
+    "an external IP between the nodes' pods": ({"external_ips": ("10.0.3.7",)}, "pods' network"),
+    "an external IP among the pods": (
+        {"external_ips": ("10.0.1.77",)},
+        "in the pods' network, 10.0.0.0/22",
+    ),
     "a load balancer's IP among the pods": (
         {"kind": "LoadBalancer", "load_balancer_ip": "10.0.2.77"},
-        "in the pod CIDR of beta",
+        "in the pods' network, 10.0.0.0/22",
     ),
     "a cluster IP outside its network": ({"cluster_ip": "10.0.1.10"}, "outside 10.96.0.0/16"),
     "a source range that is no network": ({"source_ranges": ("1.2.3.4/33",)}, "no IPv4 network"),
