@@ -35,7 +35,6 @@ CHECKED(ipcache_key);
 CHECKED(remote_endpoint_info);
 CHECKED(tunnel_map_key);
 CHECKED(tunnel_map_value);
-CHECKED(metrics_key);
 CHECKED(metrics_value);
 CHECKED(mac);
 CHECKED(policy_key);

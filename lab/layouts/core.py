@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from lab.layouts.records import Record, be16, ipv4, mac_address, padding, u8, u16, u32, u64
 
@@ -172,14 +172,30 @@ class TunnelValue(Record):
     pad: bytes = padding(2)
 
 
+METRICS_DIR_BITS = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsKey(Record):
-    """Index of ``cilium_metrics``: why, and in which direction (1 ingress, 2 egress, 3 service)."""
+    """Index of ``cilium_metrics``: why, and in which direction (1 ingress, 2 egress, 3 service).
 
-    C_NAME: ClassVar[str] = "metrics_key"
+    A number, whose two lowest bits are the direction: what most packets count lies side by side.
+    """
+
+    C_NAME: ClassVar[str] = ""
     reason: int = u8()
     dir: int = u8()
     reserved: bytes = padding(2)
+
+    def pack(self) -> bytes:
+        """Return the index, four bytes."""
+        return (self.reason << METRICS_DIR_BITS | self.dir).to_bytes(4, "little")
+
+    @classmethod
+    def unpack(cls, memory: bytes) -> Self:
+        """Read an index of four bytes."""
+        index = int.from_bytes(memory[:4], "little")
+        return cls(reason=index >> METRICS_DIR_BITS, dir=index & (1 << METRICS_DIR_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

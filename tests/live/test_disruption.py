@@ -70,7 +70,7 @@ def dropped(lab):
     for node in ("alpha", "beta"):
         text = lab.node(node).run(["bpftool", "map", "dump", "pinned", pin], check=True).stdout
         for entry in text.split('"key"')[1:]:
-            if int(re.match(r": (\d+)", entry)[1]) & 0xFF >= 130:
+            if int(re.match(r": (\d+)", entry)[1]) >> 2 >= 130:
                 total += sum(map(int, re.findall(r'"count": (\d+)', entry)))
     return total
 

@@ -253,6 +253,6 @@ def drops(lab, node, reason):
     text = dump(lab, node, "cilium_metrics")
     total = 0
     for entry in text.split('"key"')[1:]:
-        if int(re.match(r": (\d+)", entry)[1]) & 0xFF == reason:
+        if int(re.match(r": (\d+)", entry)[1]) >> 2 == reason:
             total += sum(map(int, re.findall(r'"count": (\d+)', entry)))
     return total
