@@ -16,9 +16,9 @@ LAYERS = {
     2: {"kernel"},
     3: {"agent", "datapath", "engines"},
     4: {"runtime", "traffic", "wire", "observe"},
-    5: {"hubble", "health", "k8s"},
-    6: {"scenarios", "report", "plot", "exercises"},
-    7: {"cli", "__main__", "ui", "notebook", "testing", "__init__"},
+    5: {"k8s"},
+    6: {"scenarios", "report", "plot"},
+    7: {"cli", "__main__", "notebook", "testing", "__init__"},
 }
 LAYER_OF = {name: row for row, names in LAYERS.items() for name in names}
 

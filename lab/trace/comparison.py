@@ -61,6 +61,8 @@ class Comparison:
             more = f" (and at {len(others)} more)" if others else ""
             return f"the two witnesses differ at {first}{more}"
         alone = f"; seen by one alone: {', '.join(self.alone)}" if self.alone else ""
+        if not self.agreed:
+            return f"the two witnesses have no step or hook in common{alone}"
         return f"the two witnesses agree on {self.agreed} steps and hooks{alone}"
 
     def as_dict(self) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def test_a_chain_that_tracepoints_have_no_program_for_is_no_contradiction():
 
 def test_nothing_to_compare_is_no_agreement():
     empty = Trace(packet=PACKET, hops=())
-    assert not compare(empty, empty).agree
+    found = compare(empty, empty)
+    assert (found.agree, found.as_dict()["verdict"]) == (False, "differ")
+    assert str(found) == "the two witnesses have no step or hook in common"
 
 
 def test_the_better_proof_is_kept_and_the_weaker_still_told():
