@@ -269,14 +269,19 @@ def test_a_frame_that_a_bridge_floods_has_all_its_steps_explained():
     assert not [hop for hop in port if hop.reason.startswith("no evidence")]
 
 
-def test_that_the_destination_is_no_service_is_told_where_it_was_asked(udp_trace):
-    told = [
-        (hop.namespace, hop.program, look_up.value)
-        for hop in udp_trace.taken
-        for look_up in hop.lookups
-        if look_up.map == "cilium_lb4_services_v2"
-    ]
-    assert told == [("alpha", "cil_from_container", None)]
+def test_that_the_destination_is_no_service_is_told_where_it_was_asked(lab, udp_trace):
+    def told(trace):
+        return [
+            (hop.namespace, hop.program, look_up.value)
+            for hop in trace.taken
+            for look_up in hop.lookups
+            if look_up.map == "cilium_lb4_services_v2" and hop.namespace == "alpha"
+        ]
+
+    outside = lab.follow("client", "world").packets[0]
+    assert told(outside)[0] == ("alpha", "cil_from_container", None)
+    # no service has a pod's address: nobody asks about one
+    assert told(udp_trace) == []
 
 
 def test_a_filter_knows_every_hook_and_verdict_of_the_trace(udp_trace):
