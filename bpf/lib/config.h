@@ -35,8 +35,6 @@ const volatile __u32 ct_timeout_tcp_s = 21600;
 const volatile __u32 ct_timeout_tcp_syn_s = 60;
 const volatile __u32 ct_timeout_tcp_fin_s = 10;
 const volatile __u32 ct_timeout_any_s = 60;
-const volatile __u32 ct_timeout_service_tcp_s = 21600;
-const volatile __u32 ct_timeout_service_any_s = 60;
 
 /* Aggregated traces: a flow is told of again after this silence, s. */
 const volatile __u32 ct_report_interval_s = 5;
@@ -123,6 +121,10 @@ const volatile bool enable_ipv4_fragments = true;
 
 /* Flows of TCP that the node remembers: the loader makes cilium_ct4_global so large. */
 const volatile __u32 ct_tcp_max = 32768;
+
+/* Life of a service's entry without packets, s. */
+const volatile __u32 ct_timeout_service_tcp_s = 21600;
+const volatile __u32 ct_timeout_service_any_s = 60;
 
 /* --- Policy ---------------------------------------------------------------------------------- */
 
